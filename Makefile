@@ -1,0 +1,42 @@
+# `make demo` and `make test` do everything on a machine with Python 3.11+ and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint style golden build clean
+
+demo: $(VENV)/demo
+	$(BIN)/python demo.py
+
+test: $(VENV)/dev
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/dev  ## checks, never edits
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+style: $(VENV)/dev  ## edits
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+golden: $(VENV)/dev  ## rewrites the golden label maps; read the difference before keeping it
+	$(BIN)/python -m tests.golden.regenerate
+
+build: $(VENV)/dev
+	$(BIN)/python -m build
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+
+# Stamps: installed again only when the dependencies change.
+$(VENV)/demo: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[demo]"
+	touch $@
+
+$(VENV)/dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[demo,train,dev]"
+	touch $@
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,97 @@
+"""The `hubmodels` command: label photos, list models, show one model's facts."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from hubmodels import __version__
+from hubmodels.entries import DEFAULTS, ENTRIES, find_entry, list_models
+from hubmodels.entry_docs import entry_facts, text_table
+from hubmodels.errors import HubmodelsError
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="hubmodels", description="Labels for every pixel of photos of people.")
+    parser.add_argument("--version", action="version", version=f"hubmodels {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    label = commands.add_parser("label", help="label photos: an indexed PNG and an overlay for each")
+    label.add_argument("sources", nargs="+", type=Path, metavar="PHOTO", help="photos, or folders of photos")
+    label.add_argument("--out", type=Path, required=True, metavar="DIR", help="where results go")
+    label.add_argument("--task", choices=sorted(DEFAULTS), help="what to label (fashion)")
+    label.add_argument("--model", metavar="NAME", help="a model of `hubmodels list` instead of the task's default")
+    label.add_argument("--superpixel-scale", type=float, default=0, help="superpixel size, 0 is off, 50-400 is usual")
+    label.add_argument(
+        "--min-region-px", type=int, default=0, help="absorb smaller regions; pixels of a 600x400 photo, 0 is off"
+    )
+    label.add_argument("--device", default="cpu", help="where the network runs (%(default)s)")
+    label.set_defaults(handler=_label)
+
+    listing = commands.add_parser("list", help="table of the published models")
+    listing.add_argument("--task", choices=sorted(DEFAULTS))
+    listing.set_defaults(handler=_list)
+
+    info = commands.add_parser("info", help="all facts about one model")
+    info.add_argument("name", metavar="NAME")
+    info.set_defaults(handler=_info)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status: 0, 1 if some photo failed, 2 if the call cannot be carried out."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        return arguments.handler(arguments)
+    except (HubmodelsError, ValueError, OSError) as error:
+        print(f"hubmodels: {error}", file=sys.stderr)
+        return 2
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    print(text_table(ENTRIES[name] for name in list_models(arguments.task)))
+    return 0
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    print(entry_facts(find_entry(arguments.name)))
+    return 0
+
+
+def _label(arguments: argparse.Namespace) -> int:
+    entry = find_entry(arguments.model or DEFAULTS[arguments.task or "fashion"])
+    if arguments.task not in (None, entry.task):
+        raise ValueError(f"model {entry.name} labels {entry.task}, not {arguments.task}; leave out --task or --model")
+
+    from tqdm import tqdm  # heavy imports only once the call is known to make sense
+
+    from hubmodels.batch import plan, run
+    from hubmodels.hub import load_model
+    from hubmodels.refine import Refinement
+
+    settings = Refinement(superpixel_scale=arguments.superpixel_scale, min_region_px=arguments.min_region_px)
+    jobs = plan(arguments.sources, arguments.out)
+    model = load_model(entry.name, device=arguments.device)
+    started, failed = time.monotonic(), 0
+    totals = dict.fromkeys(entry.labels.names, 0.0)
+    for outcome in tqdm(run(model, jobs, refinement=settings), total=len(jobs), unit="photo", desc=entry.name):
+        if outcome.areas is None:
+            failed += 1
+            tqdm.write(f"hubmodels: {outcome.error}", file=sys.stderr)
+        else:
+            for name, share in outcome.areas.items():
+                totals[name] += share
+    done = len(jobs) - failed
+    seconds = time.monotonic() - started
+    print(f"{done} of {len(jobs)} photos labelled in {seconds:.1f} s, results in {arguments.out}")
+    if done:
+        print("mean area: " + ", ".join(f"{name} {100 * share / done:.1f} %" for name, share in totals.items()))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""ENTRIES: one frozen row of facts per published model.
+
+What a person decides (architecture, labels, licence, recipe) is written here. What a command measures (digest, size,
+parameters, scores) is read from weights/manifest.json, which `python -m training.export` and
+`python -m training.evaluate` write; nobody types a score.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from types import MappingProxyType
+from typing import Any
+
+from hubmodels.errors import ModelNotFoundError
+from hubmodels.labels import FASHION, PERSON, LabelSet
+
+LICENSE = "Apache-2.0"
+RESEARCH_DATA = "trained on Fashionista and Clothing Co-Parsing photos, which are research data"
+
+
+def _read_manifest() -> Mapping[str, Mapping[str, Any]]:
+    text = resources.files("hubmodels.weights").joinpath("manifest.json").read_text(encoding="utf-8")
+    return MappingProxyType(json.loads(text))
+
+
+_MANIFEST = _read_manifest()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A published model.
+
+    Attributes:
+        name: what `hubmodels.load` and torch.hub call it.
+        title: one line for tables and menus.
+        arch: a key of `hubmodels.networks.ARCHITECTURES`.
+        labels: the labels it answers with.
+        network: keyword arguments of the architecture.
+        input_px: photos go through the network with this long side, in pixels.
+        recipe: the command that reproduces the weights.
+        paper: where the architecture comes from.
+        license: licence of the weights.
+        data: what it was trained on.
+    """
+
+    name: str
+    title: str
+    arch: str
+    labels: LabelSet
+    network: Mapping[str, Any]
+    input_px: int
+    recipe: str
+    paper: str
+    license: str = LICENSE
+    data: str = RESEARCH_DATA
+    measured: Mapping[str, Any] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "measured", MappingProxyType(dict(_MANIFEST.get(self.name, {}))))
+
+    @property
+    def task(self) -> str:
+        """Name of the task, `person` or `fashion`."""
+        return self.labels.task
+
+    @property
+    def filename(self) -> str:
+        """File name of the weights."""
+        return f"{self.name}.safetensors"
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the weights file, 64 hexadecimal digits."""
+        return str(self.measured["sha256"])
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the weights file."""
+        return int(self.measured["size_bytes"])
+
+    @property
+    def parameters(self) -> int:
+        """Number of learned values."""
+        return int(self.measured["parameters"])
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """Scores on the public test split, as in training/results/NAME.json; empty before they are measured."""
+        return MappingProxyType(dict(self.measured.get("metrics", {})))
+
+
+def by_name(*entries: Entry) -> Mapping[str, Entry]:
+    """Entries by name, in alphabetical order; a repeated name is refused."""
+    table = {entry.name: entry for entry in sorted(entries, key=lambda entry: entry.name)}
+    if len(table) != len(entries):
+        raise ValueError("two entries have the same name")
+    return MappingProxyType(table)
+
+
+_LITE0 = MappingProxyType({"backbone": "tf_efficientnet_lite0", "channels": 128, "decoder_channels": 128})
+_V3PLUS_PAPER = "Chen et al. 2018, Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation"
+
+ENTRIES: Mapping[str, Entry] = by_name(
+    Entry(
+        name="deeplabv3plus_fashion",
+        title="DeepLabv3+ on EfficientNet-Lite0, seven clothing labels",
+        arch="deeplabv3plus",
+        labels=FASHION,
+        network=_LITE0,
+        input_px=600,
+        recipe="python -m training.train training/recipes/deeplabv3plus_joint.toml",
+        paper=_V3PLUS_PAPER,
+    ),
+    Entry(
+        name="deeplabv3plus_person",
+        title="DeepLabv3+ on EfficientNet-Lite0, person and background",
+        arch="deeplabv3plus",
+        labels=PERSON,
+        network=_LITE0,
+        input_px=600,
+        recipe="python -m training.train training/recipes/deeplabv3plus_joint.toml",
+        paper=_V3PLUS_PAPER,
+    ),
+)
+
+DEFAULTS: Mapping[str, str] = MappingProxyType({"fashion": "deeplabv3plus_fashion", "person": "deeplabv3plus_person"})
+
+
+def list_models(task: str | None = None) -> list[str]:
+    """Names of the published models in alphabetical order, all or those of one task."""
+    return [name for name, entry in ENTRIES.items() if task in (None, entry.task)]
+
+
+def find_entry(name: str) -> Entry:
+    """The row of a model.
+
+    Raises:
+        ModelNotFoundError: no such model; the message names the nearest and all known ones.
+    """
+    if name in ENTRIES:
+        return ENTRIES[name]
+    near = difflib.get_close_matches(name, ENTRIES, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    raise ModelNotFoundError(f"no model named {name!r}{hint} Known models: {', '.join(ENTRIES)}")

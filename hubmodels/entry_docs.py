@@ -1,0 +1,87 @@
+"""Text about entries, rendered from their rows: torch.hub help, model tables, one model's facts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from hubmodels.entries import Entry
+
+COLUMNS = ("model", "labels", "mIoU", "pixel accuracy", "boundary F", "parameters", "file")
+SCORES = ("miou", "pixel_accuracy", "boundary_f")
+
+
+def table_row(entry: Entry) -> tuple[str, ...]:
+    """The cells of `COLUMNS`."""
+    return (
+        entry.name,
+        str(len(entry.labels)),
+        *(f"{100 * entry.metrics[key]:.1f}" if entry.metrics else "-" for key in SCORES),
+        f"{entry.parameters / 1e6:.1f} M",
+        f"{entry.size_bytes / 1e6:.1f} MB",
+    )
+
+
+def markdown_table(entries: Iterable[Entry]) -> str:
+    """The model table of the README."""
+    rows = [COLUMNS, tuple("---" for _ in COLUMNS), *(table_row(entry) for entry in entries)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def text_table(entries: Iterable[Entry]) -> str:
+    """The model table for a terminal, in aligned columns."""
+    rows = [COLUMNS, *(table_row(entry) for entry in entries)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def scores_line(entry: Entry) -> str:
+    """Where the scores come from and what they are."""
+    m = entry.metrics
+    if not m:
+        return "not measured yet"
+    return (
+        f"{100 * m['miou']:.1f} mIoU, {100 * m['pixel_accuracy']:.1f} % pixel accuracy, "
+        f"{100 * m['boundary_f']:.1f} boundary F at {m['boundary_px']} px on {m['images']} photos ({m['data']})"
+    )
+
+
+def entry_facts(entry: Entry) -> str:
+    """All that is known about one model, for `hubmodels info`."""
+    per_label = ", ".join(f"{name} {100 * iou:.1f}" for name, iou in entry.metrics.get("iou", {}).items())
+    lines = [
+        ("name", entry.name),
+        ("title", entry.title),
+        ("labels", ", ".join(f"{i} {name}" for i, name in enumerate(entry.labels.names))),
+        ("scores", scores_line(entry)),
+        ("IoU by label", per_label),
+        ("input", f"any photo; its long side is brought to at most {entry.input_px} px"),
+        ("parameters", f"{entry.parameters:,}"),
+        ("file", f"{entry.filename}, {entry.size_bytes / 1e6:.1f} MB, sha256 {entry.sha256}"),
+        ("paper", entry.paper),
+        ("recipe", entry.recipe),
+        ("license", f"{entry.license}; {entry.data}"),
+    ]
+    return "\n".join(f"{key + ':':14}{value}" for key, value in lines)
+
+
+def entry_docstring(entry: Entry) -> str:
+    """What `torch.hub.help` shows."""
+    labels = ", ".join(f"{i} {name}" for i, name in enumerate(entry.labels.names))
+    return f"""{entry.title}.
+
+    Args:
+        pretrained: load the shipped weights; False leaves the network as initialised.
+        device: where it goes, such as "cpu" or "cuda".
+
+    Returns:
+        An nn.Module in eval mode: (N, 3, H, W) float RGB in 0..1, any H and W >= 32, to (N, {len(entry.labels)}, H, W)
+        logits. Mean and standard deviation are applied inside. `predict(photo)` takes a path, bytes, a PIL image or
+        an array and returns labels and probabilities at the photo's own size.
+
+    Labels: {labels}
+    Scores: {scores_line(entry)}
+    License: {entry.license}; {entry.data}
+    Paper: {entry.paper}
+    """

@@ -1,0 +1,17 @@
+"""Exceptions that callers of hubmodels can catch. Wrong arguments raise ValueError or TypeError instead."""
+
+
+class HubmodelsError(Exception):
+    """Base of every exception that hubmodels raises for reasons outside the calling code."""
+
+
+class ImageError(HubmodelsError):
+    """The photo cannot be read: not an image, truncated, too large, or of an unsupported kind."""
+
+
+class ModelNotFoundError(HubmodelsError, LookupError):
+    """No published model has that name; the message lists those that exist."""
+
+
+class WeightsError(HubmodelsError):
+    """Weights are missing, damaged, or not those of this model; the message says expected, got and remedy."""

@@ -1,0 +1,70 @@
+"""Label sets: names, ids (position in the tuple) and palette of each task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """The labels of one task.
+
+    Attributes:
+        task: name of the task.
+        names: label names; the position is the id. Id 0 is the background.
+        palette: one sRGB colour (0..255 per channel) per label, told apart also by colour-blind readers.
+    """
+
+    task: str
+    names: tuple[str, ...]
+    palette: tuple[Colour, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.names) != len(self.palette):
+            raise ValueError(f"expected one colour per label; got {len(self.names)} names, {len(self.palette)} colours")
+        if len(set(self.names)) != len(self.names):
+            raise ValueError(f"label names must differ; got {self.names}")
+        if not 2 <= len(self.names) <= 256:
+            raise ValueError(f"expected 2 to 256 labels, so that ids fit uint8; got {len(self.names)}")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def id_of(self, name: str) -> int:
+        """The id of a label name.
+
+        Raises:
+            ValueError: no such label; the message lists those that exist.
+        """
+        try:
+            return self.names.index(name)
+        except ValueError:
+            raise ValueError(
+                f"no label {name!r} in task {self.task!r}; expected one of: {', '.join(self.names)}"
+            ) from None
+
+    @property
+    def id2label(self) -> dict[int, str]:
+        """Ids to names, as transformers' config.json spells it."""
+        return dict(enumerate(self.names))
+
+
+PERSON = LabelSet(task="person", names=("background", "person"), palette=((0, 0, 0), (230, 159, 0)))
+
+FASHION = LabelSet(
+    task="fashion",
+    names=("background", "skin", "hair", "t-shirt", "shoes", "pants", "dress"),
+    palette=(
+        (0, 0, 0),
+        (240, 185, 141),  # skin
+        (122, 77, 41),  # hair
+        (0, 158, 115),  # t-shirt
+        (240, 228, 66),  # shoes
+        (0, 114, 178),  # pants
+        (204, 90, 160),  # dress
+    ),
+)
+
+TASKS: dict[str, LabelSet] = {labels.task: labels for labels in (PERSON, FASHION)}

@@ -1,0 +1,29 @@
+"""Network architectures by name. `build_network` is the one way in; entries and recipes both use it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from hubmodels.networks.deeplab import DeepLabV3, DeepLabV3Plus
+
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {"deeplabv3": DeepLabV3, "deeplabv3plus": DeepLabV3Plus}
+
+
+def build_network(arch: str, *, num_classes: int, **options: Any) -> nn.Module:
+    """An untrained network.
+
+    Args:
+        arch: a key of `ARCHITECTURES`.
+        num_classes: labels, background included.
+        options: keyword arguments of the architecture, such as `backbone` or `channels`.
+
+    Raises:
+        ValueError: unknown architecture.
+        TypeError: an option the architecture does not have.
+    """
+    if arch not in ARCHITECTURES:
+        raise ValueError(f"unknown architecture {arch!r}; expected one of: {', '.join(ARCHITECTURES)}")
+    return ARCHITECTURES[arch](num_classes=num_classes, **options)

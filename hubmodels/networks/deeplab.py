@@ -1,0 +1,181 @@
+"""DeepLabv3 and DeepLabv3+ over any backbone of `hubmodels.networks.backbones`.
+
+Sources: Chen et al. 2017, "Rethinking Atrous Convolution for Semantic Image Segmentation" (v3: atrous spatial
+pyramid pooling with image-level features); Chen et al. 2018, "Encoder-Decoder with Atrous Separable Convolution
+for Semantic Image Segmentation" (v3+: separable convolutions and a decoder with a low-level skip at stride 4).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from hubmodels.networks.backbones import Backbone
+
+ATROUS_RATES = {8: (12, 24, 36), 16: (6, 12, 18), 32: (3, 6, 9)}  # at each output stride; Chen et al. 2017, table 5
+
+
+def conv_bn_relu(inputs: int, outputs: int, *, kernel: int = 1) -> nn.Sequential:
+    """Convolution without bias, batch norm and ReLU; keeps the size."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+def separable_conv(inputs: int, outputs: int, *, dilation: int = 1) -> nn.Sequential:
+    """Depthwise 3x3 (dilated) then pointwise 1x1, each with batch norm and ReLU; keeps the size."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, inputs, 3, padding=dilation, dilation=dilation, groups=inputs, bias=False),
+        nn.BatchNorm2d(inputs),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(inputs, outputs, 1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+class ImagePool(nn.Module):
+    """The image-level branch of ASPP: global mean, projection, spread back over the map."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        # No batch norm: at 1x1 it would normalise over the batch alone, which fails for a batch of one.
+        self.project = nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        pooled = F.relu(self.project(x.mean((2, 3), keepdim=True)))
+        return pooled.expand(-1, -1, x.shape[2], x.shape[3])
+
+
+class ASPP(nn.Module):
+    """Atrous spatial pyramid pooling: a 1x1 branch, three dilated separable branches and the image mean."""
+
+    def __init__(self, inputs: int, outputs: int, *, rates: tuple[int, ...], dropout: float = 0.1) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(
+            [conv_bn_relu(inputs, outputs)]
+            + [separable_conv(inputs, outputs, dilation=rate) for rate in rates]
+            + [ImagePool(inputs, outputs)]
+        )
+        self.project = conv_bn_relu(outputs * len(self.branches), outputs)
+        self.dropout = nn.Dropout2d(dropout)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.dropout(self.project(torch.cat([branch(x) for branch in self.branches], dim=1)))
+
+
+def resize_like(x: torch.Tensor, size: torch.Size | tuple[int, int]) -> torch.Tensor:
+    """Bilinear resize of (N, C, h, w) to `size` = (H, W); pixel centres, not corners, are aligned."""
+    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+class _DeepLab(nn.Module):
+    """What v3 and v3+ share: a backbone, ASPP, and logits resized bilinearly to the input's size."""
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        backbone: str,
+        output_stride: int,
+        channels: int,
+        pretrained_backbone: bool,
+    ) -> None:
+        super().__init__()
+        if num_classes < 2:
+            raise ValueError(f"num_classes must be 2 or more (background included); got {num_classes}")
+        self.backbone = Backbone(backbone, output_stride=output_stride, pretrained=pretrained_backbone)
+        self.aspp = ASPP(self.backbone.high_channels, channels, rates=ATROUS_RATES[output_stride])
+
+    def coarse_logits(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits at the network's own stride, before the last resize."""
+        raise NotImplementedError
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, 3, H, W) float RGB in 0..1, H and W at least 32 -> (N, C, H, W) logits."""
+        if x.ndim != 4 or x.shape[1] != 3 or min(x.shape[2:]) < 32:
+            raise ValueError(f"input must be (N, 3, H, W) with H, W >= 32; got {tuple(x.shape)}")
+        return resize_like(self.coarse_logits(x), x.shape[2:])
+
+
+class DeepLabV3(_DeepLab):
+    """DeepLabv3: backbone, ASPP, one 3x3 convolution, classifier at the output stride.
+
+    Args:
+        num_classes: labels, background included (>= 2).
+        backbone: a key of `hubmodels.networks.backbones.BACKBONES`.
+        output_stride: 8, 16 or 32.
+        channels: width of ASPP and head.
+        pretrained_backbone: start from timm's ImageNet weights (network or cache needed).
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        backbone: str = "tf_efficientnet_lite0",
+        output_stride: int = 16,
+        channels: int = 256,
+        pretrained_backbone: bool = False,
+    ) -> None:
+        super().__init__(
+            num_classes=num_classes,
+            backbone=backbone,
+            output_stride=output_stride,
+            channels=channels,
+            pretrained_backbone=pretrained_backbone,
+        )
+        self.head = separable_conv(channels, channels)
+        self.classifier = nn.Conv2d(channels, num_classes, 1)
+
+    def coarse_logits(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, 3, H, W) -> (N, C, H / output_stride, W / output_stride), rounded up."""
+        return self.classifier(self.head(self.aspp(self.backbone(x)[1])))
+
+
+class DeepLabV3Plus(_DeepLab):
+    """DeepLabv3+: DeepLabv3 with a decoder that joins ASPP to low-level features at stride 4.
+
+    Args:
+        num_classes: labels, background included (>= 2).
+        backbone: a key of `hubmodels.networks.backbones.BACKBONES`.
+        output_stride: 8, 16 or 32.
+        channels: width of ASPP.
+        decoder_channels: width of the decoder at stride 4, where most of its time goes.
+        low_channels: width the low-level features are projected to (48 in the paper).
+        pretrained_backbone: start from timm's ImageNet weights (network or cache needed).
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        backbone: str = "tf_efficientnet_lite0",
+        output_stride: int = 16,
+        channels: int = 256,
+        decoder_channels: int = 256,
+        low_channels: int = 48,
+        pretrained_backbone: bool = False,
+    ) -> None:
+        super().__init__(
+            num_classes=num_classes,
+            backbone=backbone,
+            output_stride=output_stride,
+            channels=channels,
+            pretrained_backbone=pretrained_backbone,
+        )
+        self.low = conv_bn_relu(self.backbone.low_channels, low_channels)
+        self.decoder = nn.Sequential(
+            separable_conv(channels + low_channels, decoder_channels),
+            separable_conv(decoder_channels, decoder_channels),
+        )
+        self.classifier = nn.Conv2d(decoder_channels, num_classes, 1)
+
+    def coarse_logits(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, 3, H, W) -> (N, C, H / 4, W / 4), rounded up."""
+        low, high = self.backbone(x)
+        high = resize_like(self.aspp(high), low.shape[2:])
+        return self.classifier(self.decoder(torch.cat([high, self.low(low)], dim=1)))

@@ -1,0 +1,72 @@
+"""What a prediction is: labels and probabilities at the photo's own size, never changed after they are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from hubmodels import export, render
+from hubmodels.labels import LabelSet
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """Labels of one photo.
+
+    Attributes:
+        image: (H, W, 3) uint8 sRGB, the photo, upright.
+        labels: (H, W) uint8 label ids, after every stage of refinement.
+        probs: (C, H, W) float32, each pixel summing to 1; clean-up stages act on `labels` alone.
+        label_set: names, ids and palette.
+
+    Raises:
+        ValueError: shapes or dtypes disagree, or a label id is out of range.
+    """
+
+    image: np.ndarray
+    labels: np.ndarray
+    probs: np.ndarray
+    label_set: LabelSet
+
+    def __post_init__(self) -> None:
+        size = self.image.shape[:2]
+        if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
+            raise ValueError(f"image must be (H, W, 3) uint8; got {self.image.shape} {self.image.dtype}")
+        if self.labels.shape != size or self.labels.dtype != np.uint8:
+            raise ValueError(f"labels must be {size} uint8; got {self.labels.shape} {self.labels.dtype}")
+        if self.probs.shape != (len(self.label_set), *size):
+            raise ValueError(f"probs must be {(len(self.label_set), *size)}; got {self.probs.shape}")
+        if int(self.labels.max()) >= len(self.label_set):
+            raise ValueError(f"label id {self.labels.max()} is out of range 0..{len(self.label_set) - 1}")
+        for array in (self.labels, self.probs):
+            array.setflags(write=False)
+
+    def mask(self, name: str) -> np.ndarray:
+        """(H, W) bool: where the label is `name`. Raises ValueError for a name that is not in `label_set`."""
+        return self.labels == self.label_set.id_of(name)
+
+    def areas(self) -> dict[str, float]:
+        """Share of the photo's pixels per label, in id order; the shares sum to 1."""
+        counts = np.bincount(self.labels.ravel(), minlength=len(self.label_set))
+        return {name: float(n) / self.labels.size for name, n in zip(self.label_set.names, counts, strict=True)}
+
+    def overlay(self, *, opacity: float = 0.55) -> Image.Image:
+        """The photo with every label but the background tinted; `opacity` in 0..1."""
+        return render.overlay(self.image, self.labels, self.label_set, opacity=opacity)
+
+    def cutout(self, name: str) -> Image.Image:
+        """RGBA image of the pixels labelled `name`, transparent elsewhere."""
+        return render.cutout(self.image, self.mask(name))
+
+    def save(self, path: str | Path) -> Path:
+        """Write the labels as an indexed PNG: pixel values are label ids, the palette is attached.
+
+        Raises:
+            ValueError: the suffix is not .png; other formats would change ids.
+        """
+        if Path(path).suffix.lower() != ".png":
+            raise ValueError(f"labels are saved as .png, which keeps ids exact; got {Path(path).name!r}")
+        return export.save_image(export.indexed_png(self.labels, self.label_set), path)

@@ -1,0 +1,105 @@
+"""Segmenter: a network with its labels; photos in, segmentations out. It keeps nothing between calls."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from hubmodels.images import ImageSource, read_image
+from hubmodels.labels import LabelSet
+from hubmodels.refine import Refinement, Tuner
+from hubmodels.result import Segmentation
+
+MIN_SIDE_PX = 32  # below this the deepest feature map would vanish
+
+
+class Segmenter(nn.Module):
+    """A segmentation network as torch.hub users expect it, and a predictor for photos.
+
+    Args:
+        network: (N, 3, H, W) float RGB in 0..1 -> (N, C, H, W) logits.
+        labels: the C labels.
+        name: the entry it was loaded from, or any name.
+        input_px: `predict` brings the long side of a photo to at most so many pixels for the network.
+    """
+
+    def __init__(self, network: nn.Module, labels: LabelSet, *, name: str, input_px: int = 600) -> None:
+        super().__init__()
+        self.network = network
+        self.labels = labels
+        self.name = name
+        self.input_px = input_px
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits of a batch.
+
+        Args:
+            x: (N, 3, H, W) float RGB in 0..1, H and W at least 32.
+
+        Returns:
+            (N, C, H, W) float logits, the same H and W.
+
+        Raises:
+            ValueError: another shape or dtype.
+        """
+        if x.ndim != 4 or x.shape[1] != 3:
+            hint = "; add a batch dimension: x[None]" if x.ndim == 3 and x.shape[0] == 3 else ""
+            raise ValueError(f"input must be (N, 3, H, W); got {tuple(x.shape)}{hint}")
+        if not x.is_floating_point():
+            raise ValueError(f"input must be float RGB in 0..1; got {x.dtype}: divide by 255")
+        if min(x.shape[2:]) < MIN_SIDE_PX:
+            raise ValueError(f"input must be at least {MIN_SIDE_PX} pixels high and wide; got {tuple(x.shape[2:])}")
+        return self.network(x)
+
+    @torch.inference_mode()
+    def probabilities(self, image: np.ndarray) -> np.ndarray:
+        """(C, H, W) float32 probabilities of an (H, W, 3) uint8 photo, at the photo's own size.
+
+        Logits are resized bilinearly and only then turned into probabilities; label ids are never resized.
+        """
+        device = next(self.parameters()).device
+        height, width = image.shape[:2]
+        x = torch.tensor(image, device=device).permute(2, 0, 1)[None].float() / 255
+        x = F.interpolate(x, working_size(height, width, self.input_px), mode="bilinear", antialias=True)
+        logits = self(x.contiguous(memory_format=torch.channels_last))
+        return F.interpolate(logits, (height, width), mode="bilinear")[0].softmax(0).cpu().numpy()
+
+    def predict(self, photo: ImageSource, *, refinement: Refinement | None = None) -> Segmentation:
+        """Label a photo.
+
+        Args:
+            photo: path, bytes, PIL image or (H, W, 3) uint8 array.
+            refinement: post-processing; none unless given.
+
+        Returns:
+            A Segmentation at the photo's own size, upright.
+
+        Raises:
+            ImageError: the photo cannot be read.
+        """
+        return self.tune(photo).refine(refinement or Refinement())
+
+    def tune(self, photo: ImageSource) -> PhotoTuner:
+        """Run the network once and keep its answer, so that settings can be tried at little cost."""
+        image = read_image(photo)
+        return PhotoTuner(image, self.probabilities(image), self.labels)
+
+
+class PhotoTuner:
+    """One photo with the network's answer; `refine` recomputes only what a change of settings needs."""
+
+    def __init__(self, image: np.ndarray, probs: np.ndarray, labels: LabelSet) -> None:
+        self._image, self._labels = image, labels
+        self._tuner = Tuner(probs, image)
+
+    def refine(self, settings: Refinement) -> Segmentation:
+        """The photo's segmentation under `settings`."""
+        return Segmentation(self._image, self._tuner.labels(settings), self._tuner.probs, self._labels)
+
+
+def working_size(height: int, width: int, long_side_px: int) -> tuple[int, int]:
+    """Height and width with the long side at most `long_side_px` and the short side at least 32."""
+    factor = min(1.0, long_side_px / max(height, width))
+    return max(MIN_SIDE_PX, round(height * factor)), max(MIN_SIDE_PX, round(width * factor))

@@ -1,0 +1,1 @@
+"""Shipped weights (safetensors, float16) and manifest.json, what commands measured of them."""

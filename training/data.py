@@ -1,0 +1,140 @@
+"""Readers for the data layout of DESIGN.md section 6, decoded once into memory.
+
+fashionista/  images/NNNN.jpg, labels_fashion/NNNN.png, labels_person/NNNN.png, splits.json
+ccp/          images/NNNN.jpg, labels_tags/NNNN.png, tags.json
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from tqdm import tqdm
+
+from hubmodels.labels import TASKS
+from training.errors import DataError
+from training.tags import IGNORE, read_tags, tag_table
+
+DATA_ROOT = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled photo, decoded.
+
+    Attributes:
+        name: data set and number, for messages.
+        image: (H, W, 3) uint8 sRGB.
+        labels: task -> (H, W) uint8 label ids, IGNORE where undecided.
+    """
+
+    name: str
+    image: np.ndarray
+    labels: dict[str, np.ndarray]
+
+
+def read_split(root: Path, split: str) -> list[str]:
+    """Photo numbers ("0001", ...) of a split of Fashionista.
+
+    Raises:
+        DataError: unknown split, missing file, or a split without photos.
+    """
+    path = root / "fashionista" / "splits.json"
+    if not path.is_file():
+        raise DataError(f"{path}: missing; expected splits.json with {', '.join(SPLITS)}")
+    splits = json.loads(path.read_text())
+    if split not in splits:
+        raise DataError(f"{path}: no split {split!r}; it has {', '.join(splits)}")
+    if not splits[split]:
+        raise DataError(f"{path}: split {split!r} is empty")
+    return [f"{number:04d}" for number in splits[split]]
+
+
+def _read_labels(path: Path, size: tuple[int, int]) -> np.ndarray:
+    if not path.is_file():
+        raise DataError(f"{path}: missing label file")
+    with Image.open(path) as picture:
+        if picture.mode not in ("L", "P"):
+            raise DataError(f"{path}: expected an 8-bit PNG of label ids (mode L or P); got mode {picture.mode}")
+        if picture.size != size:
+            raise DataError(f"{path}: labels are {picture.size}, the photo is {size} (width, height)")
+        return np.asarray(picture)
+
+
+def _read_image(path: Path) -> Image.Image:
+    if not path.is_file():
+        raise DataError(f"{path}: missing photo")
+    try:
+        with Image.open(path) as picture:
+            return picture.convert("RGB")
+    except (UnidentifiedImageError, OSError) as error:
+        raise DataError(f"{path}: cannot be decoded ({error})") from error
+
+
+def load_fashionista(root: Path, split: str, tasks: Sequence[str], *, limit: int | None = None) -> list[Sample]:
+    """The photos of a split with the labels of `tasks`, at their own size.
+
+    Raises:
+        DataError: a photo or label file is missing, sizes differ, or a label id is out of range.
+    """
+    base = root / "fashionista"
+    samples = []
+    for number in tqdm(read_split(root, split)[:limit], desc=f"fashionista {split}", unit="photo", leave=False):
+        photo = _read_image(base / "images" / f"{number}.jpg")
+        labels = {}
+        for task in tasks:
+            path = base / f"labels_{task}" / f"{number}.png"
+            ids = _read_labels(path, photo.size)
+            if (top := int(ids.max())) >= len(TASKS[task]):
+                raise DataError(f"{path}: label id {top} is out of range; {task} has ids 0..{len(TASKS[task]) - 1}")
+            labels[task] = ids
+        samples.append(Sample(f"fashionista/{number}", np.asarray(photo), labels))
+    return samples
+
+
+def load_ccp(root: Path, tasks: Sequence[str], *, width_px: int = 400, limit: int | None = None) -> list[Sample]:
+    """All labelled CCP photos, resized to `width_px`, tags mapped to the labels of `tasks`.
+
+    Raises:
+        DataError: the folder is empty, a file is missing, sizes differ, or a tag id is out of range.
+    """
+    base = root / "ccp"
+    tags = read_tags(base / "tags.json")
+    tables = {task: tag_table(tags, task) for task in tasks}
+    paths = sorted((base / "images").glob("*.jpg"))
+    if not paths:
+        raise DataError(f"{base / 'images'}: no photos")
+    samples = []
+    for path in tqdm(paths[:limit], desc="ccp", unit="photo", leave=False):
+        photo = _read_image(path)
+        label_path = base / "labels_tags" / f"{path.stem}.png"
+        ids = _read_labels(label_path, photo.size)
+        if (top := int(ids.max())) >= len(tags):
+            raise DataError(f"{label_path}: tag id {top} is out of range; tags.json names {len(tags)} tags")
+        size = (width_px, round(photo.height * width_px / photo.width))
+        # Ids are picked, never mixed, so nearest is right here; predictions resize logits instead.
+        ids = np.asarray(Image.fromarray(ids).resize(size, Image.Resampling.NEAREST))
+        image = np.asarray(photo.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
+        samples.append(Sample(f"ccp/{path.stem}", image, {task: table[ids] for task, table in tables.items()}))
+    return samples
+
+
+def load_sources(root: Path, sources: Sequence[str], tasks: Sequence[str], *, limit: int | None = None) -> list[Sample]:
+    """Training photos of several sources by name: `fashionista` (its train split) and `ccp`."""
+    samples: list[Sample] = []
+    for source in sources:
+        if source == "fashionista":
+            samples += load_fashionista(root, "train", tasks, limit=limit)
+        elif source == "ccp":
+            samples += load_ccp(root, tasks, limit=limit)
+        else:
+            raise ValueError(f"unknown data source {source!r}; expected 'fashionista' or 'ccp'")
+    return samples
+
+
+__all__ = ["DATA_ROOT", "IGNORE", "Sample", "load_ccp", "load_fashionista", "load_sources", "read_split"]

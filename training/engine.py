@@ -1,0 +1,102 @@
+"""The parts of a run that training, evaluation and export share: networks, tasks, validation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from hubmodels.labels import TASKS
+from hubmodels.networks import build_network
+from hubmodels.segmenter import working_size
+from training.checkpoint import load_checkpoint
+from training.data import Sample
+from training.fastconv import use_space_to_batch
+from training.imagenet import start_from_imagenet
+from training.metrics import Scores
+from training.recipe import Recipe
+
+CLASSIFIER = ("classifier.weight", "classifier.bias")
+
+
+def task_rows(tasks: Iterable[str]) -> dict[str, slice]:
+    """Which output channels belong to which task."""
+    rows, start = {}, 0
+    for task in tasks:
+        rows[task] = slice(start, start + len(TASKS[task]))
+        start = rows[task].stop
+    return rows
+
+
+def network_for(recipe: Recipe) -> nn.Module:
+    """The network of a recipe with its starting weights, channels last."""
+    net = build_network(recipe.arch, num_classes=recipe.num_classes, **recipe.network)
+    if recipe.init == "imagenet":
+        start_from_imagenet(net.backbone, recipe.network.get("backbone", "tf_efficientnet_lite0"))
+    elif recipe.init != "random":
+        net.load_state_dict(starting_weights(recipe, net))
+    use_space_to_batch(net)
+    return net.to(memory_format=torch.channels_last)
+
+
+def starting_weights(recipe: Recipe, net: nn.Module) -> dict[str, torch.Tensor]:
+    """Averaged weights of an earlier run; classifier rows are matched by task, rows of new tasks stay random."""
+    checkpoint = load_checkpoint(Path(recipe.init))
+    state = select_tasks(checkpoint["ema"], checkpoint["recipe"]["tasks"], recipe.tasks, fill=net.state_dict())
+    return state
+
+
+def select_tasks(
+    state: dict[str, torch.Tensor],
+    old: Iterable[str],
+    new: Iterable[str],
+    *,
+    fill: dict[str, torch.Tensor] | None = None,
+) -> dict[str, torch.Tensor]:
+    """A state dict whose classifier answers the tasks `new`, from one that answers `old`.
+
+    Raises:
+        KeyError: a new task is not among the old ones and `fill` gives no rows for it.
+    """
+    old_rows, new_rows = task_rows(old), task_rows(new)
+    state = dict(state)
+    for key in CLASSIFIER:
+        parts = []
+        for task, rows in new_rows.items():
+            if task in old_rows:
+                parts.append(state[key][old_rows[task]])
+            elif fill is not None:
+                parts.append(fill[key][rows])
+            else:
+                raise KeyError(f"the checkpoint was not trained for task {task!r}")
+        state[key] = torch.cat(parts).clone()
+    return state
+
+
+@torch.inference_mode()
+def photo_logits(net: nn.Module, image: np.ndarray, *, long_side_px: int) -> torch.Tensor:
+    """(C, H, W) logits at the photo's own size for an (H, W, 3) uint8 photo, through the network at working size."""
+    x = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
+    size = x.shape[2:]
+    x = F.interpolate(x, working_size(*size, long_side_px), mode="bilinear", antialias=True)
+    logits = net(x.contiguous(memory_format=torch.channels_last))
+    return F.interpolate(logits, size, mode="bilinear")[0]
+
+
+def validate(
+    net: nn.Module, samples: list[Sample], tasks: Iterable[str], *, long_side_px: int, with_boundary: bool = False
+) -> dict[str, Scores]:
+    """Scores of every task on labelled photos."""
+    rows = task_rows(tasks)
+    scores = {task: Scores(len(TASKS[task])) for task in rows}
+    for sample in tqdm(samples, desc="validate", unit="photo", leave=False):
+        logits = photo_logits(net, sample.image, long_side_px=long_side_px)
+        for task, part in rows.items():
+            predicted = logits[part].argmax(0).numpy().astype(np.uint8)
+            scores[task].add(sample.labels[task], predicted, with_boundary=with_boundary)
+    return scores

@@ -1,0 +1,11 @@
+"""Exceptions of the training tools."""
+
+from hubmodels.errors import HubmodelsError
+
+
+class DataError(HubmodelsError):
+    """A data set is incomplete or wrong; the message names the file."""
+
+
+class RecipeError(HubmodelsError):
+    """A recipe file has an unknown key, a missing value or one out of range; the message names it."""

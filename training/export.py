@@ -1,0 +1,86 @@
+"""Make shipped weights of a run: `python -m training.export RUN/best.pt NAME`.
+
+Takes the averaged weights, keeps the output rows of the entry's task, stores them as float16 safetensors in
+hubmodels/weights, and notes digest, size and parameter count in manifest.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+
+from hubmodels.entries import Entry, find_entry
+from hubmodels.hub import WEIGHTS_FOLDER, check_tensors
+from hubmodels.networks import build_network
+from training.checkpoint import load_checkpoint
+from training.engine import select_tasks
+from training.files import update_json, write_bytes
+
+FORMAT_VERSION = 1
+
+
+def to_float16(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Floating-point tensors as float16, contiguous; integer ones unchanged.
+
+    Raises:
+        ValueError: a value does not fit float16, or a batch norm variance would vanish.
+    """
+    out = {}
+    for key, value in state.items():
+        value = value.detach().cpu()
+        if value.is_floating_point():
+            half = value.half()
+            if not torch.isfinite(half).all():
+                raise ValueError(f"{key}: largest value {float(value.abs().max()):g} does not fit float16")
+            if key.endswith("running_var") and (half <= 0).any():
+                # A variance below float16's smallest number belongs to a dead channel; keep it positive.
+                half = half.clamp_min(torch.finfo(torch.float16).smallest_normal)
+            value = half
+        out[key] = value.contiguous()
+    return out
+
+
+def export(checkpoint: Path, entry: Entry) -> Path:
+    """Write the weights file of `entry` and its row in the manifest; returns the file's path."""
+    saved = load_checkpoint(checkpoint)
+    state = to_float16(select_tasks(saved["ema"], saved["recipe"]["tasks"], [entry.task]))
+    network = build_network(entry.arch, num_classes=len(entry.labels), **entry.network)
+    check_tensors(state, network, what=entry.name, remedy="does the checkpoint come from this entry's recipe?")
+    facts = {
+        "format_version": FORMAT_VERSION,
+        "name": entry.name,
+        "arch": entry.arch,
+        "labels": entry.labels.names,
+        "license": entry.license,
+    }
+    # One key only: with several, their order and so the digest would vary from run to run.
+    data = save(state, metadata={"hubmodels": json.dumps(facts, sort_keys=True)})
+    path = WEIGHTS_FOLDER / entry.filename
+    write_bytes(data, path)
+    measured = {
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "size_bytes": len(data),
+        "parameters": sum(p.numel() for p in network.parameters()),
+    }
+    # Scores of earlier weights would be wrong for these: `python -m training.evaluate` writes new ones.
+    update_json(WEIGHTS_FOLDER / "manifest.json", {entry.name: measured})
+    return path
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m training.export", description=__doc__)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("name", help="the entry whose weights these are")
+    arguments = parser.parse_args(argv)
+    path = export(arguments.checkpoint, find_entry(arguments.name))
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; now run: python -m training.evaluate {arguments.name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,26 @@
+"""Small files, written to a temporary name and renamed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def write_bytes(data: bytes, path: Path) -> None:
+    """Write `data` atomically; missing folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(data)
+    temporary.replace(path)
+
+
+def write_json(value: Any, path: Path) -> None:
+    """Write JSON with sorted keys, so that a difference shows what changed."""
+    write_bytes((json.dumps(value, indent=1, sort_keys=True) + "\n").encode(), path)
+
+
+def update_json(path: Path, rows: dict[str, Any]) -> None:
+    """Set top-level keys of a JSON file, made if it is missing."""
+    old = json.loads(path.read_text()) if path.is_file() else {}
+    write_json({**old, **rows}, path)

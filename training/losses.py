@@ -1,0 +1,95 @@
+"""Segmentation losses. Each takes logits (N, C, H, W) and int64 labels (N, H, W), and skips pixels labelled IGNORE.
+
+Every loss is a mean, so weights between losses mean the same at any crop size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch.nn import functional as F
+
+from training.tags import IGNORE
+
+
+def cross_entropy(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
+    """Mean cross-entropy over decided pixels, optionally weighted by class (C,); 0 if no pixel is decided."""
+    if not (target != IGNORE).any():
+        return logits.sum() * 0
+    return F.cross_entropy(logits, target, weight=weight, ignore_index=IGNORE)
+
+
+def _decided(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Probabilities and one-hot labels (N, C, H, W), both zero where the label is IGNORE."""
+    mask = (target != IGNORE).unsqueeze(1)
+    probs = logits.softmax(1) * mask
+    one_hot = F.one_hot(target.masked_fill(target == IGNORE, 0), logits.shape[1]).movedim(-1, 1) * mask
+    return probs, one_hot.to(probs.dtype)
+
+
+def _mean_over_present(score: torch.Tensor, one_hot: torch.Tensor) -> torch.Tensor:
+    """1 - mean of a per-class score over the classes that occur in the batch."""
+    present = one_hot.sum((0, 2, 3)) > 0
+    if not present.any():
+        return score.sum() * 0
+    return 1 - score[present].mean()
+
+
+def dice(logits: torch.Tensor, target: torch.Tensor, *, smooth: float = 1.0) -> torch.Tensor:
+    """Soft Dice loss over the classes present in the batch (Milletari et al. 2016)."""
+    probs, one_hot = _decided(logits, target)
+    overlap = (probs * one_hot).sum((0, 2, 3))
+    total = probs.sum((0, 2, 3)) + one_hot.sum((0, 2, 3))
+    return _mean_over_present((2 * overlap + smooth) / (total + smooth), one_hot)
+
+
+def soft_jaccard(logits: torch.Tensor, target: torch.Tensor, *, smooth: float = 1.0) -> torch.Tensor:
+    """Soft intersection-over-union loss over the classes present in the batch."""
+    probs, one_hot = _decided(logits, target)
+    overlap = (probs * one_hot).sum((0, 2, 3))
+    union = probs.sum((0, 2, 3)) + one_hot.sum((0, 2, 3)) - overlap
+    return _mean_over_present((overlap + smooth) / (union + smooth), one_hot)
+
+
+def lovasz_softmax(logits: torch.Tensor, target: torch.Tensor, *, max_pixels: int = 250_000) -> torch.Tensor:
+    """Lovasz-softmax over the classes present in the batch (Berman et al. 2018, eq. 11).
+
+    Pixels are sorted once per class, which takes longer than the network's forward pass on large batches; above
+    `max_pixels` a regular sub-grid of pixels stands for all.
+    """
+    step = max(1, round((target.numel() / max_pixels) ** 0.5))
+    logits, target = logits[:, :, ::step, ::step], target[:, ::step, ::step]
+    decided = target != IGNORE
+    labels = target[decided]
+    if labels.numel() == 0:
+        return logits.sum() * 0
+    probs = logits.softmax(1).movedim(1, -1)[decided]
+    losses = []
+    for index in labels.unique():
+        truth = (labels == index).to(probs.dtype)
+        errors, order = (truth - probs[:, index]).abs().sort(descending=True)
+        sorted_truth = truth[order]
+        intersection = sorted_truth.sum() - sorted_truth.cumsum(0)
+        union = sorted_truth.sum() + (1 - sorted_truth).cumsum(0)
+        jaccard = 1 - intersection / union
+        gradient = torch.cat([jaccard[:1], jaccard[1:] - jaccard[:-1]])
+        losses.append(torch.dot(errors, gradient))
+    return torch.stack(losses).mean()
+
+
+def combined(
+    logits: torch.Tensor, target: torch.Tensor, weights: Mapping[str, float], class_weight: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Weighted sum of losses by name: `cross_entropy`, `dice`, `soft_jaccard`, `lovasz`; zero weights cost nothing."""
+    total = logits.sum() * 0
+    for name, factor in weights.items():
+        if factor:
+            loss = (
+                cross_entropy(logits, target, class_weight) if name == "cross_entropy" else LOSSES[name](logits, target)
+            )
+            total = total + factor * loss
+    return total
+
+
+LOSSES = {"cross_entropy": cross_entropy, "dice": dice, "soft_jaccard": soft_jaccard, "lovasz": lovasz_softmax}

@@ -1,0 +1,107 @@
+"""A training recipe: everything that decides a result, read from a TOML file and checked on reading."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from hubmodels.labels import TASKS
+from training.errors import RecipeError
+from training.losses import LOSSES
+from training.transforms import Augment
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One run of `python -m training.train`.
+
+    With several tasks one network gets their labels side by side as output channels; each task is exported alone.
+    """
+
+    name: str  # folder under runs/
+    tasks: tuple[str, ...]
+    arch: str
+    augment: Augment
+    epochs: int
+    network: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the architecture
+    init: str = "imagenet"  # "imagenet", "random", the name of an entry, or a checkpoint of an earlier run
+    sources: tuple[str, ...] = ("fashionista", "ccp")
+    repeat: dict[str, int] = field(default_factory=dict)  # source -> times its photos are seen in an epoch
+    loss: dict[str, float] = field(default_factory=lambda: {"cross_entropy": 1.0})
+    task_weight: dict[str, float] = field(default_factory=dict)  # task -> weight of its loss, 1 unless given
+    class_weight: dict[str, tuple[float, ...]] = field(default_factory=dict)  # task -> cross-entropy weights
+    lr: float = 1e-3  # peak, for decoder and classifier
+    backbone_lr_factor: float = 0.5  # the pretrained backbone moves more slowly
+    weight_decay: float = 0.01
+    schedule: str = "one_cycle"  # or "poly"
+    warmup_share: float = 0.15  # share of all steps in which one_cycle rises to the peak
+    batch_size: int = 8
+    ema_decay: float = 0.99  # 0 is off; early steps use less, see training.ema
+    freeze_batch_norm: bool = False
+    eval_long_side_px: int = 600  # size at which val photos go through the network
+    compile: bool = True  # fuse elementwise work with torch.compile; needs a C++ compiler
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        def check(ok: bool, message: str) -> None:
+            if not ok:
+                raise RecipeError(f"recipe {self.name!r}: {message}")
+
+        check(bool(self.tasks) and all(task in TASKS for task in self.tasks), f"tasks must be among {list(TASKS)}")
+        check(self.epochs >= 1, f"epochs must be 1 or more; got {self.epochs}")
+        check(self.batch_size >= 1, f"batch_size must be 1 or more; got {self.batch_size}")
+        check(self.schedule in ("one_cycle", "poly"), f"schedule must be one_cycle or poly; got {self.schedule!r}")
+        check(0 <= self.ema_decay < 1, f"ema_decay must be in [0, 1); got {self.ema_decay}")
+        check(set(self.loss) <= set(LOSSES), f"loss must use {list(LOSSES)}; got {list(self.loss)}")
+        for task, weights in self.class_weight.items():
+            check(task in self.tasks, f"class_weight names task {task!r}, tasks are {list(self.tasks)}")
+            check(len(weights) == len(TASKS[task]), f"class_weight.{task} needs {len(TASKS[task])} values")
+
+    @property
+    def num_classes(self) -> int:
+        """Output channels of the network: the labels of all tasks."""
+        return sum(len(TASKS[task]) for task in self.tasks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as stored in checkpoints."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Recipe:
+        """Check and convert plain values (lists become tuples).
+
+        Raises:
+            RecipeError: unknown or missing key, or a value out of range.
+        """
+        name = values.get("name", "?")
+        unknown = set(values) - {f.name for f in fields(cls)}
+        if unknown:
+            raise RecipeError(f"recipe {name!r}: unknown keys {sorted(unknown)}")
+        try:
+            given = dict(values)
+            augment = {k: tuple(v) if isinstance(v, list) else v for k, v in given.pop("augment").items()}
+            for key in ("tasks", "sources"):
+                if key in given:
+                    given[key] = tuple(given[key])
+            if "class_weight" in given:
+                given["class_weight"] = {task: tuple(w) for task, w in given["class_weight"].items()}
+            return cls(augment=Augment(**augment), **given)
+        except (TypeError, KeyError) as error:
+            raise RecipeError(f"recipe {name!r}: {error}") from error
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a recipe; its name is the file's stem unless it says otherwise.
+
+    Raises:
+        RecipeError: missing file, bad TOML, unknown or missing key, or a value out of range.
+    """
+    try:
+        values = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such recipe") from None
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{path}: {error}") from error
+    return Recipe.from_dict({"name": path.stem, **values})
