@@ -6,7 +6,7 @@ Nothing heavy is imported here; every callable without a leading underscore is o
 from hubmodels.entries import ENTRIES as _ENTRIES
 from hubmodels.entry_docs import entry_docstring as _entry_docstring
 
-dependencies = ["torch", "torchvision", "timm", "safetensors", "numpy", "PIL", "skimage", "scipy"]  # import names
+dependencies = ["torch", "timm", "safetensors", "numpy", "PIL", "skimage", "scipy"]  # import names
 
 
 def segmenter(name, *, pretrained=True, device="cpu"):

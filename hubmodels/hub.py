@@ -38,7 +38,7 @@ def load_model(name: str, *, pretrained: bool = True, device: str | torch.device
     if pretrained:
         network.load_state_dict(read_weights(entry, network))
     # Depthwise convolutions run about three times as fast on CPU with channels last.
-    network = network.to(device=device, memory_format=torch.channels_last)
+    network = network.to(memory_format=torch.channels_last).to(device)
     return Segmenter(network, entry.labels, name=entry.name, input_px=entry.input_px).eval()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import TypeAlias
+from typing import IO, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -14,7 +14,16 @@ from hubmodels.errors import ImageError
 ImageSource: TypeAlias = "str | Path | bytes | Image.Image | np.ndarray"
 
 MAX_PIXELS = 50_000_000  # a decoded photo takes 3 bytes a pixel, its probabilities 28
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")  # decoders that strangers may reach
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "AVIF",
+    "GIF",
+    "BMP",
+    "TIFF",
+    "PPM",
+)  # all that strangers may reach; JPEG reads MPO too
 SUFFIXES = frozenset({".jpg", ".jpeg", ".mpo", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".ppm"})
 
 
@@ -69,7 +78,7 @@ def _check_size(width: int, height: int, what: str, max_pixels: int) -> None:
         )
 
 
-def _decode(file: io.BufferedIOBase | io.BytesIO, what: str, max_pixels: int) -> np.ndarray:
+def _decode(file: IO[bytes], what: str, max_pixels: int) -> np.ndarray:
     try:
         with Image.open(file, formats=FORMATS) as picture:
             return _to_array(picture, what, max_pixels)

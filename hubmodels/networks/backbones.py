@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -45,6 +46,9 @@ class Backbone(nn.Module):
         ValueError: unknown name or output stride.
     """
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(self, name: str, *, output_stride: int = 16, pretrained: bool = False) -> None:
         super().__init__()
         if name not in BACKBONES:
@@ -55,14 +59,15 @@ class Backbone(nn.Module):
         import timm  # heavy: only needed once a network is built
 
         # Index 1 has stride 4; the last index is the deepest map, held at `output_stride` by dilation.
-        self.body = timm.create_model(
+        body: Any = timm.create_model(
             name,
             pretrained=pretrained,
             features_only=True,
             output_stride=output_stride,
             out_indices=(1, 4),
         )
-        self.low_channels, self.high_channels = self.body.feature_info.channels()
+        self.body: nn.Module = body
+        self.low_channels, self.high_channels = body.feature_info.channels()
         facts = BACKBONES[name]
         self.register_buffer("mean", torch.tensor(facts.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(facts.std).view(1, 3, 1, 1), persistent=False)

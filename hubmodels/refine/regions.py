@@ -60,8 +60,8 @@ def _surrounding_labels(labels: np.ndarray, regions: np.ndarray, small: np.ndarr
             touching = small[mine] & ~small[theirs]
             keys = mine[touching].astype(np.int64) * classes + labels[where][touching]
             borders += np.bincount(keys, minlength=borders.size)
-    borders = borders.reshape(count, classes)
-    return np.where(small & (borders.sum(1) > 0), borders.argmax(1), -1)
+    by_label = borders.reshape(count, classes)
+    return np.where(small & (by_label.sum(1) > 0), by_label.argmax(1), -1)
 
 
 def _neighbour_pairs() -> list[tuple[tuple[slice, slice], tuple[slice, slice]]]:

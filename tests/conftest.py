@@ -1,0 +1,74 @@
+"""Fixtures of every test: a random generator, real weights, a public-domain photo, and no network."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from training.data import DATA_ROOT
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# For subprocesses: any connection beyond this machine fails at once, as with the plug pulled.
+BLOCK_NETWORK = """
+import socket
+def _refuse(*args, **kwargs):
+    raise OSError("network access in an offline test")
+socket.socket.connect = socket.socket.connect_ex = socket.create_connection = socket.getaddrinfo = _refuse
+"""
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only loopback may be reached."""
+    real = socket.socket.connect
+
+    def connect(self: socket.socket, address: object) -> None:
+        host = address[0] if isinstance(address, tuple) else "localhost"
+        if host not in ("127.0.0.1", "::1", "localhost"):
+            raise OSError(f"a test tried to reach {host}")
+        real(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def astronaut() -> np.ndarray:
+    """(512, 512, 3) uint8: scikit-image's portrait of Eileen Collins, public domain."""
+    from skimage import data
+
+    return data.astronaut()
+
+
+@pytest.fixture(scope="session")
+def fashion():
+    import hubmodels
+
+    return hubmodels.load("deeplabv3plus_fashion")
+
+
+@pytest.fixture(scope="session")
+def person():
+    import hubmodels
+
+    return hubmodels.load("deeplabv3plus_person")
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    if not (DATA_ROOT / "fashionista").is_dir():
+        pytest.skip(f"the labelled photos are not at {DATA_ROOT}")
+    return DATA_ROOT
+
+
+def grid(*rows: str) -> np.ndarray:
+    """A drawn label map: one digit per pixel."""
+    return np.array([[int(c) for c in row] for row in rows], np.uint8)

@@ -1,0 +1,91 @@
+"""Slow, obvious twins of the library's clever code."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+NEIGHBOURS = {4: [(0, 1), (1, 0), (0, -1), (-1, 0)]}
+NEIGHBOURS[8] = [*NEIGHBOURS[4], (1, 1), (1, -1), (-1, 1), (-1, -1)]
+
+
+def regions(labels: np.ndarray, connectivity: int) -> list[list[tuple[int, int]]]:
+    """Connected regions of equal labels as lists of pixels, by flood fill."""
+    height, width = labels.shape
+    seen, found = np.zeros(labels.shape, bool), []
+    for start in np.ndindex(labels.shape):
+        if seen[start]:
+            continue
+        seen[start], region, stack = True, [], [start]
+        while stack:
+            y, x = stack.pop()
+            region.append((y, x))
+            for dy, dx in NEIGHBOURS[connectivity]:
+                v, u = y + dy, x + dx
+                inside = 0 <= v < height and 0 <= u < width
+                if inside and not seen[v, u] and labels[v, u] == labels[y, x]:
+                    seen[v, u] = True
+                    stack.append((v, u))
+        found.append(region)
+    return found
+
+
+def clean_regions(labels: np.ndarray, min_region_px: int, connectivity: int) -> np.ndarray:
+    """Small regions take the label they share the longest border with among large neighbours, round by round."""
+    labels = labels.copy()
+    height, width = labels.shape
+    while True:
+        found = regions(labels, connectivity)
+        large = [len(region) >= min_region_px for region in found]
+        if all(large) or len(found) == 1:
+            return labels
+        if not any(large):
+            large[max(range(len(found)), key=lambda i: len(found[i]))] = True
+        owner = {pixel: i for i, region in enumerate(found) for pixel in region}
+        changes = []
+        for i, region in enumerate(found):
+            if large[i]:
+                continue
+            border: Counter[int] = Counter()
+            for y, x in region:
+                for dy, dx in NEIGHBOURS[4]:
+                    pixel = (y + dy, x + dx)
+                    if 0 <= pixel[0] < height and 0 <= pixel[1] < width and owner[pixel] != i and large[owner[pixel]]:
+                        border[int(labels[pixel])] += 1
+            if border:
+                changes.append((region, min(border, key=lambda label: (-border[label], label))))
+        for region, label in changes:
+            for pixel in region:
+                labels[pixel] = label
+
+
+def vote(probs: np.ndarray, segments: np.ndarray) -> np.ndarray:
+    """Every segment takes the label of the largest summed probability, in a loop over segments."""
+    labels = np.zeros(segments.shape, np.uint8)
+    for segment in range(segments.max() + 1):
+        inside = segments == segment
+        labels[inside] = np.argmax([channel[inside].astype(float).sum() for channel in probs])
+    return labels
+
+
+def boundary_f(truth: np.ndarray, predicted: np.ndarray, distance_px: float) -> float:
+    """Boundary F-measure by comparing every pair of boundary pixels."""
+
+    def edge(labels: np.ndarray) -> np.ndarray:
+        height, width = labels.shape
+        return np.array(
+            [
+                (y, x)
+                for y in range(height)
+                for x in range(width)
+                if (x + 1 < width and labels[y, x] != labels[y, x + 1])
+                or (y + 1 < height and labels[y, x] != labels[y + 1, x])
+            ]
+        )
+
+    one, other = edge(truth), edge(predicted)
+    distance = np.sqrt(((one[:, None] - other[None]) ** 2).sum(-1))
+    recall = (distance.min(1) <= distance_px).mean()
+    precision = (distance.min(0) <= distance_px).mean()
+    return 2 * precision * recall / (precision + recall)

@@ -1,0 +1,110 @@
+"""The command, as a user calls it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from PIL import Image
+
+import hubmodels
+from hubmodels.batch import plan
+from hubmodels.cli import main
+from hubmodels.entries import ENTRIES
+
+
+@pytest.fixture
+def photos(tmp_path, astronaut):
+    """a.png and more/{b.jpg, deep/a.png, notes.txt}"""
+    deep = tmp_path / "in" / "more" / "deep"
+    deep.mkdir(parents=True)
+    Image.fromarray(astronaut[:256, :256]).save(tmp_path / "in" / "a.png")
+    Image.fromarray(astronaut[:200, 100:300]).save(deep.parent / "b.jpg")
+    Image.fromarray(astronaut[256:, :256]).save(deep / "a.png")
+    (deep.parent / "notes.txt").write_text("not a photo")
+    return tmp_path / "in"
+
+
+def names(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_mask_and_an_overlay_per_photo_and_a_summary(photos, tmp_path, capsys, fashion, astronaut):
+    out = tmp_path / "out"
+    assert main(["label", str(photos / "a.png"), str(photos / "more"), "--task", "fashion", "--out", str(out)]) == 0
+    assert names(out) == [
+        "a_mask.png", "a_overlay.jpg", "b_mask.png", "b_overlay.jpg", "deep/a_mask.png", "deep/a_overlay.jpg",
+    ]  # fmt: skip
+    expected = fashion.predict(astronaut[:256, :256]).labels
+    assert_array_equal(np.asarray(Image.open(out / "a_mask.png")), expected)
+    said = capsys.readouterr()
+    assert "3 of 3 photos labelled" in said.out and "mean area: background" in said.out
+    assert "3/3" in said.err  # the progress bar
+
+
+def test_settings_reach_the_result(photos, tmp_path, person, astronaut):
+    out = tmp_path / "out"
+    call = ["label", str(photos / "a.png"), "--task", "person", "--out", str(out)]
+    assert main([*call, "--superpixel-scale", "200", "--min-region-px", "500"]) == 0
+    settings = hubmodels.Refinement(superpixel_scale=200, min_region_px=500)
+    expected = person.predict(astronaut[:256, :256], refinement=settings).labels
+    assert_array_equal(np.asarray(Image.open(out / "a_mask.png")), expected)
+
+
+def test_a_bad_photo_is_reported_and_the_rest_goes_on(photos, tmp_path, capsys):
+    (photos / "more" / "broken.jpg").write_bytes(b"\xff\xd8 not really")
+    out = tmp_path / "out"
+    assert main(["label", str(photos / "more"), "--task", "person", "--out", str(out)]) == 1
+    said = capsys.readouterr()
+    assert "broken.jpg" in said.err and "2 of 3 photos labelled" in said.out
+    assert "broken_mask.png" not in names(out)
+
+
+def test_list_and_info_print_the_table(capsys):
+    assert main(["list"]) == 0
+    table = capsys.readouterr().out
+    assert all(name in table for name in ENTRIES) and "mIoU" in table
+    assert main(["info", "deeplabv3plus_person"]) == 0
+    facts = capsys.readouterr().out
+    entry = ENTRIES["deeplabv3plus_person"]
+    assert entry.sha256 in facts and f"{100 * entry.metrics['miou']:.1f} mIoU" in facts
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (["info", "deeplab_person"], "did you mean"),
+        (["label", "none.jpg", "--out", "o"], "none.jpg"),
+        (["label", ".", "--out", "o", "--model", "deeplabv3plus_person", "--task", "fashion"], "leave out"),
+        (["label", ".", "--out", "o", "--min-region-px", "-5"], "min_region_px"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(call, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(call) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1 and "Traceback" not in said
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no photos found"):
+        plan([tmp_path], tmp_path / "out")
+
+
+def test_results_never_overwrite_each_other(photos, tmp_path):
+    with pytest.raises(ValueError, match="would both write"):
+        plan([photos / "a.png", photos / "more" / "deep" / "a.png"], tmp_path / "out")
+
+
+def test_a_photo_named_twice_is_labelled_once(photos, tmp_path):
+    assert len(plan([photos / "a.png", photos / "a.png"], tmp_path / "out")) == 1
+
+
+def test_the_installed_command_answers():
+    done = subprocess.run(
+        [sys.executable, "-m", "hubmodels.cli", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == f"hubmodels {hubmodels.__version__}"

@@ -1,0 +1,133 @@
+"""Readers of the data layout, on a drawn data set; what is wrong names the file."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from PIL import Image
+
+from hubmodels.labels import FASHION
+from training.data import IGNORE, load_ccp, load_fashionista, load_sources
+from training.errors import DataError
+from training.tags import TO_FASHION, read_tags, tag_table
+
+
+@pytest.fixture
+def drawn(tmp_path):
+    return draw_data(tmp_path, np.random.default_rng(0))
+
+
+def draw_data(root, rng, *, size=(48, 64), count=4):
+    """A data set of coloured rectangles in the layout of DESIGN.md section 6."""
+    width, height = size
+    for folder in ("fashionista/images", "fashionista/labels_fashion", "fashionista/labels_person"):
+        (root / folder).mkdir(parents=True)
+    for folder in ("ccp/images", "ccp/labels_tags"):
+        (root / folder).mkdir(parents=True)
+    for number in range(1, count + 1):
+        labels = np.zeros((height, width), np.uint8)
+        top, left = rng.integers(4, 20, 2)
+        labels[top : top + 24, left : left + 20] = 1 + number % 6
+        image = np.array([(40, 40, 40), *[(200, 30 * i, 255 - 30 * i) for i in range(6)]], np.uint8)[labels]
+        Image.fromarray(image).save(root / f"fashionista/images/{number:04d}.jpg", quality=95)
+        Image.fromarray(labels).save(root / f"fashionista/labels_fashion/{number:04d}.png")
+        Image.fromarray((labels > 0).astype(np.uint8)).save(root / f"fashionista/labels_person/{number:04d}.png")
+        Image.fromarray(image).save(root / f"ccp/images/{number:04d}.jpg")
+        Image.fromarray(labels).save(root / f"ccp/labels_tags/{number:04d}.png")
+    numbers = list(range(1, count + 1))
+    splits = {"train": numbers[: count - 1], "val": numbers[-1:], "test": []}
+    (root / "fashionista/splits.json").write_text(json.dumps(splits))
+    (root / "ccp/tags.json").write_text(json.dumps(["null", "skin", "bag", "shirt", "skirt", "boots", "dress"]))
+    return root
+
+
+def test_a_split_is_read_with_the_labels_of_the_tasks_asked_for(drawn):
+    samples = load_fashionista(drawn, "train", ["fashion", "person"])
+    assert [s.name for s in samples] == ["fashionista/0001", "fashionista/0002", "fashionista/0003"]
+    for sample in samples:
+        assert sample.image.shape == (64, 48, 3) and set(sample.labels) == {"fashion", "person"}
+        assert_array_equal(sample.labels["fashion"] > 0, sample.labels["person"])
+
+
+def test_ccp_tags_become_labels_and_photos_one_width(drawn):
+    sample = load_ccp(drawn, ["fashion", "person"], width_px=24)[3]  # drawn with tag 5: boots
+    assert sample.image.shape == (32, 24, 3)
+    assert set(np.unique(sample.labels["fashion"])) == {0, FASHION.id_of("shoes")}
+    assert set(np.unique(sample.labels["person"])) == {0, 1}
+
+
+def test_the_tag_mapping():
+    tags = ["null", "skirt", "bag", "shirt", "coat"]
+    assert_array_equal(tag_table(tags, "fashion")[:6], [0, IGNORE, 0, 3, 0, IGNORE])
+    assert_array_equal(tag_table(tags, "person")[:6], [0, 1, IGNORE, 1, 1, IGNORE])
+    assert set(TO_FASHION.values()) == set(FASHION.names)
+    with pytest.raises(ValueError, match="no tag mapping"):
+        tag_table(tags, "pets")
+
+
+def test_every_mapped_tag_exists(data_root):
+    assert set(TO_FASHION) <= set(read_tags(data_root / "ccp" / "tags.json"))
+
+
+def test_sources_are_joined_by_name(drawn):
+    assert len(load_sources(drawn, ["fashionista", "ccp"], ["person"])) == 3 + 4
+    with pytest.raises(ValueError, match="unknown data source 'coco'"):
+        load_sources(drawn, ["coco"], ["person"])
+
+
+@pytest.mark.parametrize(
+    "spoil, file",
+    [
+        (lambda root: (root / "fashionista/labels_fashion/0002.png").unlink(), "labels_fashion/0002.png: missing"),
+        (lambda root: (root / "fashionista/images/0002.jpg").unlink(), "images/0002.jpg: missing"),
+        (lambda root: (root / "fashionista/images/0002.jpg").write_bytes(b"x"), "images/0002.jpg: cannot be decoded"),
+        (
+            lambda root: Image.new("L", (48, 64), 7).save(root / "fashionista/labels_fashion/0002.png"),
+            "labels_fashion/0002.png: label id 7 is out of range",
+        ),
+        (
+            lambda root: Image.new("L", (48, 63)).save(root / "fashionista/labels_fashion/0002.png"),
+            "labels_fashion/0002.png: labels are",
+        ),
+        (
+            lambda root: Image.new("RGB", (48, 64)).save(root / "fashionista/labels_fashion/0002.png"),
+            "labels_fashion/0002.png: expected an 8-bit PNG",
+        ),
+        (lambda root: (root / "fashionista/splits.json").unlink(), "splits.json: missing"),
+        (
+            lambda root: (root / "fashionista/splits.json").write_text('{"train": []}'),
+            "splits.json: split 'train' is empty",
+        ),
+        (lambda root: (root / "fashionista/splits.json").write_text('{"val": [1]}'), "no split 'train'"),
+    ],
+)
+def test_a_fault_in_fashionista_names_the_file(drawn, spoil, file):
+    spoil(drawn)
+    with pytest.raises(DataError, match=file):
+        load_fashionista(drawn, "train", ["fashion"])
+
+
+@pytest.mark.parametrize(
+    "spoil, file",
+    [
+        (lambda root: (root / "ccp/tags.json").unlink(), "tags.json: missing"),
+        (lambda root: (root / "ccp/tags.json").write_text("[1"), "tags.json: not JSON"),
+        (lambda root: (root / "ccp/tags.json").write_text("{}"), "tags.json: expected a JSON list"),
+        (lambda root: Image.new("L", (48, 64), 9).save(root / "ccp/labels_tags/0002.png"), "0002.png: tag id 9"),
+        (lambda root: [p.unlink() for p in (root / "ccp/images").iterdir()], "images: no photos"),
+    ],
+)
+def test_a_fault_in_ccp_names_the_file(drawn, spoil, file):
+    spoil(drawn)
+    with pytest.raises(DataError, match=file):
+        load_ccp(drawn, ["fashion"])
+
+
+def test_no_test_photo_is_ever_trained_on(data_root):
+    splits = json.loads((data_root / "fashionista" / "splits.json").read_text())
+    for other in ("train", "val"):
+        assert not set(splits["test"]) & set(splits[other])
+    assert len(splits["test"]) == 120

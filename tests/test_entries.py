@@ -1,0 +1,124 @@
+"""The rows of facts, and everything that must agree with them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+
+import pytest
+from safetensors import safe_open
+
+import hubmodels
+from hubmodels.entries import DEFAULTS, ENTRIES, by_name, list_models
+from hubmodels.entry_docs import entry_docstring, markdown_table
+from hubmodels.hub import WEIGHTS_FOLDER
+from hubmodels.labels import TASKS, LabelSet
+from hubmodels.networks import ARCHITECTURES, build_network
+from tests.conftest import ROOT
+from training.readme import PICTURE, README, rendered
+
+RESULTS = ROOT / "training" / "results"
+SHIPPED_BYTES_MAX = 12_000_000
+
+
+@pytest.fixture(params=ENTRIES.values(), ids=list(ENTRIES))
+def entry(request):
+    return request.param
+
+
+def test_rows_are_complete(entry):
+    assert entry.arch in ARCHITECTURES and entry.task in TASKS
+    assert len(entry.sha256) == 64 and entry.license == "Apache-2.0" and "research data" in entry.data
+    assert entry.title and entry.paper
+    recipe = entry.recipe.split()[-1]
+    assert (ROOT / recipe).is_file(), "the recipe a row names must exist"
+
+
+def test_the_weights_are_those_of_the_row(entry):
+    path = WEIGHTS_FOLDER / entry.filename
+    data = path.read_bytes()
+    assert hashlib.sha256(data).hexdigest() == entry.sha256
+    assert len(data) == entry.size_bytes <= SHIPPED_BYTES_MAX
+    network = build_network(entry.arch, num_classes=len(entry.labels), **entry.network)
+    assert sum(p.numel() for p in network.parameters()) == entry.parameters
+    with safe_open(path, "pt") as file:
+        assert set(file.metadata()) == {"hubmodels"}
+        assert json.loads(file.metadata()["hubmodels"])["labels"] == list(entry.labels.names)
+        kinds = {file.get_slice(key).get_dtype() for key in file.keys()}
+    assert kinds == {"F16", "I64"}
+
+
+def test_scores_are_those_that_evaluate_wrote_for_these_very_weights(entry):
+    result = json.loads((RESULTS / f"{entry.name}.json").read_text())
+    assert result["sha256"] == entry.sha256
+    assert {key: result[key] for key in entry.metrics} == dict(entry.metrics)
+    assert result["images"] == 120 and result["data"] == "Fashionista test split"
+
+
+def test_scores_follow_from_the_confusion_matrix(entry):
+    result = json.loads((RESULTS / f"{entry.name}.json").read_text())
+    confusion = result["confusion"]
+    hits = [confusion[i][i] for i in range(len(confusion))]
+    unions = [sum(confusion[i]) + sum(row[i] for row in confusion) - hits[i] for i in range(len(confusion))]
+    assert sum(map(sum, confusion)) == 120 * 600 * 400
+    assert result["miou"] == pytest.approx(sum(h / u for h, u in zip(hits, unions, strict=True)) / len(hits), abs=1e-5)
+    assert result["pixel_accuracy"] == pytest.approx(sum(hits) / (120 * 600 * 400), abs=1e-5)
+
+
+def test_every_task_has_a_default():
+    assert set(DEFAULTS) == set(TASKS)
+    assert all(ENTRIES[name].task == task for task, name in DEFAULTS.items())
+    assert list_models("person") == [name for name in list_models() if name.endswith("person")]
+
+
+def test_a_repeated_name_is_refused():
+    row = next(iter(ENTRIES.values()))
+    with pytest.raises(ValueError, match="same name"):
+        by_name(row, row)
+
+
+def test_the_readme_is_rendered_from_these_rows():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert rendered(text) == text, "run: python -m training.readme"
+    assert markdown_table(ENTRIES.values()) in text
+
+
+def test_the_readme_picture_is_there():
+    assert PICTURE.relative_to(ROOT).as_posix() in README.read_text(encoding="utf-8") and PICTURE.is_file()
+
+
+def test_hub_help_is_rendered_from_the_row(entry):
+    text = entry_docstring(entry)
+    assert entry.title in text and entry.license in text and f"{100 * entry.metrics['miou']:.1f} mIoU" in text
+
+
+def test_labels_check_themselves():
+    with pytest.raises(ValueError, match="one colour per label"):
+        LabelSet("x", ("a", "b"), ((0, 0, 0),))
+    with pytest.raises(ValueError, match="differ"):
+        LabelSet("x", ("a", "a"), ((0, 0, 0), (1, 1, 1)))
+    with pytest.raises(ValueError, match=r"no label 'shirt'.*t-shirt"):
+        hubmodels.FASHION.id_of("shirt")
+
+
+def test_import_is_light():
+    """Nothing heavy at import: it takes far less than the 0.5 s that DESIGN.md allows."""
+    script = """
+import sys, time
+start = time.perf_counter()
+import hubmodels
+seconds = time.perf_counter() - start
+heavy = {"torch", "numpy", "PIL", "timm", "skimage", "scipy", "numba", "gradio"} & set(sys.modules)
+assert not heavy, heavy
+assert seconds < 0.5, seconds
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+
+
+def test_every_public_name_is_there():
+    assert all(getattr(hubmodels, name) is not None for name in hubmodels.__all__)
+    assert set(hubmodels.__all__) <= set(dir(hubmodels))
+    with pytest.raises(AttributeError, match="no attribute 'laod'"):
+        _ = hubmodels.laod

@@ -1,0 +1,99 @@
+"""torch.hub as users call it: from GitHub's cache, from a path, from any folder, offline."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hubmodels.entries import ENTRIES
+from tests.conftest import BLOCK_NETWORK, ROOT
+
+
+@pytest.fixture(scope="module")
+def hub_home(tmp_path_factory) -> Path:
+    """A TORCH_HOME that looks as after a download from GitHub: tracked files only."""
+    home = tmp_path_factory.mktemp("torch_home")
+    target = home / "hub" / "someone_hubmodels_v1.0"
+    for name in ("hubconf.py", "hubmodels"):
+        source = ROOT / name
+        copy = shutil.copytree if source.is_dir() else shutil.copy2
+        target.mkdir(parents=True, exist_ok=True)
+        copy(source, target / name)
+    return home
+
+
+def run(script: str, *, cwd: Path, home: Path) -> str:
+    """Run a script in a fresh interpreter without network, apart from the installed package."""
+    environment = {**os.environ, "TORCH_HOME": str(home), "HF_HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment.pop("PYTHONPATH", None)
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCK_NETWORK + script], cwd=cwd, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_list_shows_every_entry_and_nothing_else(hub_home, tmp_path):
+    script = "import torch; print(sorted(torch.hub.list('someone/hubmodels:v1.0', trust_repo=True)))"
+    assert run(script, cwd=tmp_path, home=hub_home).strip() == repr(sorted([*ENTRIES, "segmenter"]))
+
+
+def test_help_gives_shapes_ranges_labels_scores_and_licence(hub_home, tmp_path):
+    script = "import torch; print(torch.hub.help('someone/hubmodels:v1.0', 'deeplabv3plus_fashion', trust_repo=True))"
+    text = run(script, cwd=tmp_path, home=hub_home)
+    entry = ENTRIES["deeplabv3plus_fashion"]
+    for part in ("(N, 3, H, W)", "0..1", "6 dress", f"{100 * entry.metrics['miou']:.1f} mIoU", entry.license):
+        assert part in text
+
+
+LOAD = """
+import warnings, torch
+warnings.simplefilter("error")
+for name in {names}:
+    model = torch.hub.load({repo!r}, name, source={source!r}{more})
+    assert isinstance(model, torch.nn.Module) and not model.training
+    logits = model(torch.rand(2, 3, 45, 70))
+    assert logits.shape == (2, len(model.labels), 45, 70) and logits.dtype == torch.float32
+    import hubmodels
+    print(name, hubmodels.__file__)
+"""
+
+
+def test_every_entry_loads_from_the_github_cache(hub_home, tmp_path):
+    script = LOAD.format(names=list(ENTRIES), repo="someone/hubmodels:v1.0", source="github", more=", trust_repo=True")
+    out = run(script, cwd=tmp_path, home=hub_home)
+    assert out.count("\n") == len(ENTRIES)
+
+
+def test_every_entry_loads_from_a_local_path_beside_packages_with_common_names(hub_home, tmp_path):
+    for name in ("training", "tests", "utils", "demo", "models"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('another module was imported')")
+    script = LOAD.format(names=list(ENTRIES), repo=str(ROOT), source="local", more="")
+    assert str(ROOT / "hubmodels") in run(script, cwd=tmp_path, home=hub_home)
+
+
+def test_the_checkout_works_by_its_relative_path_and_after_a_change_of_folder(hub_home, tmp_path):
+    script = (
+        "import os, torch; m = torch.hub.load('.', 'segmenter', name='deeplabv3plus_person', source='local');"
+        f"os.chdir({str(tmp_path)!r}); m2 = torch.hub.load({str(ROOT)!r}, 'deeplabv3plus_person', source='local');"
+        "print(m.labels.names)"
+    )
+    assert "person" in run(script, cwd=ROOT, home=hub_home)
+
+
+def test_an_unknown_model_names_the_known_ones(hub_home, tmp_path):
+    script = f"""
+import torch
+from importlib import import_module
+try:
+    torch.hub.load({str(ROOT)!r}, "segmenter", name="deeplab", source="local")
+except LookupError as error:
+    print(type(error).__name__, error)
+"""
+    out = run(script, cwd=tmp_path, home=hub_home)
+    assert out.startswith("ModelNotFoundError") and "deeplabv3plus_fashion" in out

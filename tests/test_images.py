@@ -1,0 +1,164 @@
+"""One loader for every photo: orientation, modes, sizes, damage."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from PIL import Image
+
+from hubmodels import ImageError, read_image
+
+
+def encoded(picture: Image.Image, format: str = "PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def corners() -> np.ndarray:
+    """(24, 16, 3): a different colour in each quarter, so that every orientation looks different."""
+    image = np.zeros((24, 16, 3), np.uint8)
+    image[:12, :8], image[:12, 8:], image[12:, :8] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+    return image
+
+
+# What a camera stores for each EXIF orientation of the upright picture (TIFF 6.0, tag 274).
+STORED_AS = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, 1),
+    7: lambda a: a.swapaxes(0, 1)[::-1, ::-1],
+    8: lambda a: np.rot90(a, -1),
+}
+
+
+@pytest.mark.parametrize("orientation", STORED_AS)
+def test_every_exif_orientation_comes_back_upright(corners, orientation):
+    exif = Image.Exif()
+    exif[274] = orientation
+    stored = Image.fromarray(np.ascontiguousarray(STORED_AS[orientation](corners)))
+    assert_array_equal(read_image(encoded(stored, exif=exif)), corners)
+
+
+def test_path_bytes_pil_and_array_are_one_photo(tmp_path, corners):
+    path = tmp_path / "photo.png"
+    path.write_bytes(encoded(Image.fromarray(corners)))
+    for source in (path, str(path), path.read_bytes(), Image.fromarray(corners), corners):
+        assert_array_equal(read_image(source), corners)
+
+
+def grey_ramp() -> np.ndarray:
+    return np.arange(0, 256, 16, dtype=np.uint8).reshape(4, 4)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB"])
+def test_every_mode_becomes_rgb(mode):
+    picture = Image.fromarray(grey_ramp())
+    picture = picture.convert("RGB").convert(mode) if mode in ("CMYK", "LAB", "HSV", "YCbCr") else picture.convert(mode)
+    image = read_image(picture)
+    assert image.shape == (4, 4, 3) and image.dtype == np.uint8
+    if mode != "1":
+        assert np.abs(image.astype(int) - grey_ramp()[..., None]).max() <= 2  # rounding of the colour space
+
+
+@pytest.mark.parametrize("format, mode", [("PNG", "I;16"), ("TIFF", "I;16"), ("TIFF", "I;16B")])
+def test_sixteen_bit_greys_are_scaled_not_clipped(format, mode):
+    values = (grey_ramp().astype(np.uint16) << 8) + 255
+    stored = values.astype(">u2") if mode.endswith("B") else values
+    picture = Image.frombytes(mode, (4, 4), stored.tobytes())
+    assert_array_equal(read_image(encoded(picture, format))[..., 0], grey_ramp())
+
+
+def test_transparency_lies_over_white_and_hides_nothing():
+    secret = np.zeros((2, 2, 4), np.uint8)
+    secret[0, 0] = (9, 9, 9, 255)
+    image = read_image(encoded(Image.fromarray(secret)))
+    assert_array_equal(image[0, 0], (9, 9, 9))
+    assert (image.reshape(-1, 3)[1:] == 255).all()
+
+
+def test_palette_transparency_lies_over_white():
+    picture = Image.frombytes("P", (2, 1), b"\x00\x01")
+    picture.putpalette([10, 20, 30, 40, 50, 60])
+    assert_array_equal(read_image(encoded(picture, transparency=0)), [[[255] * 3, [40, 50, 60]]])
+
+
+def test_the_first_frame_of_an_animation_is_read():
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert_array_equal(read_image(data), np.full((4, 4, 3), (255, 0, 0)))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (20000, 40), (40, 20000)])
+def test_extreme_shapes_are_read(size):
+    assert read_image(encoded(Image.new("RGB", size))).shape == (size[1], size[0], 3)
+
+
+@pytest.mark.parametrize("keep", [0.1, 0.5, 0.95])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"])
+def test_truncated_files_are_refused(rng, format, keep):
+    data = encoded(Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)), format)
+    with pytest.raises(ImageError):
+        read_image(data[: int(len(data) * keep)])
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"hello", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"%PDF-1.4", b"%!PS-Adobe-3.0", bytes(1000)]
+)
+def test_bytes_that_are_no_image_are_refused(data):
+    with pytest.raises(ImageError, match="not an image"):
+        read_image(data)
+
+
+def test_too_many_pixels_are_refused_before_decoding():
+    with pytest.raises(ImageError, match="megapixels"):
+        read_image(encoded(Image.new("L", (300, 300))), max_pixels=80_000)
+
+
+def test_a_decompression_bomb_is_refused():
+    header = encoded(Image.new("1", (8, 8)))
+    huge = header[:16] + (60_000).to_bytes(4, "big") * 2 + header[24:]  # IHDR claims 3600 megapixels
+    import zlib
+
+    huge = huge[:29] + zlib.crc32(huge[12:29]).to_bytes(4, "big") + huge[33:]
+    with pytest.raises(ImageError, match="pixels"):
+        read_image(huge)
+
+
+def test_float_and_wide_integer_pixels_are_refused():
+    for picture in (Image.new("F", (2, 2)), Image.new("I", (2, 2), 70_000)):
+        with pytest.raises(ImageError, match="8 bits"):
+            read_image(picture)
+
+
+def test_a_missing_file_and_a_folder_say_so(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_image(tmp_path / "none.jpg")
+    with pytest.raises(ImageError, match="folder"):
+        read_image(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "array, hint",
+    [
+        (np.zeros((3, 8, 8), np.uint8), "channels-first"),
+        (np.zeros((8, 8, 3), np.float32), "255"),
+        (np.zeros((8, 8), np.uint8), "H, W, 3"),
+        (np.zeros((0, 8, 3), np.uint8), "H, W, 3"),
+    ],
+)
+def test_wrong_arrays_get_a_hint(array, hint):
+    with pytest.raises(ValueError, match=hint):
+        read_image(array)
+
+
+def test_other_types_are_refused():
+    with pytest.raises(TypeError, match="got int"):
+        read_image(3)

@@ -1,0 +1,97 @@
+"""The import graph is the one DESIGN.md section 4 draws: arrows go down only."""
+
+from __future__ import annotations
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+# Part -> parts of hubmodels it may import. A part is a module, or a package seen from outside.
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "labels": set(),
+    "images": {"errors"},
+    "render": {"labels"},
+    "export": {"labels"},
+    "result": {"labels", "render", "export"},
+    "weights": set(),
+    "entries": {"labels", "errors"},
+    "entry_docs": {"entries"},
+    "networks": set(),
+    "networks.backbones": set(),
+    "networks.deeplab": {"networks.backbones"},
+    "refine.kernels": set(),
+    "refine.lattice": {"refine.kernels"},
+    "refine.crf": {"refine.lattice"},
+    "refine.regions": set(),
+    "refine.superpixels": set(),
+    "refine": {"refine.crf", "refine.regions", "refine.superpixels"},
+    "segmenter": {"images", "labels", "refine", "result"},
+    "hub": {"entries", "errors", "networks", "segmenter"},
+    "batch": {"errors", "export", "images", "refine", "segmenter"},
+    "cli": {"", "batch", "entries", "entry_docs", "errors", "hub", "refine"},
+}
+ALLOWED["networks"] = {"networks.deeplab"}
+
+
+def part_of(path: Path) -> str:
+    parts = path.relative_to(ROOT / "hubmodels").with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def imports_of(path: Path, package: str) -> set[str]:
+    """Dotted modules of `package` that a file imports anywhere, type checking blocks and function bodies included."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import; name the package"
+            module = node.module or ""
+            submodules = {f"{module}.{a.name}" for a in node.names if is_module(f"{module}.{a.name}")}
+            found |= submodules or {module}
+    return {name for name in found if name.split(".")[0] == package}
+
+
+def is_module(dotted: str) -> bool:
+    path = ROOT.joinpath(*dotted.split("."))
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
+
+
+def files() -> list[Path]:
+    return sorted((ROOT / "hubmodels").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", files(), ids=part_of)
+def test_a_part_imports_only_what_the_design_allows(path):
+    part = part_of(path)
+    if part == "":
+        pytest.skip("hubmodels/__init__.py names the public parts, imported on first use")
+    assert part in ALLOWED, f"new part {part!r}: say in ALLOWED and DESIGN.md what it may import"
+    imported = {name.removeprefix("hubmodels").lstrip(".") for name in imports_of(path, "hubmodels")}
+    assert imported <= ALLOWED[part], f"{part} must not import {sorted(imported - ALLOWED[part])}"
+
+
+def test_the_design_has_no_cycle():
+    list(TopologicalSorter(ALLOWED).static_order())
+
+
+def test_hubmodels_never_imports_training_or_the_faces():
+    for path in files():
+        for package in ("training", "tests", "demo", "hubconf"):
+            assert not imports_of(path, package), f"{path} imports {package}"
+
+
+def test_the_top_level_holds_the_agreed_names_only():
+    agreed = {
+        "hubmodels", "demo.py", "hubconf.py", "training", "tests", "pyproject.toml", "README.md",
+        "Makefile", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md",
+    }  # fmt: skip
+    import subprocess
+
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    assert {name.split("/")[0] for name in listed if not name.startswith(".")} <= agreed

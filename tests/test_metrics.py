@@ -1,0 +1,65 @@
+"""Scores by hand and against a slow twin."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from tests import reference
+from tests.conftest import grid
+from training.metrics import Scores, boundaries, boundary_f
+from training.tags import IGNORE
+
+
+def test_scores_by_hand():
+    scores = Scores(3)
+    scores.add(grid("0011"), grid("0111"))
+    assert_array_equal(scores.confusion, [[1, 1, 0], [0, 2, 0], [0, 0, 0]])
+    assert_array_equal(scores.iou, [1 / 2, 2 / 3, np.nan])
+    assert scores.miou == pytest.approx((1 / 2 + 2 / 3) / 2)  # label 2 neither occurs nor is predicted
+    assert scores.pixel_accuracy == 3 / 4
+
+
+def test_the_matrix_is_summed_over_photos_before_the_ratio_is_taken():
+    scores = Scores(2)
+    scores.add(grid("01"), grid("01"))
+    scores.add(grid("0000"), grid("0001"))
+    assert scores.iou[1] == 1 / 2 and scores.images == 2
+
+
+def test_undecided_pixels_do_not_count():
+    truth = np.array([[0, IGNORE, 1]], np.uint8)
+    scores = Scores(2)
+    scores.add(truth, grid("001"))
+    assert scores.confusion.sum() == 2 and scores.pixel_accuracy == 1
+
+
+def test_boundaries_are_where_the_next_pixel_differs():
+    assert_array_equal(boundaries(grid("0011", "0111")), [[0, 1, 0, 0], [1, 0, 0, 0]])
+
+
+def test_a_boundary_within_the_distance_counts_as_found():
+    truth, predicted = grid(*["00000111111"] * 9), grid(*["00011111111"] * 9)
+    assert boundary_f(truth, predicted, distance_px=2) == 1
+    assert boundary_f(truth, predicted, distance_px=1) == 0
+
+
+def test_boundary_f_of_maps_without_boundaries():
+    flat, cut = grid("000"), grid("001")
+    assert boundary_f(flat, flat) is None
+    assert boundary_f(flat, cut) == boundary_f(cut, flat) == 0
+
+
+def test_boundary_f_equals_its_slow_twin(rng):
+    for _ in range(5):
+        coarse = rng.integers(0, 3, (2, 6, 6), dtype=np.uint8)
+        truth, predicted = np.kron(coarse, np.ones((1, 5, 5), np.uint8))
+        for distance in (1, 3):
+            expected = reference.boundary_f(truth, predicted, distance)
+            assert boundary_f(truth, predicted, distance_px=distance) == pytest.approx(expected)
+
+
+def test_other_sizes_are_refused():
+    with pytest.raises(ValueError, match="one shape"):
+        Scores(2).add(grid("00"), grid("000"))

@@ -1,0 +1,76 @@
+"""What pip installs works on its own: the wheel carries the weights and nothing else from the checkout."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+from hubmodels.entries import ENTRIES
+from tests.conftest import BLOCK_NETWORK, ROOT
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    out = tmp_path_factory.mktemp("dist")
+    call = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    done = subprocess.run(call, capture_output=True, text=True, cwd=out)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = out.glob("*.whl")
+    return path
+
+
+def test_the_wheel_holds_the_package_with_its_weights(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {f"hubmodels/weights/{entry.filename}" for entry in ENTRIES.values()} <= names
+    assert {"hubmodels/py.typed", "hubmodels/weights/manifest.json", "hubmodels/refine/__init__.py"} <= names
+    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"hubmodels"}
+
+
+def test_the_installed_wheel_predicts_without_the_checkout_and_without_a_network(wheel, tmp_path):
+    site = tmp_path / "site"
+    call = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        str(site),
+        str(wheel),
+    ]
+    subprocess.run(call, check=True, capture_output=True)
+    script = f"""
+import sys
+sys.path.insert(0, {str(site)!r})
+import numpy as np, hubmodels
+assert hubmodels.__file__.startswith({str(site)!r}), hubmodels.__file__
+for name in hubmodels.list_models():
+    seg = hubmodels.load(name).predict(np.full((64, 48, 3), 120, np.uint8))
+    print(name, seg.labels.shape)
+"""
+    environment = {**os.environ, "HF_HOME": str(tmp_path), "TORCH_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCK_NETWORK + script], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("(64, 48)") == len(ENTRIES)
+
+
+def test_hubconf_names_every_import_it_needs():
+    """torch.hub checks `dependencies` by import name; each must be there, and each be a declared dependency."""
+    import importlib.util
+    import tomllib
+
+    import hubconf
+
+    import_names = {"pillow": "PIL", "scikit-image": "skimage"}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {item.split(">")[0].split("<")[0] for item in project["dependencies"]}
+    assert set(hubconf.dependencies) <= {import_names.get(name, name) for name in declared}
+    assert all(importlib.util.find_spec(name) for name in hubconf.dependencies)

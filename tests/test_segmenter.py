@@ -1,0 +1,141 @@
+"""Photos in, segmentations out, with the shipped weights."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from PIL import Image
+
+from hubmodels import FASHION, Refinement, Segmenter
+from hubmodels.refine import clean_regions
+from hubmodels.segmenter import working_size
+from tests.golden.regenerate import GOLDEN
+
+
+class Ramp(torch.nn.Module):
+    """A network whose logits are known: label 1 grows from left to right, label 2 from top to bottom."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor(4.0))
+
+    def forward(self, x):
+        n, _, h, w = x.shape
+        across = torch.linspace(0, 1, w).expand(n, h, w)
+        down = torch.linspace(0, 1, h)[:, None].expand(n, h, w)
+        return self.scale * torch.stack([torch.full((n, h, w), 0.5), across, down], 1)
+
+
+@pytest.fixture
+def ramp() -> Segmenter:
+    from hubmodels import LabelSet
+
+    labels = LabelSet("ramp", ("none", "across", "down"), ((0, 0, 0), (255, 0, 0), (0, 0, 255)))
+    return Segmenter(Ramp(), labels, name="ramp", input_px=64).eval()
+
+
+def test_the_astronaut_is_labelled_as_the_golden_map_says(fashion, person, astronaut):
+    """Other CPUs round differently, which moves a few boundary pixels; more would be another model."""
+    for model in (fashion, person):
+        labels = model.predict(astronaut).labels
+        golden = np.asarray(Image.open(GOLDEN / f"{model.name}.png"))
+        assert (labels == golden).mean() > 0.998
+        assert_array_equal(golden.shape, astronaut.shape[:2])
+
+
+def test_the_astronaut_is_found(person, astronaut):
+    mask = person.predict(astronaut).mask("person")
+    assert mask[90:180, 190:270].mean() > 0.95  # her face
+    assert mask[:60, 420:].mean() < 0.2 and mask[20:120, 330:380].mean() < 0.05  # the wall behind her
+
+
+def test_size_dtype_and_range(fashion, astronaut):
+    seg = fashion.predict(astronaut[:301, :207])
+    assert seg.labels.shape == (301, 207) and seg.labels.dtype == np.uint8
+    assert seg.probs.shape == (7, 301, 207) and seg.probs.dtype == np.float32
+    assert_allclose(seg.probs.sum(0), 1, atol=1e-5)
+    assert_array_equal(seg.labels, seg.probs.argmax(0))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (40, 20000), (20000, 40), (700, 33)])
+def test_every_size_comes_back(ramp, size):
+    seg = ramp.predict(np.zeros((*size, 3), np.uint8))
+    assert seg.labels.shape == size and np.isfinite(seg.probs).all()
+
+
+def test_a_tiny_photo_through_the_real_network(person):
+    assert person.predict(np.full((1, 1, 3), 200, np.uint8)).labels.shape == (1, 1)
+
+
+def test_logits_are_resized_never_ids(ramp):
+    """At 16 times the working size, the boundary of two smooth ramps is a straight line, without blocks or new ids."""
+    seg = ramp.predict(np.zeros((1024, 1024, 3), np.uint8))
+    y, x = np.mgrid[:1024, :1024]
+    clear = (np.abs(x - y) > 3) & (np.maximum(x, y) > 520)  # 1 % from every tie
+    assert_array_equal(seg.labels[clear], np.where(x > y, 1, 2)[clear])
+    between = ramp.predict(np.zeros((64, 1024, 3), np.uint8)).probs[1, 30]
+    assert np.all(np.diff(between) >= -1e-6) and len(np.unique(between)) > 400
+
+
+def test_exif_orientation_is_undone_before_the_network(person, astronaut):
+    stored, exif = Image.fromarray(np.rot90(astronaut[:, :400])), Image.Exif()
+    exif[274] = 6  # stored lying on its side
+    buffer = io.BytesIO()
+    stored.save(buffer, "PNG", exif=exif)
+    seg = person.predict(buffer.getvalue())
+    assert seg.labels.shape == (512, 400)
+    assert_array_equal(seg.labels, person.predict(astronaut[:, :400]).labels)
+
+
+def test_refinement_acts_on_the_result(ramp, rng):
+    photo = rng.integers(0, 256, (60, 60, 3), dtype=np.uint8)
+    plain = ramp.predict(photo)
+    settings = Refinement(min_region_px=40_000)
+    assert_array_equal(ramp.predict(photo, refinement=settings).labels, clean_regions(plain.labels, min_region_px=600))
+
+
+def test_the_tuner_runs_the_network_once(ramp, monkeypatch):
+    calls = []
+    real = ramp.network.forward
+    monkeypatch.setattr(ramp.network, "forward", lambda x: calls.append(1) or real(x))
+    tuner = ramp.tune(np.zeros((64, 64, 3), np.uint8))
+    results = [tuner.refine(Refinement(min_region_px=size)) for size in (0, 100_000, 0)]
+    assert len(calls) == 1
+    assert_array_equal(results[0].labels, results[2].labels)
+    assert (results[0].labels != results[1].labels).any()
+
+
+def test_nothing_is_kept_and_weights_are_untouched(fashion, astronaut):
+    before = {name: value.clone() for name, value in fashion.state_dict().items()}
+    first, second = fashion.predict(astronaut[:200]).probs, fashion.predict(astronaut[:200]).probs
+    assert_array_equal(first, second)
+    assert all(torch.equal(before[name], value) for name, value in fashion.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "x, message",
+    [
+        (torch.rand(3, 40, 40), r"x\[None\]"),
+        (torch.rand(1, 4, 40, 40), "N, 3, H, W"),
+        (torch.zeros(1, 3, 40, 40, dtype=torch.uint8), "divide by 255"),
+        (torch.rand(1, 3, 31, 40), "at least 32"),
+    ],
+)
+def test_wrong_tensors_are_refused(fashion, x, message):
+    with pytest.raises(ValueError, match=message):
+        fashion(x)
+
+
+def test_working_size_keeps_the_shape_and_never_magnifies_beyond_the_minimum():
+    assert working_size(1200, 800, 600) == (600, 400)
+    assert working_size(600, 400, 600) == (600, 400)
+    assert working_size(100, 50, 600) == (100, 50)
+    assert working_size(20000, 40, 600) == (600, 32)
+
+
+def test_labels_of_the_model_are_its_tasks(fashion):
+    assert fashion.labels == FASHION

