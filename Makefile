@@ -3,13 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint style golden build clean
+.PHONY: demo test bench lint style golden build clean
 
 demo: $(VENV)/demo
 	$(BIN)/python demo.py
 
 test: $(VENV)/dev
 	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(VENV)/dev $(VENV)/oracle  ## needs a C++ compiler and the machine to itself
+	$(BIN)/python -m training.bench_crf
 
 lint: $(VENV)/dev  ## checks, never edits
 	$(BIN)/ruff check .
@@ -36,6 +39,10 @@ $(VENV)/demo: pyproject.toml | $(BIN)/python
 
 $(VENV)/dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[demo,train,dev]"
+	touch $@
+
+$(VENV)/oracle: pyproject.toml | $(VENV)/dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[oracle]"
 	touch $@
 
 $(BIN)/python:

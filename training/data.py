@@ -63,7 +63,7 @@ def _read_labels(path: Path, size: tuple[int, int]) -> np.ndarray:
             raise DataError(f"{path}: expected an 8-bit PNG of label ids (mode L or P); got mode {picture.mode}")
         if picture.size != size:
             raise DataError(f"{path}: labels are {picture.size}, the photo is {size} (width, height)")
-        return np.asarray(picture)
+        return np.array(picture)
 
 
 def _read_image(path: Path) -> Image.Image:
@@ -93,7 +93,7 @@ def load_fashionista(root: Path, split: str, tasks: Sequence[str], *, limit: int
             if (top := int(ids.max())) >= len(TASKS[task]):
                 raise DataError(f"{path}: label id {top} is out of range; {task} has ids 0..{len(TASKS[task]) - 1}")
             labels[task] = ids
-        samples.append(Sample(f"fashionista/{number}", np.asarray(photo), labels))
+        samples.append(Sample(f"fashionista/{number}", np.array(photo), labels))
     return samples
 
 
@@ -118,8 +118,8 @@ def load_ccp(root: Path, tasks: Sequence[str], *, width_px: int = 400, limit: in
             raise DataError(f"{label_path}: tag id {top} is out of range; tags.json names {len(tags)} tags")
         size = (width_px, round(photo.height * width_px / photo.width))
         # Ids are picked, never mixed, so nearest is right here; predictions resize logits instead.
-        ids = np.asarray(Image.fromarray(ids).resize(size, Image.Resampling.NEAREST))
-        image = np.asarray(photo.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
+        ids = np.array(Image.fromarray(ids).resize(size, Image.Resampling.NEAREST))
+        image = np.array(photo.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
         samples.append(Sample(f"ccp/{path.stem}", image, {task: table[ids] for task, table in tables.items()}))
     return samples
 

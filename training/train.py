@@ -131,6 +131,7 @@ def train(recipe: Recipe, *, folder: Path, data: Path, resume: bool = False, lim
         resume: continue from `folder`/last.pt.
         limit: use so many photos per source and split; for tests.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     run = Run(recipe, folder)
     if resume:
         run.resume()
@@ -185,11 +186,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, help="use only so many photos per source and split")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    torch.set_num_threads(torch.get_num_threads())
     recipe = read_recipe(arguments.recipe)
-    folder = arguments.runs / recipe.name
-    folder.mkdir(parents=True, exist_ok=True)
-    train(recipe, folder=folder, data=arguments.data, resume=arguments.resume, limit=arguments.limit)
+    train(
+        recipe, folder=arguments.runs / recipe.name, data=arguments.data, resume=arguments.resume, limit=arguments.limit
+    )
 
 
 if __name__ == "__main__":
