@@ -1,0 +1,483 @@
+"""Dense conditional random field: sharpen class scores along the edges of the photo they belong to.
+
+P. Kraehenbuehl and V. Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials",
+NIPS 2011. Every pixel is connected to every other through two Gaussian kernels, appearance (place and colour)
+and smoothness (place only), and mean-field iterations pass messages along all of them at once by filtering
+on permutohedral lattices. Conventions and results are pydensecrf's: symmetric normalisation, and the same
+probabilities within 1e-4 for the same parameters (with reference_hw=None).
+
+    crf = DenseCRF(iterations=5)
+    with torch.inference_mode():
+        refined = crf(logits, image)               # (N, C, H, W), (N, 3, H, W) uint8 -> (N, C, H, W)
+
+    tuner = crf.prepare(logits[0], image[0])       # for a slider: what depends on the photo is built once,
+    tuner.refine(3), tuner.refine(7)               # and every iteration is computed once
+
+To train it after a network, add its parameters to the optimiser and take the loss of the refined logits:
+the two weights (and with num_classes the compatibility matrix) learn, and the network gets its gradient
+through the filter. Keep `iterations` at 3 to 5 then. Standard deviations are not trained: tune them.
+
+Without a gradient, float32 on the CPU runs in compiled kernels (`hubmodels.refine.kernels`); everything else is
+PyTorch on the device of its inputs. That path has never been timed on a GPU.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hubmodels.refine.lattice import Backend, PermutohedralLattice, choose_kernels, load_kernels
+
+MAX_PIXELS = 600_000  # larger photos are refined at this many pixels; 950 x 630, 2.5 times the reference size
+SPATIAL_CACHE_PIXELS = 1_200_000  # smoothness lattices kept, in pixels; 40 to 50 bytes each, so at most 60 MB
+KEPT_ITERATIONS = 12  # distributions kept by a PreparedCRF, 4 * C * H * W bytes each: 81 MB at 600x400, 7 classes
+
+_spatial: OrderedDict[tuple[object, ...], PermutohedralLattice] = OrderedDict()
+_spatial_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class PhotoKernels:
+    """What depends on the photo alone: both lattices with their normalisers. Made by `DenseCRF.photo`.
+
+    Attributes: full_hw: the photo's size; hw: the size the CRF works at, smaller for large photos;
+        sigmas: (appearance px, appearance colour, smoothness px) at that size.
+    Memory: about 130 bytes a pixel of `hw`, 31 MB at 600x400 (twice that on the PyTorch path); 40 of them belong to
+        `smoothness`, which photos of one size share.
+    """
+
+    full_hw: tuple[int, int]
+    hw: tuple[int, int]
+    sigmas: tuple[float, float, float]
+    appearance: PermutohedralLattice
+    smoothness: PermutohedralLattice
+
+
+class DenseCRF(nn.Module):
+    """Mean-field inference in a fully-connected CRF, as a layer.
+
+    Args:
+        iterations: mean-field iterations; 0 returns the logits untouched. 5 is usual, 10 the most that helps.
+        appearance_weight: strength (nats) of the kernel between pixels of similar place and colour.
+        appearance_sigma_px: its standard deviation in pixels of a photo of `reference_hw`.
+        appearance_sigma_colour: its standard deviation in steps of 0..255 sRGB, typically 3 to 20.
+        smoothness_weight: strength (nats) of the kernel between pixels of similar place; removes specks.
+        smoothness_sigma_px: its standard deviation in pixels of a photo of `reference_hw`.
+        num_classes: C, to learn a (C, C) compatibility that starts from Potts. None: Potts, for any C.
+        compatibility: (C, C) energies to use (and learn) instead: entry [a, b] is added to the energy of label a
+            for each unit of kernel-weighted b around it. Potts is minus the identity: equal labels attract.
+        reference_hw: photo size at which the sigmas in pixels are meant. They grow with the square root of the
+            photo's area, so that a setting means the same at 600x400 and at 3000x2000. None: pixels as they are.
+        max_pixels: a larger photo is refined at a reduced size of that area, and the change of its logits is scaled
+            up and added to the full-size logits.
+        exact: never reduce; time and memory then grow with the photo.
+        backend: as for `PermutohedralLattice`.
+
+    The weights are parameters: outside `torch.no_grad()` or `torch.inference_mode()` the call records a graph, which
+    costs several times the time and keeps every iteration in memory.
+
+    Raises: ValueError or TypeError for negative or non-finite settings.
+    Source: Kraehenbuehl & Koltun 2011, eq. 3 (kernels) and algorithm 1.
+    """
+
+    def __init__(
+        self,
+        iterations: int = 5,
+        *,
+        appearance_weight: float = 10.0,
+        appearance_sigma_px: float = 80.0,
+        appearance_sigma_colour: float = 13.0,
+        smoothness_weight: float = 3.0,
+        smoothness_sigma_px: float = 3.0,
+        num_classes: int | None = None,
+        compatibility: Tensor | NDArray[np.floating] | Sequence[Sequence[float]] | None = None,
+        reference_hw: tuple[int, int] | None = (600, 400),
+        max_pixels: int = MAX_PIXELS,
+        exact: bool = False,
+        backend: Backend = "auto",
+    ) -> None:
+        super().__init__()
+        self.iterations = _checked_iterations(iterations)
+        self.appearance_sigma_px = _checked_sigma("appearance_sigma_px", appearance_sigma_px)
+        self.appearance_sigma_colour = _checked_sigma("appearance_sigma_colour", appearance_sigma_colour)
+        self.smoothness_sigma_px = _checked_sigma("smoothness_sigma_px", smoothness_sigma_px)
+        self.appearance_weight = nn.Parameter(torch.tensor(_checked_weight("appearance_weight", appearance_weight)))
+        self.smoothness_weight = nn.Parameter(torch.tensor(_checked_weight("smoothness_weight", smoothness_weight)))
+        matrix = _checked_compatibility(compatibility, num_classes)
+        self.compatibility = None if matrix is None else nn.Parameter(matrix)
+        if reference_hw is not None and (len(reference_hw) != 2 or min(reference_hw) < 1):
+            raise ValueError(f"reference_hw must be (height, width) in pixels, or None; got {reference_hw!r}")
+        if max_pixels < 1:
+            raise ValueError(f"max_pixels must be at least 1; got {max_pixels}: to never reduce, pass exact=True")
+        choose_kernels(backend, torch.device("cpu"))
+        self.reference_hw, self.max_pixels, self.exact, self.backend = reference_hw, max_pixels, exact, backend
+
+    def extra_repr(self) -> str:
+        return (
+            f"iterations={self.iterations}, appearance_sigma_px={self.appearance_sigma_px:g}, "
+            f"appearance_sigma_colour={self.appearance_sigma_colour:g}, "
+            f"smoothness_sigma_px={self.smoothness_sigma_px:g}"
+        )
+
+    def forward(self, logits: Tensor, image: Tensor | NDArray[np.generic] | Sequence[PhotoKernels]) -> Tensor:
+        """Refine a batch.
+
+        Args:
+            logits: (N, C, H, W) float; log-probabilities are logits too.
+            image: (N, 3, H, W) or (N, H, W, 3) sRGB in 0..255, uint8 (or float with that range), or N results
+                of `photo`, as when the same photos come back every epoch.
+
+        Returns: refined logits (N, C, H, W), same dtype and device, with gradient to `logits` and the parameters.
+            Their softmax over C is the CRF's distribution; `logits` itself for 0 iterations.
+        Raises: ValueError or TypeError if shapes disagree, logits are not finite or the image is not 0..255.
+        """
+        logits = _checked_logits(logits)
+        images = _checked_batch(image, logits)
+        if self.iterations == 0:
+            return logits
+        photos = (self._checked_photo(each, one) for one, each in zip(logits, images, strict=True))
+        refined = [self._refine(one, photo) for one, photo in zip(logits, photos, strict=True)]
+        return torch.stack(refined) if len(refined) > 1 else refined[0][None]
+
+    def photo(self, image: Tensor | NDArray[np.generic]) -> PhotoKernels:
+        """Build what depends on one photo alone, (3, H, W) or (H, W, 3) in 0..255, for `prepare`.
+
+        Weights, compatibility and logits may change afterwards; a change of sigmas needs a new one.
+        """
+        colours = _checked_image(image)
+        full_hw = (int(colours.shape[1]), int(colours.shape[2]))
+        hw = self._working_hw(full_hw)
+        sigmas = self._sigmas(full_hw, hw)
+        # Outside of inference mode: what is cached here may be used in training later.
+        with torch.inference_mode(False), torch.no_grad():
+            colours = colours.float()
+            if hw != full_hw:
+                colours = F.interpolate(colours[None], hw, mode="area")[0]
+            features = torch.cat([_positions(hw, sigmas[0], colours.device), colours.flatten(1) / sigmas[1]])
+            appearance = PermutohedralLattice(features.t(), backend=self.backend)
+        smoothness = _spatial_lattice(hw, sigmas[2], colours.device, self.backend)
+        for lattice in (appearance, smoothness):
+            lattice.prepare_normaliser()
+        return PhotoKernels(full_hw, hw, sigmas, appearance, smoothness)
+
+    def prepare(
+        self, logits: Tensor, image: Tensor | NDArray[np.generic] | PhotoKernels, *, keep: int = KEPT_ITERATIONS
+    ) -> PreparedCRF:
+        """One photo (logits (C, H, W), image as for `photo` or its result) ready for a slider; without gradient.
+
+        Takes the weights as they are now; later training does not reach it. `keep` bounds the memory: see PreparedCRF.
+        """
+        if not isinstance(logits, Tensor) or logits.ndim != 3:
+            raise ValueError(f"logits must be a tensor (C, H, W) of one photo; got {_shape(logits)}")
+        logits = _checked_logits(logits[None])[0].detach()
+        return PreparedCRF(self, logits, self._checked_photo(image, logits), keep=keep)
+
+    def _checked_photo(self, image: Tensor | NDArray[np.generic] | PhotoKernels, logits: Tensor) -> PhotoKernels:
+        """`image` itself if it was prepared already and fits, else its kernels."""
+        photo = image if isinstance(image, PhotoKernels) else self.photo(image)
+        height, width = photo.full_hw
+        if tuple(logits.shape[1:]) != (height, width):
+            raise ValueError(f"logits must be (C, {height}, {width}) to match the image; got {_shape(logits)}")
+        if photo.appearance.device != logits.device:
+            raise ValueError(f"image must be on the logits' device {logits.device}; got {photo.appearance.device}")
+        if photo.hw != self._working_hw(photo.full_hw) or photo.sigmas != self._sigmas(photo.full_hw, photo.hw):
+            raise ValueError(f"photo kernels must have this CRF's size and sigmas; got {photo.sigmas}: use its photo()")
+        return photo
+
+    def refine_probs(self, probs: Tensor, image: Tensor | NDArray[np.generic]) -> Tensor:
+        """The same for probabilities: (N, C, H, W) summing to 1 over C -> (N, C, H, W) summing to 1.
+
+        Returns `probs` itself for 0 iterations. Raises: ValueError if `probs` is not a distribution.
+        """
+        logits = log_probabilities(probs)
+        refined = self(logits, image)
+        return probs if self.iterations == 0 else refined.softmax(dim=1)
+
+    def _working_hw(self, hw: tuple[int, int]) -> tuple[int, int]:
+        height, width = hw
+        if self.exact or height * width <= self.max_pixels:
+            return hw
+        shrink = math.sqrt(self.max_pixels / (height * width))
+        height = min(self.max_pixels, max(1, math.floor(height * shrink)))
+        return height, min(self.max_pixels // height, max(1, math.floor(width * shrink)))
+
+    def _sigmas(self, full_hw: tuple[int, int], hw: tuple[int, int]) -> tuple[float, float, float]:
+        """Standard deviations at the working size."""
+        reference = math.prod(self.reference_hw) if self.reference_hw is not None else math.prod(full_hw)
+        scale = math.sqrt(math.prod(hw) / reference)
+        return self.appearance_sigma_px * scale, self.appearance_sigma_colour, self.smoothness_sigma_px * scale
+
+    def _refine(self, logits: Tensor, photo: PhotoKernels) -> Tensor:
+        """(C, H, W) -> (C, H, W), with gradient where one is asked for."""
+        start = _shrink(logits, photo)
+        steps = _Steps(start, photo, *self._message_matrices(logits))
+        return _enlarge_change(logits, start, steps.run(start, self.iterations)[-1], photo)
+
+    def _message_matrices(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """For each kernel the (C, C) matrix with messages = (K @ Q) @ matrix: -weight * compatibility.T."""
+        classes, matrix = logits.shape[0], self.compatibility
+        if matrix is not None and matrix.shape[0] != classes:
+            raise ValueError(f"logits must have {matrix.shape[0]} classes, as the compatibility; got {classes}")
+        negative = torch.eye(classes, device=self.appearance_weight.device) if matrix is None else -matrix.t()
+        dtype = logits.dtype if logits.dtype == torch.float64 else torch.float32
+        both = (self.appearance_weight * negative, self.smoothness_weight * negative)
+        return both[0].to(logits.device, dtype), both[1].to(logits.device, dtype)
+
+
+class PreparedCRF:
+    """The CRF of one photo, for interactive use. Made by `DenseCRF.prepare`.
+
+    `refine(t)` computes only iterations that it has not kept: the same or fewer cost a copy, more cost the new
+    ones. At most `keep` states of 4 * C * h * w bytes (h, w: the working size) are kept beside the logits and the
+    photo's kernels; past that they thin out evenly, and what went is recomputed from the nearest earlier one. For 7
+    classes and the default 12 that is 81 MB at 600x400 and never above 202 MB (at `max_pixels`), briefly twice that
+    while new ones are computed. Safe to use from several threads.
+    """
+
+    def __init__(self, crf: DenseCRF, logits: Tensor, photo: PhotoKernels, *, keep: int = KEPT_ITERATIONS) -> None:
+        if keep < 1:
+            raise ValueError(f"keep must be at least 1; got {keep}")
+        self._default, self._keep = crf.iterations, keep
+        self._logits, self._photo = logits, photo
+        self._lock = threading.Lock()
+        with torch.no_grad():
+            self._start = _shrink(logits, photo)
+            self._steps = _Steps(self._start, photo, *crf._message_matrices(logits))
+        self._states: dict[int, Tensor] = {}
+
+    @property
+    def kept_iterations(self) -> list[int]:
+        """Which iterations are free."""
+        return [0, *sorted(self._states)]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the kept states."""
+        return sum(state.numel() * state.element_size() for state in self._states.values())
+
+    @torch.no_grad()
+    def refine(self, iterations: int | None = None) -> Tensor:
+        """Refined logits (C, H, W) after so many iterations (default: the CRF's); the prepared logits for 0."""
+        iterations = self._default if iterations is None else _checked_iterations(iterations)
+        if iterations == 0:
+            return self._logits
+        with self._lock:
+            known = max((t for t in self._states if t <= iterations), default=0)
+            state = self._states.get(known, self._start)
+            if known < iterations:
+                wanted = min(iterations - known, self._keep)  # there is no room for more
+                states = self._steps.run(state, iterations - known, keep=wanted)
+                self._states |= dict(zip(range(iterations - wanted + 1, iterations + 1), states, strict=True))
+            result = self._states[iterations]
+            self._forget(newest=iterations)
+        return _enlarge_change(self._logits, self._start, result, self._photo).clone()
+
+    def _forget(self, newest: int) -> None:
+        """Drop the states whose neighbours are nearest, so that what remains is spread over the range."""
+        while len(self._states) > self._keep:
+            times = [0, *sorted(self._states)]
+            after = [*times[2:], times[-1] + 1]
+            gaps = {b: (c - a, b) for a, b, c in zip(times[:-1], times[1:], after, strict=True)}
+            gaps.pop(newest, None)
+            del self._states[min(gaps, key=gaps.__getitem__)]
+
+
+class _Steps:
+    """Mean-field iterations at the working size, compiled where nothing asks for a gradient and Numba can."""
+
+    def __init__(self, logits: Tensor, photo: PhotoKernels, appearance: Tensor, smoothness: Tensor) -> None:
+        self.logits, self.photo, self.matrices = logits, photo, (appearance, smoothness)
+        wants_gradient = torch.is_grad_enabled() and any(each.requires_grad for each in (logits, *self.matrices))
+        self.fused = not wants_gradient and logits.dtype == torch.float32 and photo.appearance.cpu_kernels() is not None
+
+    def run(self, state: Tensor, iterations: int, *, keep: int = 1) -> list[Tensor]:
+        """The last `keep` states (C, h, w) of so many iterations from `state`."""
+        if self.fused:
+            return self._run_fused(state, iterations, keep)
+        states: list[Tensor] = []
+        with torch.autocast(self.logits.device.type, enabled=False):  # it would take messages to half precision
+            x = state
+            for _ in range(iterations):
+                x = self._step(x)
+                states = [*states[-(keep - 1) :], x] if keep > 1 else [x]
+        return states
+
+    def _step(self, x: Tensor) -> Tensor:
+        q = x.flatten(1).t().softmax(dim=1)
+        energy = self.logits.flatten(1).t()
+        for lattice, matrix in zip((self.photo.appearance, self.photo.smoothness), self.matrices, strict=True):
+            norm = lattice.normaliser()[:, None].to(q.dtype)
+            energy = energy + (norm * lattice.filter(norm * q)) @ matrix
+        return energy.t().reshape(x.shape)
+
+    def _run_fused(self, state: Tensor, iterations: int, keep: int) -> list[Tensor]:
+        kernels = load_kernels()
+        assert kernels is not None  # `fused` says so
+        logits = self.logits.detach().flatten(1).contiguous().numpy()
+        begin = logits if state is self.logits else state.detach().flatten(1).contiguous().numpy()
+        lattices = (self.photo.appearance.cpu_kernels(), self.photo.smoothness.cpu_kernels())
+        matrices = tuple(each.detach().numpy() for each in self.matrices)
+        states = kernels.mean_field(logits, begin, lattices, matrices, iterations=iterations, keep=keep)
+        return [torch.from_numpy(each).view(self.logits.shape) for each in states]
+
+
+def log_probabilities(probs: Tensor, *, floor: float = 1e-8) -> Tensor:
+    """Logits of probabilities (N, C, H, W) or (C, H, W); those under `floor` count as `floor`, so zeros stay finite.
+
+    Raises: ValueError if they leave 0..1 or do not sum to 1 over C within 1e-3.
+    """
+    if not isinstance(probs, Tensor) or probs.ndim not in (3, 4) or not probs.is_floating_point():
+        raise TypeError(f"probs must be a float tensor (N, C, H, W) or (C, H, W); got {_shape(probs)}")
+    total = probs.sum(dim=-3)
+    # 1e-3: a float16 softmax over 21 classes strays by a few 1e-4
+    if not bool(((probs >= 0).all() & ((total - 1).abs() < 1e-3).all()).item()):
+        raise ValueError(
+            f"probs must be in 0..1 and sum to 1 over axis {probs.ndim - 3}; got {probs.min():g} to {probs.max():g}, "
+            f"sums {total.min():g} to {total.max():g}: apply softmax over classes, or call the CRF itself with logits"
+        )
+    return probs.clamp_min(floor).log()
+
+
+def _positions(hw: tuple[int, int], sigma_px: float, device: torch.device) -> Tensor:
+    """(2, H * W) float32: x and y of every pixel, row by row, in standard deviations."""
+    height, width = hw
+    x = torch.arange(width, dtype=torch.float32, device=device) / sigma_px
+    y = torch.arange(height, dtype=torch.float32, device=device) / sigma_px
+    return torch.stack([x.repeat(height), y.repeat_interleave(width)])
+
+
+def _spatial_lattice(
+    hw: tuple[int, int], sigma_px: float, device: torch.device, backend: Backend
+) -> PermutohedralLattice:
+    """The smoothness lattice of all photos of one size; the most recent ones are kept, SPATIAL_CACHE_PIXELS in all."""
+    key = (hw, sigma_px, device, backend)
+    with _spatial_lock:
+        if (known := _spatial.get(key)) is not None:
+            _spatial.move_to_end(key)
+            return known
+    with torch.inference_mode(False), torch.no_grad():
+        made = PermutohedralLattice(_positions(hw, sigma_px, device).t(), backend=backend)
+    with _spatial_lock:
+        _spatial[key] = made
+        while _spatial and sum(lattice.points for lattice in _spatial.values()) > SPATIAL_CACHE_PIXELS:
+            _spatial.popitem(last=False)
+    return made
+
+
+def _shrink(logits: Tensor, photo: PhotoKernels) -> Tensor:
+    """Logits (C, H, W) at the working size; half precision becomes float32, in which the CRF works."""
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return logits if photo.hw == photo.full_hw else F.interpolate(logits[None], photo.hw, mode="area")[0]
+
+
+def _enlarge_change(logits: Tensor, start: Tensor, refined: Tensor, photo: PhotoKernels) -> Tensor:
+    """Add what the CRF changed at the working size to the full-size logits.
+
+    The change of the logits is that of the log-probabilities up to one number per pixel, which softmax ignores.
+    """
+    if photo.hw == photo.full_hw:
+        return refined.to(logits.dtype)
+    change = F.interpolate((refined - start)[None], photo.full_hw, mode="bilinear", align_corners=False)[0]
+    return (logits + change).to(logits.dtype)
+
+
+def _shape(value: object) -> str:
+    shape = getattr(value, "shape", None)
+    return f"{type(value).__name__}" + ("" if shape is None else f" {tuple(shape)} of {getattr(value, 'dtype', '?')}")
+
+
+def _checked_sigma(name: str, value: float) -> float:
+    if not math.isfinite(value) or value <= 0:
+        raise ValueError(f"{name} must be finite and above 0; got {value}: to switch a kernel off, set its weight to 0")
+    return float(value)
+
+
+def _checked_weight(name: str, value: float) -> float:
+    if not math.isfinite(value) or value < 0:
+        raise ValueError(f"{name} must be finite and at least 0; got {value}: pass the strength, not an energy")
+    return float(value)
+
+
+def _checked_iterations(iterations: int) -> int:
+    if isinstance(iterations, bool) or int(iterations) != iterations:
+        raise TypeError(f"iterations must be a whole number; got {iterations!r}")
+    if iterations < 0:
+        raise ValueError(f"iterations must be at least 0 (which changes nothing); got {iterations}")
+    return int(iterations)
+
+
+def _checked_compatibility(value: object, num_classes: int | None) -> Tensor | None:
+    if value is None:
+        return None if num_classes is None else -torch.eye(num_classes)
+    matrix = torch.as_tensor(value, dtype=torch.float32).detach().clone()
+    expected = (num_classes, num_classes) if num_classes is not None else (matrix.shape[:1] * 2 or ("C", "C"))
+    if matrix.ndim != 2 or tuple(matrix.shape) != tuple(expected) or not bool(matrix.isfinite().all()):
+        raise ValueError(f"compatibility must be a finite (C, C) matrix of energies; got {_shape(matrix)}")
+    return matrix
+
+
+def _checked_logits(logits: Tensor) -> Tensor:
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        raise TypeError(f"logits must be a float tensor (N, C, H, W); got {_shape(logits)}")
+    if logits.ndim != 4 or 0 in logits.shape:
+        raise ValueError(f"logits must be (N, C, H, W), none of them 0; got {tuple(logits.shape)}")
+    # the extremes are finite only if all are, and take an eighth of the time of isfinite().all()
+    if not all(math.isfinite(value.item()) for value in torch.aminmax(logits.detach())):
+        raise ValueError(
+            "logits must be finite; got NaN or infinity: clamp logarithms of probabilities (see log_probabilities)"
+        )
+    return logits
+
+
+def _checked_image(image: Tensor | NDArray[np.generic], hw: tuple[int, int] | None = None) -> Tensor:
+    """(3, H, W) view of one photo in 0..255; of size `hw` if given."""
+    tensor = torch.from_numpy(np.ascontiguousarray(image)) if isinstance(image, np.ndarray) else image
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"image must be a tensor or array; got {type(image).__name__}: use numpy.asarray(picture)")
+    layouts = [tensor, tensor.permute(2, 0, 1)] if tensor.ndim == 3 and 0 not in tensor.shape else []
+    fits = [each for each in layouts if each.shape[0] == 3 and hw in (None, tuple(each.shape[1:]))]
+    if not fits:
+        height, width = hw if hw is not None else ("H", "W")
+        raise ValueError(
+            f"image must be (3, {height}, {width}) or ({height}, {width}, 3), RGB, as large as the logits; "
+            f"got {tuple(tensor.shape)}: resize the logits, not the labels, to the photo"
+        )
+    if tensor.dtype != torch.uint8:
+        _check_range(tensor)
+    return fits[0]
+
+
+def _check_range(image: Tensor) -> None:
+    if not image.is_floating_point():
+        raise TypeError(f"image must be uint8, or float in 0..255; got {image.dtype}: convert it to uint8")
+    low, high = (value.item() for value in torch.aminmax(image.detach()))
+    if not (low >= 0 and high <= 255):
+        raise ValueError(f"image must be in 0..255; got {low:g} to {high:g}: pass the photo before normalisation")
+    if 0 < high <= 1:
+        raise ValueError(f"image must be in 0..255; got {low:g} to {high:g}, which looks like 0..1: multiply by 255")
+
+
+def _checked_batch(
+    image: Tensor | NDArray[np.generic] | Sequence[PhotoKernels], logits: Tensor
+) -> Sequence[Tensor | PhotoKernels]:
+    """One image for each of the logits (N, C, H, W), each (3, H, W) or prepared."""
+    count, _, *hw = logits.shape
+    if isinstance(image, (list, tuple)) and len(image) == count and all(isinstance(e, PhotoKernels) for e in image):
+        return image
+    if not isinstance(image, (Tensor, np.ndarray)):
+        raise TypeError(f"image must be a tensor or array; got {type(image).__name__}: use numpy.asarray(picture)")
+    if image.ndim != 4 or len(image) != count:
+        raise ValueError(
+            f"image must be ({count}, 3, {hw[0]}, {hw[1]}) or ({count}, {hw[0]}, {hw[1]}, 3) to match the logits; "
+            f"got {_shape(image)}: a single photo needs image[None] and logits[None]"
+        )
+    return [_checked_image(each, (hw[0], hw[1])) for each in image]
