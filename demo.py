@@ -64,6 +64,13 @@ class Control:
 # In the order of the stages. Another slider is one more row.
 CONTROLS = (
     Control(
+        name="crf_iterations",
+        label="CRF iterations",
+        info="Moves borders to the edges of the photo, a little further each time. 0 is off, 5 is usual.",
+        maximum=20,
+        step=1,
+    ),
+    Control(
         name="superpixel_scale",
         label="Superpixel scale",
         info="Areas of one colour vote on one label each. Larger values, larger areas; 0 is off, 50 to 200 is usual.",
@@ -96,7 +103,7 @@ class TunerCache:
     Keys hold a digest of the photo, so nobody gets an answer without having the photo it belongs to.
     """
 
-    def __init__(self, max_pixels: int = MAX_PIXELS, max_photos: int = 64) -> None:
+    def __init__(self, max_pixels: int = MAX_PIXELS, max_photos: int = 8) -> None:
         self._max_pixels, self._max_photos = max_pixels, max_photos
         self._items: OrderedDict[Hashable, tuple[PhotoTuner, int]] = OrderedDict()
         self._lock = threading.Lock()

@@ -25,6 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     label.add_argument("--out", type=Path, required=True, metavar="DIR", help="where results go")
     label.add_argument("--task", choices=sorted(DEFAULTS), help="what to label (fashion)")
     label.add_argument("--model", metavar="NAME", help="a model of `hubmodels list` instead of the task's default")
+    label.add_argument("--crf-iterations", type=int, default=0, help="dense CRF, 0 is off, 5 is usual")
     label.add_argument("--superpixel-scale", type=float, default=0, help="superpixel size, 0 is off, 50-400 is usual")
     label.add_argument(
         "--min-region-px", type=int, default=0, help="absorb smaller regions; pixels of a 600x400 photo, 0 is off"
@@ -73,7 +74,11 @@ def _label(arguments: argparse.Namespace) -> int:
     from hubmodels.hub import load_model
     from hubmodels.refine import Refinement
 
-    settings = Refinement(superpixel_scale=arguments.superpixel_scale, min_region_px=arguments.min_region_px)
+    settings = Refinement(
+        crf_iterations=arguments.crf_iterations,
+        superpixel_scale=arguments.superpixel_scale,
+        min_region_px=arguments.min_region_px,
+    )
     jobs = plan(arguments.sources, arguments.out)
     model = load_model(entry.name, device=arguments.device)
     started, failed = time.monotonic(), 0

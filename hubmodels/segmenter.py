@@ -96,7 +96,8 @@ class PhotoTuner:
 
     def refine(self, settings: Refinement) -> Segmentation:
         """The photo's segmentation under `settings`."""
-        return Segmentation(self._image, self._tuner.labels(settings), self._tuner.probs, self._labels)
+        labels, probs = self._tuner.refine(settings)
+        return Segmentation(self._image, labels, probs, self._labels)
 
 
 def working_size(height: int, width: int, long_side_px: int) -> tuple[int, int]:

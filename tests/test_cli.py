@@ -48,8 +48,8 @@ def test_a_mask_and_an_overlay_per_photo_and_a_summary(photos, tmp_path, capsys,
 def test_settings_reach_the_result(photos, tmp_path, person, astronaut):
     out = tmp_path / "out"
     call = ["label", str(photos / "a.png"), "--task", "person", "--out", str(out)]
-    assert main([*call, "--superpixel-scale", "200", "--min-region-px", "500"]) == 0
-    settings = hubmodels.Refinement(superpixel_scale=200, min_region_px=500)
+    assert main([*call, "--crf-iterations", "2", "--superpixel-scale", "200", "--min-region-px", "500"]) == 0
+    settings = hubmodels.Refinement(crf_iterations=2, superpixel_scale=200, min_region_px=500)
     expected = person.predict(astronaut[:256, :256], refinement=settings).labels
     assert_array_equal(np.asarray(Image.open(out / "a_mask.png")), expected)
 

@@ -6,11 +6,12 @@ import json
 
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
 
-import hubmodels.refine
+import hubmodels.refine.tuner
 from hubmodels import Refinement
-from hubmodels.refine import Tuner, clean_regions, refine, superpixels, vote
+from hubmodels.refine import DenseCRF, Tuner, clean_regions, refine, superpixels, vote
 
 
 @pytest.fixture
@@ -27,12 +28,18 @@ def photo(astronaut) -> np.ndarray:
 
 
 def test_off_is_the_argmax_of_the_probabilities_bit_for_bit(probs, photo):
-    assert_array_equal(refine(probs, photo, Refinement()), probs.argmax(0))
+    labels, after = refine(probs, photo, Refinement())
+    assert_array_equal(labels, probs.argmax(0))
+    assert after is probs
 
 
 def test_stages_run_in_the_documented_order(probs, photo):
-    labels = refine(probs, photo, Refinement(superpixel_scale=80, min_region_px=300))
-    voted = vote(probs, superpixels(photo, scale=80))
+    labels, after = refine(probs, photo, Refinement(crf_iterations=2, superpixel_scale=80, min_region_px=300))
+    with torch.inference_mode():
+        batch, photos = torch.tensor(probs)[None], torch.tensor(photo)[None]
+        sharpened = DenseCRF(iterations=2).refine_probs(batch, photos)[0].numpy()
+    assert_allclose(after, sharpened, atol=1e-5)  # float32, and the layer normalises once more
+    voted = vote(after, superpixels(photo, scale=80))
     assert_array_equal(labels, clean_regions(voted, min_region_px=300))
 
 
@@ -40,32 +47,43 @@ def test_region_size_grows_with_the_photos_area(probs, photo):
     """Four times the pixels: the same setting absorbs regions of four times the size."""
     large = np.kron(probs, np.ones((1, 2, 2), np.float32))
     settings = Refinement(min_region_px=200)
-    small_result = refine(probs, photo, settings)
-    large_result = refine(large, np.kron(photo, np.ones((2, 2, 1), np.uint8)), settings)
+    small_result, _ = refine(probs, photo, settings)
+    large_result, _ = refine(large, np.kron(photo, np.ones((2, 2, 1), np.uint8)), settings)
     assert_array_equal(large_result, np.kron(small_result, np.ones((2, 2), np.uint8)))
 
 
 def test_a_slider_recomputes_only_what_depends_on_it(probs, photo, monkeypatch):
     calls = []
-    real = hubmodels.refine.superpixels
-    monkeypatch.setattr(hubmodels.refine, "superpixels", lambda *a, **k: calls.append(1) or real(*a, **k))
+    for stage in ("superpixels", "vote"):
+        real = getattr(hubmodels.refine.tuner, stage)
+        spy = lambda *a, _real=real, _stage=stage, **k: calls.append(_stage) or _real(*a, **k)  # noqa: E731
+        monkeypatch.setattr(hubmodels.refine.tuner, stage, spy)
+    real_crf = Tuner._run_crf
+    monkeypatch.setattr(Tuner, "_run_crf", lambda self, n: calls.append(f"crf {n}") or real_crf(self, n))
     tuner = Tuner(probs, photo)
-    for size in (0, 100, 200):
-        tuner.labels(Refinement(superpixel_scale=80, min_region_px=size))
-    assert len(calls) == 1
-    tuner.labels(Refinement(superpixel_scale=90))
-    assert len(calls) == 2
+    for change, expected in (
+        ({}, ["superpixels", "vote"]),
+        ({"min_region_px": 100}, []),
+        ({"crf_iterations": 1}, ["crf 1", "vote"]),
+        ({"crf_iterations": 0}, []),
+        ({"crf_iterations": 1, "superpixel_scale": 90}, ["superpixels", "vote"]),
+    ):
+        calls.clear()
+        tuner.refine(Refinement(**{"superpixel_scale": 80, **change}))
+        assert calls == expected, change
 
 
 def test_what_the_tuner_keeps_is_bounded(probs, photo):
-    tuner = Tuner(probs, photo, cached_segmentations=2)
-    for scale in (500, 600, 700):
-        tuner.labels(Refinement(superpixel_scale=scale))
-    assert len(tuner._segments._items) == len(tuner._votes._items) == 2
+    tuner = Tuner(probs, photo)
+    for number in range(hubmodels.refine.tuner.KEPT_RESULTS + 2):
+        tuner.refine(Refinement(superpixel_scale=500 + number, crf_iterations=1 + number))
+    kept = {len(memory) for memory in (tuner._segments, tuner._votes, tuner._sharpened)}
+    assert kept == {hubmodels.refine.tuner.KEPT_RESULTS}
+    assert len(tuner._crf.kept_iterations) <= 1 + hubmodels.refine.tuner.KEPT_CRF_STATES
 
 
 def test_settings_survive_json():
-    settings = Refinement(superpixel_scale=120.5, min_region_px=40)
+    settings = Refinement(crf_iterations=3, superpixel_scale=120.5, min_region_px=40)
     assert Refinement.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
 
 
@@ -75,6 +93,8 @@ def test_settings_survive_json():
         ({"superpixel_scale": -1}, ValueError, "0..10000"),
         ({"min_region_px": 1_000_000}, ValueError, "0..240000"),
         ({"min_region_px": 2.5}, ValueError, "whole number"),
+        ({"crf_iterations": 1.5}, ValueError, "whole number"),
+        ({"crf_iterations": 21}, ValueError, r"0\.\.20"),
         ({"superpixel_scale": float("nan")}, ValueError, "nan"),
         ({"superpixel_scale": "100"}, TypeError, "got str"),
         ({"min_region_px": True}, TypeError, "got bool"),
