@@ -111,8 +111,8 @@ ENTRIES: Mapping[str, Entry] = by_name(
         arch="deeplabv3plus",
         labels=FASHION,
         network=_LITE0,
-        input_px=600,
-        recipe="python -m training.train training/recipes/deeplabv3plus_joint.toml",
+        input_px=544,
+        recipe="python -m training.train training/recipes/deeplabv3plus_last.toml",
         paper=_V3PLUS_PAPER,
     ),
     Entry(
@@ -121,8 +121,8 @@ ENTRIES: Mapping[str, Entry] = by_name(
         arch="deeplabv3plus",
         labels=PERSON,
         network=_LITE0,
-        input_px=600,
-        recipe="python -m training.train training/recipes/deeplabv3plus_joint.toml",
+        input_px=576,
+        recipe="python -m training.train training/recipes/deeplabv3plus_last.toml",
         paper=_V3PLUS_PAPER,
     ),
 )

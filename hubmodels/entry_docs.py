@@ -56,7 +56,7 @@ def entry_facts(entry: Entry) -> str:
         ("labels", ", ".join(f"{i} {name}" for i, name in enumerate(entry.labels.names))),
         ("scores", scores_line(entry)),
         ("IoU by label", per_label),
-        ("input", f"any photo; its long side is brought to at most {entry.input_px} px"),
+        ("input", f"any photo; its long side is brought to about {entry.input_px} px"),
         ("parameters", f"{entry.parameters:,}"),
         ("file", f"{entry.filename}, {entry.size_bytes / 1e6:.1f} MB, sha256 {entry.sha256}"),
         ("paper", entry.paper),

@@ -12,7 +12,7 @@ from hubmodels.labels import LabelSet
 from hubmodels.refine import Refinement, Tuner
 from hubmodels.result import Segmentation
 
-MIN_SIDE_PX = 32  # below this the deepest feature map would vanish
+GRID_PX = 32  # networks are most exact at whole multiples of their deepest stride; below it features would vanish
 
 
 class Segmenter(nn.Module):
@@ -22,10 +22,10 @@ class Segmenter(nn.Module):
         network: (N, 3, H, W) float RGB in 0..1 -> (N, C, H, W) logits.
         labels: the C labels.
         name: the entry it was loaded from, or any name.
-        input_px: `predict` brings the long side of a photo to at most so many pixels for the network.
+        input_px: `predict` brings the long side of a larger photo to so many pixels for the network.
     """
 
-    def __init__(self, network: nn.Module, labels: LabelSet, *, name: str, input_px: int = 600) -> None:
+    def __init__(self, network: nn.Module, labels: LabelSet, *, name: str, input_px: int = 576) -> None:
         super().__init__()
         self.network = network
         self.labels = labels
@@ -49,8 +49,8 @@ class Segmenter(nn.Module):
             raise ValueError(f"input must be (N, 3, H, W); got {tuple(x.shape)}{hint}")
         if not x.is_floating_point():
             raise ValueError(f"input must be float RGB in 0..1; got {x.dtype}: divide by 255")
-        if min(x.shape[2:]) < MIN_SIDE_PX:
-            raise ValueError(f"input must be at least {MIN_SIDE_PX} pixels high and wide; got {tuple(x.shape[2:])}")
+        if min(x.shape[2:]) < GRID_PX:
+            raise ValueError(f"input must be at least {GRID_PX} pixels high and wide; got {tuple(x.shape[2:])}")
         return self.network(x)
 
     @torch.inference_mode()
@@ -101,6 +101,9 @@ class PhotoTuner:
 
 
 def working_size(height: int, width: int, long_side_px: int) -> tuple[int, int]:
-    """Height and width with the long side at most `long_side_px` and the short side at least 32."""
-    factor = min(1.0, long_side_px / max(height, width))
-    return max(MIN_SIDE_PX, round(height * factor)), max(MIN_SIDE_PX, round(width * factor))
+    """Size at which a photo goes through the network: multiples of 32 nearest to its shape.
+
+    The long side is about `long_side_px`, or that of a smaller photo; shapes change by half of 32 pixels at most.
+    """
+    factor = min(1.0, long_side_px / max(height, width)) / GRID_PX
+    return max(1, round(height * factor)) * GRID_PX, max(1, round(width * factor)) * GRID_PX

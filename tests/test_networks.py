@@ -22,6 +22,16 @@ def test_logits_have_the_size_of_the_input_whatever_it_is(arch, size):
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_any_size_is_seen_as_if_padded_to_the_grid(arch):
+    """Without it features shift by half a pixel at every stride whose map is odd, and scores with them."""
+    net = build_network(arch, num_classes=3, **LITE).eval()
+    x = torch.rand(1, 3, 70, 45)
+    with torch.inference_mode():
+        whole = net(torch.nn.functional.pad(x, (0, 19, 0, 26), mode="replicate"))
+        torch.testing.assert_close(net(x), whole[..., :70, :45])
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_gradients_reach_every_parameter_even_for_a_batch_of_one(arch):
     net = build_network(arch, num_classes=3, **LITE).train()
     net(torch.rand(1, 3, 64, 64)).square().mean().backward()

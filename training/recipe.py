@@ -40,7 +40,7 @@ class Recipe:
     batch_size: int = 8
     ema_decay: float = 0.99  # 0 is off; early steps use less, see training.ema
     freeze_batch_norm: bool = False
-    eval_long_side_px: int = 600  # size at which val photos go through the network
+    eval_long_side_px: int = 576  # size at which val photos go through the network
     compile: bool = True  # fuse elementwise work with torch.compile; needs a C++ compiler
     seed: int = 0
 

@@ -15,6 +15,11 @@ from hubmodels.networks.backbones import Backbone
 
 ATROUS_RATES = {8: (12, 24, 36), 16: (6, 12, 18), 32: (3, 6, 9)}  # at each output stride; Chen et al. 2017, table 5
 
+# TensorFlow's "same" padding, which EfficientNet-Lite was trained with, adds its odd pixel on one side or on both,
+# depending on the size: features shift by up to half a pixel at every stride. Whole multiples of the deepest stride
+# are laid out like the training crops; other sizes are padded to them.
+GRID_PX = 32
+
 
 def conv_bn_relu(inputs: int, outputs: int, *, kernel: int = 1) -> nn.Sequential:
     """Convolution without bias, batch norm and ReLU; keeps the size."""
@@ -98,7 +103,9 @@ class _DeepLab(nn.Module):
         """(N, 3, H, W) float RGB in 0..1, H and W at least 32 -> (N, C, H, W) logits."""
         if x.ndim != 4 or x.shape[1] != 3 or min(x.shape[2:]) < 32:
             raise ValueError(f"input must be (N, 3, H, W) with H, W >= 32; got {tuple(x.shape)}")
-        return resize_like(self.coarse_logits(x), x.shape[2:])
+        height, width = x.shape[2:]
+        padded = F.pad(x, (0, -width % GRID_PX, 0, -height % GRID_PX), mode="replicate")
+        return resize_like(self.coarse_logits(padded), padded.shape[2:])[..., :height, :width]
 
 
 class DeepLabV3(_DeepLab):
