@@ -49,7 +49,8 @@ def scores_line(entry: Entry) -> str:
 
 def entry_facts(entry: Entry) -> str:
     """All that is known about one model, for `hubmodels info`."""
-    per_label = ", ".join(f"{name} {100 * iou:.1f}" for name, iou in entry.metrics.get("iou", {}).items())
+    iou = entry.metrics.get("iou", {})
+    per_label = ", ".join(f"{name} {100 * iou[name]:.1f}" for name in entry.labels.names if name in iou)
     lines = [
         ("name", entry.name),
         ("title", entry.title),

@@ -15,13 +15,14 @@ from torch import nn
 
 import training.train
 from hubmodels.entries import ENTRIES
+from hubmodels.hub import read_weights
 from hubmodels.networks import build_network
 from tests.conftest import ROOT
 from tests.test_data import draw_data
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.data import IGNORE, Sample
 from training.ema import Ema
-from training.engine import select_tasks, task_rows
+from training.engine import network_for, select_tasks, task_rows
 from training.errors import DataError, RecipeError
 from training.export import export, to_float16
 from training.fastconv import SpaceToBatchConv2d, use_space_to_batch
@@ -162,6 +163,17 @@ def test_tasks_are_selected_by_their_rows():
     with pytest.raises(KeyError, match="not trained for task 'person'"):
         select_tasks(state, ["fashion"], ["person"])
     assert task_rows(["person", "fashion"]) == {"person": slice(0, 2), "fashion": slice(2, 9)}
+
+
+def test_a_run_can_start_from_a_published_model():
+    entry = ENTRIES["deeplabv3plus_person"]
+    recipe = dataclasses.replace(TINY, init=entry.name, network=dict(entry.network))
+    torch.manual_seed(0)
+    net = network_for(recipe)
+    published = build_network(entry.arch, num_classes=2, **entry.network)
+    wanted = read_weights(entry, published)
+    assert torch.equal(net.classifier.weight[7:], wanted["classifier.weight"])  # rows of person; fashion stays random
+    assert torch.equal(net.aspp.project[0].weight, wanted["aspp.project.0.weight"])
 
 
 def test_every_recipe_can_be_read():

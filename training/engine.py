@@ -11,6 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from hubmodels.entries import ENTRIES
+from hubmodels.hub import read_weights
 from hubmodels.labels import TASKS
 from hubmodels.networks import build_network
 from hubmodels.segmenter import working_size
@@ -45,10 +47,18 @@ def network_for(recipe: Recipe) -> nn.Module:
 
 
 def starting_weights(recipe: Recipe, net: nn.Module) -> dict[str, torch.Tensor]:
-    """Averaged weights of an earlier run; classifier rows are matched by task, rows of new tasks stay random."""
-    checkpoint = load_checkpoint(Path(recipe.init))
-    state = select_tasks(checkpoint["ema"], checkpoint["recipe"]["tasks"], recipe.tasks, fill=net.state_dict())
-    return state
+    """Weights of a published model or averaged ones of an earlier run.
+
+    Classifier rows are matched by task; rows of new tasks stay random.
+    """
+    if recipe.init in ENTRIES:
+        entry = ENTRIES[recipe.init]
+        published = build_network(entry.arch, num_classes=len(entry.labels), **entry.network)
+        state, tasks = read_weights(entry, published), (entry.task,)
+    else:
+        checkpoint = load_checkpoint(Path(recipe.init))
+        state, tasks = checkpoint["ema"], checkpoint["recipe"]["tasks"]
+    return select_tasks(state, tasks, recipe.tasks, fill=net.state_dict())
 
 
 def select_tasks(

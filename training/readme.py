@@ -34,8 +34,9 @@ def comparison_table() -> str:
 
 def label_table() -> str:
     """IoU of every label of the default fashion model."""
-    iou = ENTRIES[DEFAULTS["fashion"]].metrics["iou"]
-    rows = [tuple(iou), ("---",) * len(iou), tuple(f"{100 * value:.1f}" for value in iou.values())]
+    entry = ENTRIES[DEFAULTS["fashion"]]
+    names = entry.labels.names
+    rows = [names, ("---",) * len(names), tuple(f"{100 * entry.metrics['iou'][name]:.1f}" for name in names)]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
