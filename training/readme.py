@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 from hubmodels.entries import DEFAULTS, ENTRIES
 from hubmodels.entry_docs import markdown_table
+from training.evaluate import RESULTS
 from training.files import write_bytes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,7 +42,18 @@ def label_table() -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
+def crf_table() -> str:
+    """Our CRF beside pydensecrf2, from the results file that `make bench` writes."""
+    rows = [("CRF", "iterations", "set-up, ms", "iterations, ms", "total, ms", "labels equal"), ("---",) * 6]
+    for row in json.loads((RESULTS / "bench_crf.json").read_text())["rows"]:
+        if "equal_labels" in row:  # crfseg has no appearance kernel: its answer is another one
+            times = (f"{row[key]:.0f}" for key in ("setup_ms", "iterations_ms", "total_ms"))
+            rows.append((row["name"], str(row["iterations"]), *times, f"{100 * row['equal_labels']:.2f} %"))
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
 BLOCKS = {
+    "crf": crf_table,
     "models": lambda: markdown_table(ENTRIES.values()),
     "comparison": comparison_table,
     "labels": label_table,
