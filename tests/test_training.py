@@ -93,7 +93,7 @@ def test_two_photos_are_learnt(tmp_path):
     )
     train(recipe, folder=tmp_path / "run", data=drawn)
     losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    assert losses[-1] < 0.35 * losses[0]
+    assert losses[-1] < 0.25 * losses[0]
 
 
 def test_resume_without_a_checkpoint_says_so(drawn, tmp_path):
