@@ -60,9 +60,9 @@ def test_ccp_tags_become_labels_and_photos_one_width(drawn):
 
 
 def test_the_tag_mapping():
-    tags = ["null", "skirt", "bag", "shirt", "coat"]
+    tags = ["null", "sweater", "bag", "shirt", "coat"]
     assert_array_equal(tag_table(tags, "fashion")[:6], [0, IGNORE, 0, 3, 0, IGNORE])
-    assert_array_equal(tag_table(tags, "person")[:6], [0, 1, IGNORE, 1, 1, IGNORE])
+    assert_array_equal(tag_table(tags, "person")[:6], [0, 1, 1, 1, 1, IGNORE])
     assert set(TO_FASHION.values()) == set(FASHION.names)
     with pytest.raises(ValueError, match="no tag mapping"):
         tag_table(tags, "pets")
