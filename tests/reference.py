@@ -60,6 +60,19 @@ def clean_regions(labels: np.ndarray, min_region_px: int, connectivity: int) -> 
                 labels[pixel] = label
 
 
+def fill_holes(labels: np.ndarray, fill_holes_px: int, connectivity: int) -> np.ndarray:
+    """Per label, flood what is not the label; small floods that miss the edge take the label."""
+    labels = labels.copy()
+    height, width = labels.shape
+    for index in range(1, labels.max() + 1):
+        for pixels in regions((labels == index).astype(np.uint8), 12 - connectivity):
+            inside = all(0 < y < height - 1 and 0 < x < width - 1 for y, x in pixels)
+            if labels[pixels[0]] != index and inside and len(pixels) < fill_holes_px:
+                for pixel in pixels:
+                    labels[pixel] = index
+    return labels
+
+
 def vote(probs: np.ndarray, segments: np.ndarray) -> np.ndarray:
     """Every segment takes the label of the largest summed probability, in a loop over segments."""
     labels = np.zeros(segments.shape, np.uint8)
@@ -67,6 +80,17 @@ def vote(probs: np.ndarray, segments: np.ndarray) -> np.ndarray:
         inside = segments == segment
         labels[inside] = np.argmax([channel[inside].astype(float).sum() for channel in probs])
     return labels
+
+
+def majority(labels: np.ndarray, segments: np.ndarray) -> np.ndarray:
+    """Every segment takes the label of most of its pixels, the lower id on a tie, in a loop over segments."""
+    out = np.zeros(segments.shape, np.uint8)
+    for segment in range(segments.max() + 1):
+        inside = segments == segment
+        if inside.any():
+            counts = Counter(labels[inside].tolist())
+            out[inside] = min(counts, key=lambda label: (-counts[label], label))
+    return out
 
 
 def boundary_f(truth: np.ndarray, predicted: np.ndarray, distance_px: float) -> float:

@@ -59,7 +59,9 @@ def test_a_slider_recomputes_only_what_depends_on_it(probs, photo, monkeypatch):
         spy = lambda *a, _real=real, _stage=stage, **k: calls.append(_stage) or _real(*a, **k)  # noqa: E731
         monkeypatch.setattr(hubmodels.refine.tuner, stage, spy)
     real_crf = Tuner._run_crf
-    monkeypatch.setattr(Tuner, "_run_crf", lambda self, n: calls.append(f"crf {n}") or real_crf(self, n))
+    monkeypatch.setattr(
+        Tuner, "_run_crf", lambda self, s: calls.append(f"crf {s.crf_iterations}") or real_crf(self, s)
+    )
     tuner = Tuner(probs, photo)
     for change, expected in (
         ({}, ["superpixels", "vote"]),
@@ -79,7 +81,9 @@ def test_what_the_tuner_keeps_is_bounded(probs, photo):
         tuner.refine(Refinement(superpixel_scale=500 + number, crf_iterations=1 + number))
     kept = {len(memory) for memory in (tuner._segments, tuner._votes, tuner._sharpened)}
     assert kept == {hubmodels.refine.tuner.KEPT_RESULTS}
-    assert len(tuner._crf.kept_iterations) <= 1 + hubmodels.refine.tuner.KEPT_CRF_STATES
+    assert len(tuner._crfs) == len(tuner._kernels) == 1
+    (crf,) = tuner._crfs._items.values()
+    assert len(crf.kept_iterations) <= 1 + hubmodels.refine.tuner.KEPT_CRF_STATES
 
 
 def test_settings_survive_json():

@@ -62,11 +62,87 @@ def test_equal_to_the_slow_twin_stable_and_without_new_labels(labels, size, conn
 
 
 @pytest.mark.parametrize(
+    "before, after, size",
+    [
+        (grid("1111", "1001", "1111"), grid("1111", "1111", "1111"), 3),
+        (grid("1111", "1001", "1111"), grid("1111", "1001", "1111"), 2),  # exactly the bound: kept
+        (grid("1111", "1001", "1011"), grid("1111", "1001", "1011"), 9),  # open at the edge of the photo: no hole
+        (grid("2222", "2132", "2222"), grid("2222", "2222", "2222"), 3),  # whatever lies in it
+        (grid("0000", "0110", "0000"), grid("0000", "0110", "0000"), 9),  # the background fills nothing
+        (grid("11111", "12221", "12021", "12221", "11111"), np.ones((5, 5), np.uint8), 20),  # a hole in a hole
+        (grid("11111", "12221", "12021", "12221", "11111"), grid("11111", "12221", "12221", "12221", "11111"), 5),
+    ],
+)
+def test_holes_are_filled_by_the_label_around_them(before, after, size):
+    assert_array_equal(clean_regions(before, min_region_px=0, fill_holes_px=size), after)
+
+
+def test_connectivity_decides_whether_a_ring_is_closed():
+    ring = grid("01110", "10001", "10001", "01110")  # held together at the corners only over 8 neighbours
+    assert_array_equal(clean_regions(ring, fill_holes_px=9, connectivity=4), ring)
+    filled = grid("01110", "11111", "11111", "01110")
+    assert_array_equal(clean_regions(ring, fill_holes_px=9, connectivity=8), filled)
+
+
+def test_only_the_largest_part_of_the_foreground_is_kept():
+    before = grid("1100200", "1100220", "0000020")
+    assert_array_equal(clean_regions(before, keep_largest=True), grid("1100000", "1100000", "0000000"))  # the first
+    before[2, 6] = 1  # touches the other part, and makes it the larger one
+    assert_array_equal(clean_regions(before, keep_largest=True), grid("0000200", "0000220", "0000021"))
+    empty = grid("000")
+    assert_array_equal(clean_regions(empty, keep_largest=True), empty)
+
+
+def test_a_hole_that_opens_when_an_island_goes_is_filled_too():
+    """The island closes the ring once it is absorbed; a single pass of the stages would leave the hole."""
+    before = grid("111111", "100021", "111111")
+    assert_array_equal(clean_regions(before, min_region_px=2, fill_holes_px=4), grid("111111", "111111", "111111"))
+
+
+CLEANING = st.fixed_dictionaries(
+    {
+        "min_region_px": st.integers(0, 8),
+        "fill_holes_px": st.integers(0, 12),
+        "keep_largest": st.booleans(),
+        "connectivity": st.sampled_from([4, 8]),
+    }
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(labels=LABEL_MAPS, cleaning=CLEANING)
+def test_all_together_is_stable_adds_no_label_and_no_region(labels, cleaning):
+    cleaned = clean_regions(labels, **cleaning)
+    assert_array_equal(clean_regions(cleaned, **cleaning), cleaned)
+    assert set(np.unique(cleaned)) <= set(np.unique(labels)) | ({0} if cleaning["keep_largest"] else set())
+    count = [len(reference.regions(each, cleaning["connectivity"])) for each in (labels, cleaned)]
+    assert count[1] <= count[0]
+
+
+@settings(max_examples=150, deadline=None)
+@given(labels=LABEL_MAPS, size=st.integers(0, 30), connectivity=st.sampled_from([4, 8]))
+def test_filling_equals_the_slow_twin(labels, size, connectivity):
+    filled = clean_regions(labels, fill_holes_px=size, connectivity=connectivity)
+    assert_array_equal(filled, reference.fill_holes(labels, size, connectivity))
+
+
+@settings(max_examples=100, deadline=None)
+@given(labels=LABEL_MAPS, size=st.integers(2, 8), shift=st.integers(1, 5))
+def test_other_ids_in_the_same_order_change_nothing(labels, size, shift):
+    """Ties go to the lower id, so ids may be spread but not swapped."""
+    spread = np.where(labels > 0, labels * shift + 1, 0).astype(np.uint8)
+    cleaned = clean_regions(labels, min_region_px=size, fill_holes_px=size)
+    wanted = np.where(cleaned > 0, cleaned * shift + 1, 0)
+    assert_array_equal(clean_regions(spread, min_region_px=size, fill_holes_px=size), wanted)
+
+
+@pytest.mark.parametrize(
     "arguments, message",
     [
         ({"labels": np.zeros((2, 2)), "min_region_px": 2}, "uint8"),
         ({"labels": np.zeros((1, 2, 2), np.uint8), "min_region_px": 2}, "H, W"),
-        ({"labels": grid("0"), "min_region_px": -1}, "0 or more"),
+        ({"labels": grid("0"), "min_region_px": -1}, "min_region_px must be 0 or more"),
+        ({"labels": grid("0"), "fill_holes_px": -1}, "fill_holes_px must be 0 or more"),
         ({"labels": grid("0"), "min_region_px": 2, "connectivity": 6}, "4 or 8"),
     ],
 )

@@ -3,19 +3,21 @@
 from hubmodels.refine.crf import DenseCRF, PreparedCRF, log_probabilities
 from hubmodels.refine.lattice import PermutohedralLattice
 from hubmodels.refine.regions import clean_regions
-from hubmodels.refine.settings import LIMITS, REFERENCE_PX, Refinement
-from hubmodels.refine.superpixels import superpixels, vote
+from hubmodels.refine.settings import REFERENCE_PX, SETTINGS, Refinement
+from hubmodels.refine.superpixels import superpixels
 from hubmodels.refine.tuner import Tuner, refine
+from hubmodels.refine.vote import decide, vote
 
 __all__ = [
-    "LIMITS",
     "REFERENCE_PX",
+    "SETTINGS",
     "DenseCRF",
     "PermutohedralLattice",
     "PreparedCRF",
     "Refinement",
     "Tuner",
     "clean_regions",
+    "decide",
     "log_probabilities",
     "refine",
     "superpixels",

@@ -1,0 +1,90 @@
+"""Decisions: one label per pixel from probabilities, or one per superpixel from all of its pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def decide(probs: np.ndarray, *, threshold: float = 0.5) -> np.ndarray:
+    """The most probable label, the lower id on a tie; with two labels, the second where it exceeds `threshold`.
+
+    Args:
+        probs: (C, ...) float probabilities.
+        threshold: 0..1; anything but 0.5, which is the argmax, needs two labels.
+
+    Returns:
+        (...) uint8 label ids.
+
+    Raises:
+        ValueError: a threshold out of range, or for another number of labels.
+    """
+    if threshold == 0.5:
+        return probs.argmax(0).astype(np.uint8)
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold must be in 0..1; got {threshold}")
+    if len(probs) != 2:
+        raise ValueError(f"a threshold of {threshold} needs two labels; got {len(probs)}: leave it at 0.5")
+    return (probs[1] > threshold).astype(np.uint8)
+
+
+def vote(
+    probs_or_labels: np.ndarray,
+    segments: np.ndarray,
+    *,
+    weight: str = "probability",
+    keep_confident: float = 0.0,
+    threshold: float = 0.5,
+) -> np.ndarray:
+    """One label per superpixel, the lower id on a tie.
+
+    Args:
+        probs_or_labels: (C, H, W) float probabilities, or (H, W) uint8 label ids for a majority vote.
+        segments: (H, W) int, ids from 0.
+        weight: `probability` sums the probabilities of all pixels, so that sure pixels count more; `majority` counts
+            the pixels of each label.
+        keep_confident: pixels whose highest probability is at least this keep their own label; 0 is off.
+        threshold: as for `decide`: of the mean probability, or before pixels are counted.
+
+    Returns:
+        (H, W) uint8 label ids.
+
+    Raises:
+        ValueError: sizes disagree, an unknown weight, or label ids where probabilities are needed.
+    """
+    with_probs = probs_or_labels.ndim == 3
+    if probs_or_labels.shape[-2:] != segments.shape or probs_or_labels.ndim not in (2, 3):
+        expected = f"(C, {segments.shape[0]}, {segments.shape[1]})"
+        raise ValueError(f"probs must be {expected}, or label ids of the segments' size; got {probs_or_labels.shape}")
+    if weight not in ("probability", "majority"):
+        raise ValueError(f"weight must be 'probability' or 'majority'; got {weight!r}")
+    if not with_probs and (probs_or_labels.dtype != np.uint8 or weight != "majority" or keep_confident):
+        raise ValueError(
+            f"label ids must be uint8 and vote by weight='majority' without keep_confident; got "
+            f"{probs_or_labels.dtype}, {weight!r}, {keep_confident}: pass probabilities (C, H, W)"
+        )
+    if not 0 <= keep_confident <= 1:
+        raise ValueError(f"keep_confident must be in 0..1; got {keep_confident}")
+    if weight == "probability":
+        by_segment = decide(mean_probabilities(probs_or_labels, segments), threshold=threshold)
+    else:
+        own = decide(probs_or_labels, threshold=threshold) if with_probs else probs_or_labels
+        by_segment = _most_frequent(own, segments)
+    voted = by_segment[segments]
+    if keep_confident == 0:
+        return voted
+    return np.where(probs_or_labels.max(0) >= keep_confident, decide(probs_or_labels, threshold=threshold), voted)
+
+
+def mean_probabilities(probs: np.ndarray, segments: np.ndarray) -> np.ndarray:
+    """(C, R) float64: mean over the pixels of each of the R segments."""
+    flat = segments.ravel()
+    sizes = np.maximum(np.bincount(flat), 1)
+    return np.stack([np.bincount(flat, weights=channel.ravel(), minlength=len(sizes)) / sizes for channel in probs])
+
+
+def _most_frequent(labels: np.ndarray, segments: np.ndarray) -> np.ndarray:
+    """(R,) uint8: the label of most pixels of each segment."""
+    classes = int(labels.max()) + 1
+    counts = np.bincount(segments.ravel().astype(np.int64) * classes + labels.ravel())
+    counts = np.pad(counts, (0, -len(counts) % classes))
+    return counts.reshape(-1, classes).argmax(1).astype(np.uint8)
