@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from torch.nn import functional as F
 
 from hubmodels.refine import crf as crf_module
 from hubmodels.refine.crf import DenseCRF
+from training.timing import machine_facts
 
 RESULTS = Path(__file__).resolve().parent / "results" / "bench_crf.json"
 APPEARANCE, SMOOTHNESS = (10.0, 80.0, 13.0), (3.0, 3.0)  # weight, sigma px, sigma colour; weight, sigma px
@@ -153,10 +153,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     pixels, logits = load(args.photo, tuple(args.size), CLASSES)
-    machine = {
-        "processor": processor(), "cores": os.cpu_count(), "threads": args.threads, "load_before": os.getloadavg()[0],
-        "python": platform.python_version(), "torch": torch.__version__, "numba": metadata.version("numba"),
-    }  # fmt: skip
+    machine = machine_facts(threads=args.threads)
     settings = {"photo": str(args.photo or "skimage.data.astronaut"), "hw": list(args.size), "classes": CLASSES}
     settings |= {"appearance": APPEARANCE, "smoothness": SMOOTHNESS, "rounds": args.rounds}
     print(json.dumps(machine | settings), HEADER, sep="\n", flush=True)
@@ -166,14 +163,6 @@ def main() -> None:
         print("\n".join(map(line, rows[-len(contenders()) :])), flush=True)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps({"machine": machine, "settings": settings, "rows": rows}, indent=1) + "\n")
-
-
-def processor() -> str:
-    """The processor's name where Linux tells it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown"
 
 
 if __name__ == "__main__":

@@ -35,6 +35,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hubmodels.refine.crf_checks import (
+    checked_compatibility,
+    checked_image,
+    checked_iterations,
+    checked_logits,
+    checked_sigma,
+    checked_weight,
+    shape,
+)
 from hubmodels.refine.lattice import Backend, PermutohedralLattice, choose_kernels, load_kernels
 
 MAX_PIXELS = 600_000  # larger photos are refined at this many pixels; 950 x 630, 2.5 times the reference size
@@ -106,13 +115,13 @@ class DenseCRF(nn.Module):
         backend: Backend = "auto",
     ) -> None:
         super().__init__()
-        self.iterations = _checked_iterations(iterations)
-        self.appearance_sigma_px = _checked_sigma("appearance_sigma_px", appearance_sigma_px)
-        self.appearance_sigma_colour = _checked_sigma("appearance_sigma_colour", appearance_sigma_colour)
-        self.smoothness_sigma_px = _checked_sigma("smoothness_sigma_px", smoothness_sigma_px)
-        self.appearance_weight = nn.Parameter(torch.tensor(_checked_weight("appearance_weight", appearance_weight)))
-        self.smoothness_weight = nn.Parameter(torch.tensor(_checked_weight("smoothness_weight", smoothness_weight)))
-        matrix = _checked_compatibility(compatibility, num_classes)
+        self.iterations = checked_iterations(iterations)
+        self.appearance_sigma_px = checked_sigma("appearance_sigma_px", appearance_sigma_px)
+        self.appearance_sigma_colour = checked_sigma("appearance_sigma_colour", appearance_sigma_colour)
+        self.smoothness_sigma_px = checked_sigma("smoothness_sigma_px", smoothness_sigma_px)
+        self.appearance_weight = nn.Parameter(torch.tensor(checked_weight("appearance_weight", appearance_weight)))
+        self.smoothness_weight = nn.Parameter(torch.tensor(checked_weight("smoothness_weight", smoothness_weight)))
+        matrix = checked_compatibility(compatibility, num_classes)
         self.compatibility = None if matrix is None else nn.Parameter(matrix)
         if reference_hw is not None and (len(reference_hw) != 2 or min(reference_hw) < 1):
             raise ValueError(f"reference_hw must be (height, width) in pixels, or None; got {reference_hw!r}")
@@ -140,7 +149,7 @@ class DenseCRF(nn.Module):
             Their softmax over C is the CRF's distribution; `logits` itself for 0 iterations.
         Raises: ValueError or TypeError if shapes disagree, logits are not finite or the image is not 0..255.
         """
-        logits = _checked_logits(logits)
+        logits = checked_logits(logits)
         images = _checked_batch(image, logits)
         if self.iterations == 0:
             return logits
@@ -153,7 +162,7 @@ class DenseCRF(nn.Module):
 
         Weights, compatibility and logits may change afterwards; a change of sigmas needs a new one.
         """
-        colours = _checked_image(image)
+        colours = checked_image(image)
         full_hw = (int(colours.shape[1]), int(colours.shape[2]))
         hw = self._working_hw(full_hw)
         sigmas = self._sigmas(full_hw, hw)
@@ -177,8 +186,8 @@ class DenseCRF(nn.Module):
         Takes the weights as they are now; later training does not reach it. `keep` bounds the memory: see PreparedCRF.
         """
         if not isinstance(logits, Tensor) or logits.ndim != 3:
-            raise ValueError(f"logits must be a tensor (C, H, W) of one photo; got {_shape(logits)}")
-        logits = _checked_logits(logits[None])[0].detach()
+            raise ValueError(f"logits must be a tensor (C, H, W) of one photo; got {shape(logits)}")
+        logits = checked_logits(logits[None])[0].detach()
         return PreparedCRF(self, logits, self._checked_photo(image, logits), keep=keep)
 
     def _checked_photo(self, image: Tensor | NDArray[np.generic] | PhotoKernels, logits: Tensor) -> PhotoKernels:
@@ -186,7 +195,7 @@ class DenseCRF(nn.Module):
         photo = image if isinstance(image, PhotoKernels) else self.photo(image)
         height, width = photo.full_hw
         if tuple(logits.shape[1:]) != (height, width):
-            raise ValueError(f"logits must be (C, {height}, {width}) to match the image; got {_shape(logits)}")
+            raise ValueError(f"logits must be (C, {height}, {width}) to match the image; got {shape(logits)}")
         if photo.appearance.device != logits.device:
             raise ValueError(f"image must be on the logits' device {logits.device}; got {photo.appearance.device}")
         if photo.hw != self._working_hw(photo.full_hw) or photo.sigmas != self._sigmas(photo.full_hw, photo.hw):
@@ -267,7 +276,7 @@ class PreparedCRF:
     @torch.no_grad()
     def refine(self, iterations: int | None = None) -> Tensor:
         """Refined logits (C, H, W) after so many iterations (default: the CRF's); the prepared logits for 0."""
-        iterations = self._default if iterations is None else _checked_iterations(iterations)
+        iterations = self._default if iterations is None else checked_iterations(iterations)
         if iterations == 0:
             return self._logits
         with self._lock:
@@ -336,7 +345,7 @@ def log_probabilities(probs: Tensor, *, floor: float = 1e-8) -> Tensor:
     Raises: ValueError if they leave 0..1 or do not sum to 1 over C within 1e-3.
     """
     if not isinstance(probs, Tensor) or probs.ndim not in (3, 4) or not probs.is_floating_point():
-        raise TypeError(f"probs must be a float tensor (N, C, H, W) or (C, H, W); got {_shape(probs)}")
+        raise TypeError(f"probs must be a float tensor (N, C, H, W) or (C, H, W); got {shape(probs)}")
     total = probs.sum(dim=-3)
     # 1e-3: a float16 softmax over 21 classes strays by a few 1e-4
     if not bool(((probs >= 0).all() & ((total - 1).abs() < 1e-3).all()).item()):
@@ -390,82 +399,6 @@ def _enlarge_change(logits: Tensor, start: Tensor, refined: Tensor, photo: Photo
     return (logits + change).to(logits.dtype)
 
 
-def _shape(value: object) -> str:
-    shape = getattr(value, "shape", None)
-    return f"{type(value).__name__}" + ("" if shape is None else f" {tuple(shape)} of {getattr(value, 'dtype', '?')}")
-
-
-def _checked_sigma(name: str, value: float) -> float:
-    if not math.isfinite(value) or value <= 0:
-        raise ValueError(f"{name} must be finite and above 0; got {value}: to switch a kernel off, set its weight to 0")
-    return float(value)
-
-
-def _checked_weight(name: str, value: float) -> float:
-    if not math.isfinite(value) or value < 0:
-        raise ValueError(f"{name} must be finite and at least 0; got {value}: pass the strength, not an energy")
-    return float(value)
-
-
-def _checked_iterations(iterations: int) -> int:
-    if isinstance(iterations, bool) or int(iterations) != iterations:
-        raise TypeError(f"iterations must be a whole number; got {iterations!r}")
-    if iterations < 0:
-        raise ValueError(f"iterations must be at least 0 (which changes nothing); got {iterations}")
-    return int(iterations)
-
-
-def _checked_compatibility(value: object, num_classes: int | None) -> Tensor | None:
-    if value is None:
-        return None if num_classes is None else -torch.eye(num_classes)
-    matrix = torch.as_tensor(value, dtype=torch.float32).detach().clone()
-    expected = (num_classes, num_classes) if num_classes is not None else (matrix.shape[:1] * 2 or ("C", "C"))
-    if matrix.ndim != 2 or tuple(matrix.shape) != tuple(expected) or not bool(matrix.isfinite().all()):
-        raise ValueError(f"compatibility must be a finite (C, C) matrix of energies; got {_shape(matrix)}")
-    return matrix
-
-
-def _checked_logits(logits: Tensor) -> Tensor:
-    if not isinstance(logits, Tensor) or not logits.is_floating_point():
-        raise TypeError(f"logits must be a float tensor (N, C, H, W); got {_shape(logits)}")
-    if logits.ndim != 4 or 0 in logits.shape:
-        raise ValueError(f"logits must be (N, C, H, W), none of them 0; got {tuple(logits.shape)}")
-    # the extremes are finite only if all are, and take an eighth of the time of isfinite().all()
-    if not all(math.isfinite(value.item()) for value in torch.aminmax(logits.detach())):
-        raise ValueError(
-            "logits must be finite; got NaN or infinity: clamp logarithms of probabilities (see log_probabilities)"
-        )
-    return logits
-
-
-def _checked_image(image: Tensor | NDArray[np.generic], hw: tuple[int, int] | None = None) -> Tensor:
-    """(3, H, W) view of one photo in 0..255; of size `hw` if given."""
-    tensor = torch.from_numpy(np.ascontiguousarray(image)) if isinstance(image, np.ndarray) else image
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"image must be a tensor or array; got {type(image).__name__}: use numpy.asarray(picture)")
-    layouts = [tensor, tensor.permute(2, 0, 1)] if tensor.ndim == 3 and 0 not in tensor.shape else []
-    fits = [each for each in layouts if each.shape[0] == 3 and hw in (None, tuple(each.shape[1:]))]
-    if not fits:
-        height, width = hw if hw is not None else ("H", "W")
-        raise ValueError(
-            f"image must be (3, {height}, {width}) or ({height}, {width}, 3), RGB, as large as the logits; "
-            f"got {tuple(tensor.shape)}: resize the logits, not the labels, to the photo"
-        )
-    if tensor.dtype != torch.uint8:
-        _check_range(tensor)
-    return fits[0]
-
-
-def _check_range(image: Tensor) -> None:
-    if not image.is_floating_point():
-        raise TypeError(f"image must be uint8, or float in 0..255; got {image.dtype}: convert it to uint8")
-    low, high = (value.item() for value in torch.aminmax(image.detach()))
-    if not (low >= 0 and high <= 255):
-        raise ValueError(f"image must be in 0..255; got {low:g} to {high:g}: pass the photo before normalisation")
-    if 0 < high <= 1:
-        raise ValueError(f"image must be in 0..255; got {low:g} to {high:g}, which looks like 0..1: multiply by 255")
-
-
 def _checked_batch(
     image: Tensor | NDArray[np.generic] | Sequence[PhotoKernels], logits: Tensor
 ) -> Sequence[Tensor | PhotoKernels]:
@@ -478,6 +411,6 @@ def _checked_batch(
     if image.ndim != 4 or len(image) != count:
         raise ValueError(
             f"image must be ({count}, 3, {hw[0]}, {hw[1]}) or ({count}, {hw[0]}, {hw[1]}, 3) to match the logits; "
-            f"got {_shape(image)}: a single photo needs image[None] and logits[None]"
+            f"got {shape(image)}: a single photo needs image[None] and logits[None]"
         )
-    return [_checked_image(each, (hw[0], hw[1])) for each in image]
+    return [checked_image(each, (hw[0], hw[1])) for each in image]

@@ -1,0 +1,86 @@
+"""Checks of what users give the CRF: each returns the value in the form that is worked with, or says what is wrong."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+def shape(value: object) -> str:
+    shape = getattr(value, "shape", None)
+    return f"{type(value).__name__}" + ("" if shape is None else f" {tuple(shape)} of {getattr(value, 'dtype', '?')}")
+
+
+def checked_sigma(name: str, value: float) -> float:
+    if not math.isfinite(value) or value <= 0:
+        raise ValueError(f"{name} must be finite and above 0; got {value}: to switch a kernel off, set its weight to 0")
+    return float(value)
+
+
+def checked_weight(name: str, value: float) -> float:
+    if not math.isfinite(value) or value < 0:
+        raise ValueError(f"{name} must be finite and at least 0; got {value}: pass the strength, not an energy")
+    return float(value)
+
+
+def checked_iterations(iterations: int) -> int:
+    if isinstance(iterations, bool) or int(iterations) != iterations:
+        raise TypeError(f"iterations must be a whole number; got {iterations!r}")
+    if iterations < 0:
+        raise ValueError(f"iterations must be at least 0 (which changes nothing); got {iterations}")
+    return int(iterations)
+
+
+def checked_compatibility(value: object, num_classes: int | None) -> Tensor | None:
+    if value is None:
+        return None if num_classes is None else -torch.eye(num_classes)
+    matrix = torch.as_tensor(value, dtype=torch.float32).detach().clone()
+    expected = (num_classes, num_classes) if num_classes is not None else (matrix.shape[:1] * 2 or ("C", "C"))
+    if matrix.ndim != 2 or tuple(matrix.shape) != tuple(expected) or not bool(matrix.isfinite().all()):
+        raise ValueError(f"compatibility must be a finite (C, C) matrix of energies; got {shape(matrix)}")
+    return matrix
+
+
+def checked_logits(logits: Tensor) -> Tensor:
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        raise TypeError(f"logits must be a float tensor (N, C, H, W); got {shape(logits)}")
+    if logits.ndim != 4 or 0 in logits.shape:
+        raise ValueError(f"logits must be (N, C, H, W), none of them 0; got {tuple(logits.shape)}")
+    # the extremes are finite only if all are, and take an eighth of the time of isfinite().all()
+    if not all(math.isfinite(value.item()) for value in torch.aminmax(logits.detach())):
+        raise ValueError(
+            "logits must be finite; got NaN or infinity: clamp logarithms of probabilities (see log_probabilities)"
+        )
+    return logits
+
+
+def checked_image(image: Tensor | NDArray[np.generic], hw: tuple[int, int] | None = None) -> Tensor:
+    """(3, H, W) view of one photo in 0..255; of size `hw` if given."""
+    tensor = torch.from_numpy(np.ascontiguousarray(image)) if isinstance(image, np.ndarray) else image
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"image must be a tensor or array; got {type(image).__name__}: use numpy.asarray(picture)")
+    layouts = [tensor, tensor.permute(2, 0, 1)] if tensor.ndim == 3 and 0 not in tensor.shape else []
+    fits = [each for each in layouts if each.shape[0] == 3 and hw in (None, tuple(each.shape[1:]))]
+    if not fits:
+        height, width = hw if hw is not None else ("H", "W")
+        raise ValueError(
+            f"image must be (3, {height}, {width}) or ({height}, {width}, 3), RGB, as large as the logits; "
+            f"got {tuple(tensor.shape)}: resize the logits, not the labels, to the photo"
+        )
+    if tensor.dtype != torch.uint8:
+        check_range(tensor)
+    return fits[0]
+
+
+def check_range(image: Tensor) -> None:
+    if not image.is_floating_point():
+        raise TypeError(f"image must be uint8, or float in 0..255; got {image.dtype}: convert it to uint8")
+    low, high = (value.item() for value in torch.aminmax(image.detach()))
+    if not (low >= 0 and high <= 255):
+        raise ValueError(f"image must be in 0..255; got {low:g} to {high:g}: pass the photo before normalisation")
+    if 0 < high <= 1:
+        raise ValueError(f"image must be in 0..255; got {low:g} to {high:g}, which looks like 0..1: multiply by 255")
