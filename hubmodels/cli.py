@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from hubmodels import __version__
 from hubmodels.entries import DEFAULTS, ENTRIES, find_entry, list_models
 from hubmodels.entry_docs import entry_facts, text_table
 from hubmodels.errors import HubmodelsError
+from hubmodels.refine.settings import PRESETS, SETTINGS, Refinement, Setting
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -25,12 +28,8 @@ def build_parser() -> argparse.ArgumentParser:
     label.add_argument("--out", type=Path, required=True, metavar="DIR", help="where results go")
     label.add_argument("--task", choices=sorted(DEFAULTS), help="what to label (fashion)")
     label.add_argument("--model", metavar="NAME", help="a model of `hubmodels list` instead of the task's default")
-    label.add_argument("--crf-iterations", type=int, default=0, help="dense CRF, 0 is off, 5 is usual")
-    label.add_argument("--superpixel-scale", type=float, default=0, help="superpixel size, 0 is off, 50-400 is usual")
-    label.add_argument(
-        "--min-region-px", type=int, default=0, help="absorb smaller regions; pixels of a 600x400 photo, 0 is off"
-    )
     label.add_argument("--device", default="cpu", help="where the network runs (%(default)s)")
+    _add_refinement(label)
     label.set_defaults(handler=_label)
 
     listing = commands.add_parser("list", help="table of the published models")
@@ -41,6 +40,54 @@ def build_parser() -> argparse.ArgumentParser:
     info.add_argument("name", metavar="NAME")
     info.set_defaults(handler=_info)
     return parser
+
+
+def _add_refinement(parser: argparse.ArgumentParser) -> None:
+    """An option for every setting of `Refinement`, over a preset or a file of settings."""
+    group = parser.add_argument_group(
+        "post-processing", "off unless asked for; sizes are those of a 600x400 photo and grow with the photo"
+    )
+    start = group.add_mutually_exclusive_group()
+    start.add_argument("--preset", choices=sorted(PRESETS), help="settings chosen on the validation split")
+    start.add_argument("--settings", type=Path, metavar="JSON", help="settings as Refinement.to_dict() writes them")
+    for name, setting in SETTINGS.items():
+        # argparse formats help texts with %; values are checked by Refinement itself, which says more.
+        group.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=_parse_setting(setting),
+            metavar="|".join(map(str, setting.choices)).lower() or "N",
+            help=setting.help.replace("%", "%%"),
+        )
+
+
+def _parse_setting(setting: Setting) -> Callable[[str], Any]:
+    """How the value of an option is read; what it may be is for `Refinement` to check."""
+
+    def number(text: str) -> Any:
+        try:
+            return int(text)
+        except ValueError:
+            return float(text)
+
+    def choice(text: str) -> Any:
+        return next((each for each in setting.choices if str(each).lower() == text.lower()), text)
+
+    return choice if setting.choices else number
+
+
+def _refinement(arguments: argparse.Namespace, task: str) -> Refinement:
+    """The preset or file of settings, with the options given on top."""
+    if arguments.settings is not None:
+        try:
+            values = json.loads(arguments.settings.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{arguments.settings}: expected a JSON file of settings; {error}") from error
+        if not isinstance(values, dict):
+            raise ValueError(f"{arguments.settings}: expected a JSON object of settings; got {type(values).__name__}")
+    else:
+        values = Refinement.preset(arguments.preset or "off", task=task).to_dict()
+    given = {name: getattr(arguments, name) for name in SETTINGS if getattr(arguments, name) is not None}
+    return Refinement.from_dict({**values, **given})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,13 +119,8 @@ def _label(arguments: argparse.Namespace) -> int:
 
     from hubmodels.batch import plan, run
     from hubmodels.hub import load_model
-    from hubmodels.refine import Refinement
 
-    settings = Refinement(
-        crf_iterations=arguments.crf_iterations,
-        superpixel_scale=arguments.superpixel_scale,
-        min_region_px=arguments.min_region_px,
-    )
+    settings = _refinement(arguments, entry.task)
     jobs = plan(arguments.sources, arguments.out)
     model = load_model(entry.name, device=arguments.device)
     started, failed = time.monotonic(), 0

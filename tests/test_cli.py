@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import subprocess
 import sys
 
@@ -12,8 +14,9 @@ from PIL import Image
 
 import hubmodels
 from hubmodels.batch import plan
-from hubmodels.cli import main
-from hubmodels.entries import ENTRIES
+from hubmodels.cli import _refinement, build_parser, main
+from hubmodels.entries import DEFAULTS, ENTRIES
+from hubmodels.refine.settings import PRESETS, SETTINGS
 
 
 @pytest.fixture
@@ -54,6 +57,34 @@ def test_settings_reach_the_result(photos, tmp_path, person, astronaut):
     assert_array_equal(np.asarray(Image.open(out / "a_mask.png")), expected)
 
 
+def test_settings_come_from_a_file_and_options_go_on_top(photos, tmp_path, person, astronaut):
+    tuned = hubmodels.Refinement(person_threshold=0.3, min_region_px=900, keep_largest=True)
+    (tmp_path / "tuned.json").write_text(json.dumps(tuned.to_dict()))
+    call = ["label", str(photos / "a.png"), "--task", "person", "--out", str(tmp_path / "out")]
+    assert main([*call, "--settings", str(tmp_path / "tuned.json"), "--min-region-px", "50"]) == 0
+    settings = dataclasses.replace(tuned, min_region_px=50)
+    expected = person.predict(astronaut[:256, :256], refinement=settings).labels
+    assert_array_equal(np.asarray(Image.open(tmp_path / "out" / "a_mask.png")), expected)
+
+
+def test_every_setting_has_an_option():
+    values = {name: s.choices[-1] if s.choices else s.high for name, s in SETTINGS.items()}
+    options = [text for name, value in values.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+    arguments = build_parser().parse_args(["label", "a.jpg", "--out", "o", *options])
+    wanted = hubmodels.Refinement(**values)
+    assert _refinement(arguments, "person") == wanted
+    assert all(
+        type(getattr(wanted, name)) is type(getattr(arguments, name)) for name, s in SETTINGS.items() if s.choices
+    )
+
+
+def test_a_preset_is_that_of_the_task():
+    for task in DEFAULTS:
+        for preset in PRESETS:
+            arguments = build_parser().parse_args(["label", "a.jpg", "--out", "o", "--preset", preset])
+            assert _refinement(arguments, task) == hubmodels.Refinement.preset(preset, task=task)
+
+
 def test_a_bad_photo_is_reported_and_the_rest_goes_on(photos, tmp_path, capsys):
     (photos / "more" / "broken.jpg").write_bytes(b"\xff\xd8 not really")
     out = tmp_path / "out"
@@ -80,10 +111,16 @@ def test_list_and_info_print_the_table(capsys):
         (["label", "none.jpg", "--out", "o"], "none.jpg"),
         (["label", ".", "--out", "o", "--model", "deeplabv3plus_person", "--task", "fashion"], "leave out"),
         (["label", ".", "--out", "o", "--min-region-px", "-5"], "min_region_px"),
+        (["label", ".", "--out", "o", "--vote", "loudly"], "vote must be one of"),
+        (["label", ".", "--out", "o", "--settings", "none.json"], "none.json"),
+        (["label", ".", "--out", "o", "--settings", "list.json"], "expected a JSON object"),
+        (["label", ".", "--out", "o", "--settings", "broken.json"], "broken.json: expected a JSON file"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(call, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.json").write_text("[]")
+    (tmp_path / "broken.json").write_text("{")
     assert main(call) == 2
     said = capsys.readouterr().err
     assert message in said and said.count("\n") == 1 and "Traceback" not in said

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import hubmodels.refine.tuner
 from hubmodels import Refinement
-from hubmodels.refine import DenseCRF, Tuner, clean_regions, refine, superpixels, vote
+from hubmodels.labels import TASKS
+from hubmodels.refine import PRESETS, SETTINGS, DenseCRF, Tuner, clean_regions, refine, superpixels, vote
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -59,9 +63,7 @@ def test_a_slider_recomputes_only_what_depends_on_it(probs, photo, monkeypatch):
         spy = lambda *a, _real=real, _stage=stage, **k: calls.append(_stage) or _real(*a, **k)  # noqa: E731
         monkeypatch.setattr(hubmodels.refine.tuner, stage, spy)
     real_crf = Tuner._run_crf
-    monkeypatch.setattr(
-        Tuner, "_run_crf", lambda self, s: calls.append(f"crf {s.crf_iterations}") or real_crf(self, s)
-    )
+    monkeypatch.setattr(Tuner, "_run_crf", lambda self, s: calls.append(f"crf {s.crf_iterations}") or real_crf(self, s))
     tuner = Tuner(probs, photo)
     for change, expected in (
         ({}, ["superpixels", "vote"]),
@@ -87,8 +89,8 @@ def test_what_the_tuner_keeps_is_bounded(probs, photo):
 
 
 def test_settings_survive_json():
-    settings = Refinement(crf_iterations=3, superpixel_scale=120.5, min_region_px=40)
-    assert Refinement.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+    settings = Refinement(**{name: s.choices[-1] if s.choices else s.high for name, s in SETTINGS.items()})
+    assert settings != Refinement() and Refinement.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
 
 
 @pytest.mark.parametrize(
@@ -103,12 +105,42 @@ def test_settings_survive_json():
         ({"superpixel_scale": "100"}, TypeError, "got str"),
         ({"min_region_px": True}, TypeError, "got bool"),
         ({"min_regoin_px": 3}, ValueError, "min_regoin_px"),
+        ({"crf_appearance_sigma_px": 0}, ValueError, "1..500"),
+        ({"person_threshold": 1.5}, ValueError, "0..1; got 1.5"),
+        ({"superpixel_method": "voronoi"}, ValueError, r"one of \['felzenszwalb', 'slic', 'quickshift', 'watershed'\]"),
+        ({"merge": None}, ValueError, "'hierarchical'"),
+        ({"vote": 1}, ValueError, "'classifier'"),
+        ({"connectivity": 6}, ValueError, r"\[4, 8\]; got 6"),
+        ({"connectivity": True}, ValueError, "got True"),
+        ({"keep_largest": 1}, ValueError, "got 1"),
         ({"schema_version": 99}, ValueError, "version 99"),
     ],
 )
 def test_wrong_settings_are_refused(values, error, message):
     with pytest.raises(error, match=message):
         Refinement.from_dict(values)
+
+
+def test_presets_are_settings_of_every_task_and_off_is_off():
+    assert "off" in PRESETS
+    for task in TASKS:
+        assert Refinement.preset("off", task=task) == Refinement()
+        for name in set(PRESETS) - {"off"}:
+            assert Refinement.preset(name, task=task) != Refinement()
+    with pytest.raises(ValueError, match=r"no preset 'wild'; expected one of \['off'"):
+        Refinement.preset("wild", task="person")
+    with pytest.raises(ValueError, match="no preset for task 'pets'"):
+        Refinement.preset("off", task="pets")
+
+
+def test_help_lists_every_setting_with_its_range():
+    assert all(f"    {name} (" in Refinement.__doc__ and s.help in Refinement.__doc__ for name, s in SETTINGS.items())
+    assert "crf_iterations (0..20; 0)" in Refinement.__doc__ and "merge (off, cut" in Refinement.__doc__
+
+
+def test_settings_cost_no_pytorch():
+    code = "import sys, hubmodels.refine.settings; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
 def test_a_photo_of_another_size_is_refused(probs, photo):

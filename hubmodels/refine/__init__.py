@@ -1,14 +1,32 @@
 """Post-processing in one fixed order: dense CRF, superpixel vote, region clean-up. A stage at 0 is the identity."""
 
-from hubmodels.refine.crf import DenseCRF, PreparedCRF, log_probabilities
-from hubmodels.refine.lattice import PermutohedralLattice
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from hubmodels.refine.regions import clean_regions
-from hubmodels.refine.settings import REFERENCE_PX, SETTINGS, Refinement
+from hubmodels.refine.settings import PRESETS, REFERENCE_PX, SETTINGS, Refinement
 from hubmodels.refine.superpixels import superpixels
-from hubmodels.refine.tuner import Tuner, refine
 from hubmodels.refine.vote import decide, vote
 
+if TYPE_CHECKING:
+    from hubmodels.refine.crf import DenseCRF, PreparedCRF, log_probabilities
+    from hubmodels.refine.lattice import PermutohedralLattice
+    from hubmodels.refine.tuner import Tuner, refine
+
+# Name -> module. What needs PyTorch is imported on first use, so that settings alone cost nothing.
+_HEAVY = {
+    "DenseCRF": "crf",
+    "PreparedCRF": "crf",
+    "log_probabilities": "crf",
+    "PermutohedralLattice": "lattice",
+    "Tuner": "tuner",
+    "refine": "tuner",
+}
+
 __all__ = [
+    "PRESETS",
     "REFERENCE_PX",
     "SETTINGS",
     "DenseCRF",
@@ -23,3 +41,15 @@ __all__ = [
     "superpixels",
     "vote",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HEAVY:
+        raise AttributeError(f"module 'hubmodels.refine' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"hubmodels.refine.{_HEAVY[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -23,8 +23,16 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 
 @dataclass(frozen=True)
 class Setting:
-    """What one field of `Refinement` accepts: numbers from `low` to `high`, only whole ones, or one of `choices`."""
+    """What one field of `Refinement` means and accepts.
 
+    Attributes:
+        help: one line for command lines, tooltips and documentation: what it does, its unit, usual values.
+        low, high: the range of a number.
+        whole: only whole numbers.
+        choices: the only values, instead of a range.
+    """
+
+    help: str
     low: float = 0
     high: float = 0
     whole: bool = False
@@ -44,48 +52,21 @@ class Setting:
             raise ValueError(f"{name} must be a whole number; got {value}")
 
 
-def _number(default: float, low: float, high: float) -> Any:
-    return field(default=default, metadata={"accepts": Setting(low, high)})
+def _number(default: float, low: float, high: float, help: str) -> Any:
+    return field(default=default, metadata={"setting": Setting(help, low, high)})
 
 
-def _whole(default: int, low: int, high: int) -> Any:
-    return field(default=default, metadata={"accepts": Setting(low, high, whole=True)})
+def _whole(default: int, low: int, high: int, help: str) -> Any:
+    return field(default=default, metadata={"setting": Setting(help, low, high, whole=True)})
 
 
-def _one_of(default: Any, *choices: Any) -> Any:
-    return field(default=default, metadata={"accepts": Setting(choices=choices)})
+def _one_of(default: Any, choices: tuple[Any, ...], help: str) -> Any:
+    return field(default=default, metadata={"setting": Setting(help, choices=choices)})
 
 
 @dataclass(frozen=True)
 class Refinement:
     """Settings of every stage, in the order in which they run; the default changes nothing.
-
-    1. Dense CRF (`DenseCRF`), on probabilities. Off at 0 iterations.
-        crf_iterations: mean-field iterations, 0..20; 5 is usual.
-        crf_appearance_weight: strength of the kernel between pixels of similar place and colour, in nats.
-        crf_appearance_sigma_px: its reach in pixels.
-        crf_appearance_sigma_colour: its reach in steps of 0..255 sRGB; small values follow faint edges.
-        crf_smoothness_weight: strength of the kernel between near pixels, in nats.
-        crf_smoothness_sigma_px: its reach in pixels.
-    2. Decision.
-        person_threshold: with two labels, the probability above which a pixel is `person`; 0.5 is the argmax.
-    3. Superpixels that vote on one label each (`superpixels`, `merge_regions`, `vote`). Off at scale 0.
-        superpixel_scale: size; 50 to 400 is usual.
-        superpixel_method: felzenszwalb, slic, quickshift or watershed.
-        superpixel_sigma: smoothing before, in pixels.
-        superpixel_min_size_px: smaller ones join a neighbour.
-        superpixel_foreground: cut up only what is not background, so that superpixels never cross its outline.
-        merge: off; cut or hierarchical joins adjacent superpixels nearer than `merge_threshold`; kmeans joins
-            adjacent ones of the same of `merge_clusters` clusters of colour.
-        merge_threshold: colour difference in Lab units (Delta E 1976); 2 is barely seen, 5 to 20 is usual.
-        merge_clusters: number of clusters.
-        vote: by summed probability, by majority of pixels, or by the trained region classifier of the model.
-        keep_confident: pixels whose highest probability is at least this keep their label; 0 is off: all may change.
-    4. Clean-up of regions of one label (`clean_regions`).
-        min_region_px: regions with fewer pixels take the label around them; 0 is off, 50 to 1000 is usual.
-        fill_holes_px: regions with fewer pixels that lie inside of one other label are filled with it; 0 is off.
-        keep_largest: with two labels, only the largest region of `person` stays.
-        connectivity: whether regions hold together over 4 or 8 neighbours.
 
     Sizes and reaches are those of a 600x400 photo and grow with the photo, areas with its area and lengths with the
     square root of it, so a setting tuned on a preview means the same on the original.
@@ -93,33 +74,53 @@ class Refinement:
     Raises:
         ValueError: a value out of range or not among the choices.
         TypeError: a value that is not a number, or a setting that does not exist.
+
+    Settings, with their range or choices and default:
+
     """
 
-    crf_iterations: int = _whole(0, 0, 20)
-    crf_appearance_weight: float = _number(10.0, 0, 100)
-    crf_appearance_sigma_px: float = _number(80.0, 1, 500)
-    crf_appearance_sigma_colour: float = _number(13.0, 1, 200)
-    crf_smoothness_weight: float = _number(3.0, 0, 100)
-    crf_smoothness_sigma_px: float = _number(3.0, 0.5, 100)
-    person_threshold: float = _number(0.5, 0, 1)
-    superpixel_scale: float = _number(0.0, 0, 10_000)
-    superpixel_method: str = _one_of("felzenszwalb", *METHODS)
-    superpixel_sigma: float = _number(0.8, 0, 20)
-    superpixel_min_size_px: int = _whole(20, 0, 10_000)
-    superpixel_foreground: bool = _one_of(False, False, True)
-    merge: str = _one_of("off", *MERGES)
-    merge_threshold: float = _number(8.0, 0, 200)
-    merge_clusters: int = _whole(40, 1, 1000)
-    vote: str = _one_of("probability", *VOTES)
-    keep_confident: float = _number(0.0, 0, 1)
-    min_region_px: int = _whole(0, 0, REFERENCE_PX)
-    fill_holes_px: int = _whole(0, 0, REFERENCE_PX)
-    keep_largest: bool = _one_of(False, False, True)
-    connectivity: int = _one_of(4, 4, 8)
+    # 1. Dense CRF on probabilities
+    crf_iterations: int = _whole(0, 0, 20, "rounds of the dense CRF; 0 is off, 5 is usual")
+    crf_appearance_weight: float = _number(10.0, 0, 100, "CRF: pull of pixels of similar place and colour, nats")
+    crf_appearance_sigma_px: float = _number(80.0, 1, 500, "CRF: reach of that pull, pixels; 30 to 100 is usual")
+    crf_appearance_sigma_colour: float = _number(
+        13.0,
+        1,
+        200,
+        "CRF: colour difference it spans, steps of 0..255; 3 to 20 is usual, less keeps faint edges",
+    )
+    crf_smoothness_weight: float = _number(3.0, 0, 100, "CRF: pull of near pixels whatever their colour, nats")
+    crf_smoothness_sigma_px: float = _number(3.0, 0.5, 100, "CRF: reach of that pull, pixels; 1 to 5 is usual")
+    # 2. From probabilities to labels
+    person_threshold: float = _number(0.5, 0, 1, "probability above which a pixel is person; only with two labels")
+    # 3. Superpixels, merged, that vote on one label each
+    superpixel_scale: float = _number(0.0, 0, 10_000, "size of superpixels; 0 is off, 50 to 400 is usual")
+    superpixel_method: str = _one_of("felzenszwalb", METHODS, "how superpixels are cut")
+    superpixel_sigma: float = _number(0.8, 0, 20, "smoothing before superpixels are cut, pixels; 0.5 to 2 is usual")
+    superpixel_min_size_px: int = _whole(20, 0, 10_000, "superpixels with fewer pixels join a neighbour")
+    superpixel_foreground: bool = _one_of(
+        False, (False, True), "cut up only what is not background, so that no superpixel crosses its outline"
+    )
+    merge: str = _one_of(
+        "off", MERGES, "join adjacent superpixels by a threshold (cut, hierarchical) or clusters (kmeans) of colour"
+    )
+    merge_threshold: float = _number(
+        8.0, 0, 200, "colour difference below which they join, Lab units; 2 is barely seen, 5 to 20 is usual"
+    )
+    merge_clusters: int = _whole(40, 1, 1000, "clusters of colour for merge kmeans")
+    vote: str = _one_of("probability", VOTES, "by summed probability, by majority of pixels, or a trained classifier")
+    keep_confident: float = _number(0.0, 0, 1, "pixels of at least this probability keep their label; 0 is off")
+    # 4. Clean-up of regions of one label
+    min_region_px: int = _whole(
+        0, 0, REFERENCE_PX, "smaller regions take the label around them, pixels; 0 is off, 50 to 1000 is usual"
+    )
+    fill_holes_px: int = _whole(0, 0, REFERENCE_PX, "smaller holes inside of a label are filled, pixels; 0 is off")
+    keep_largest: bool = _one_of(False, (False, True), "keep only the largest part of what is not background")
+    connectivity: int = _one_of(4, (4, 8), "neighbours over which a region holds together")
 
     def __post_init__(self) -> None:
-        for name, accepts in SETTINGS.items():
-            accepts.check(name, getattr(self, name))
+        for name, setting in SETTINGS.items():
+            setting.check(name, getattr(self, name))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able values, with the schema version."""
@@ -154,5 +155,15 @@ class Refinement:
         return cls(**PRESETS[name][task])
 
 
-# Field of `Refinement` -> what it accepts.
-SETTINGS: Mapping[str, Setting] = MappingProxyType({each.name: each.metadata["accepts"] for each in fields(Refinement)})
+# Field of `Refinement` -> what it means and accepts.
+SETTINGS: Mapping[str, Setting] = MappingProxyType({each.name: each.metadata["setting"] for each in fields(Refinement)})
+
+
+def _describe(name: str, setting: Setting) -> str:
+    """One line of the class's documentation."""
+    accepts = ", ".join(map(str, setting.choices)) if setting.choices else f"{setting.low:g}..{setting.high:g}"
+    return f"    {name} ({accepts}; {getattr(Refinement, name)}): {setting.help}."
+
+
+# The texts live beside the fields, for tooltips and command lines too; help(Refinement) shows them from there.
+Refinement.__doc__ = f"{Refinement.__doc__}{chr(10).join(_describe(*item) for item in SETTINGS.items()).lstrip()}\n"
