@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -14,7 +15,20 @@ from numpy.testing import assert_allclose, assert_array_equal
 import hubmodels.refine.tuner
 from hubmodels import Refinement
 from hubmodels.labels import TASKS
-from hubmodels.refine import PRESETS, SETTINGS, DenseCRF, Tuner, clean_regions, refine, superpixels, vote
+from hubmodels.refine import (
+    PRESETS,
+    SETTINGS,
+    DenseCRF,
+    PreparedSuperpixels,
+    RegionClassifier,
+    RegionGraph,
+    Tuner,
+    clean_regions,
+    refine,
+    superpixels,
+    vote,
+)
+from hubmodels.refine.region_classifier import RegionSettings
 from tests.conftest import ROOT
 
 
@@ -56,34 +70,120 @@ def test_region_size_grows_with_the_photos_area(probs, photo):
     assert_array_equal(large_result, np.kron(small_result, np.ones((2, 2), np.uint8)))
 
 
-def test_a_slider_recomputes_only_what_depends_on_it(probs, photo, monkeypatch):
-    calls = []
-    for stage in ("superpixels", "vote"):
-        real = getattr(hubmodels.refine.tuner, stage)
-        spy = lambda *a, _real=real, _stage=stage, **k: calls.append(_stage) or _real(*a, **k)  # noqa: E731
-        monkeypatch.setattr(hubmodels.refine.tuner, stage, spy)
-    real_crf = Tuner._run_crf
-    monkeypatch.setattr(Tuner, "_run_crf", lambda self, s: calls.append(f"crf {s.crf_iterations}") or real_crf(self, s))
+STAGES = {  # what the log says -> where the stage is called
+    "crf": (Tuner, "_run_crf"),
+    "prepare": (PreparedSuperpixels, "__init__"),
+    "superpixels": (PreparedSuperpixels, "segments"),
+    "graph": (RegionGraph, "__init__"),
+    "merge": (RegionGraph, "cut"),
+    "vote": (hubmodels.refine.tuner, "vote"),
+    "clean": (hubmodels.refine.tuner, "clean_regions"),
+}
+
+
+@pytest.fixture
+def calls(monkeypatch) -> list[str]:
+    """Names of the stages in the order in which they run."""
+    log: list[str] = []
+    for stage, (owner, name) in STAGES.items():
+        real = getattr(owner, name)
+
+        def spy(*args, _real=real, _stage=stage, **kwargs):
+            log.append(_stage)
+            return _real(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, spy)
+    return log
+
+
+def test_a_slider_recomputes_only_what_depends_on_it(probs, photo, calls):
     tuner = Tuner(probs, photo)
     for change, expected in (
-        ({}, ["superpixels", "vote"]),
-        ({"min_region_px": 100}, []),
-        ({"crf_iterations": 1}, ["crf 1", "vote"]),
+        ({}, ["prepare", "superpixels", "vote", "clean"]),
+        ({}, []),
+        ({"min_region_px": 100}, ["clean"]),
+        ({"fill_holes_px": 50}, ["clean"]),
+        ({"min_region_px": 100}, []),  # back again
+        ({"crf_iterations": 1}, ["crf", "vote", "clean"]),
         ({"crf_iterations": 0}, []),
-        ({"crf_iterations": 1, "superpixel_scale": 90}, ["superpixels", "vote"]),
+        ({"crf_iterations": 0, "crf_appearance_weight": 5}, []),  # of a stage that is off
+        ({"crf_iterations": 1, "superpixel_scale": 90}, ["superpixels", "vote", "clean"]),
+        ({"superpixel_sigma": 1.0}, ["prepare", "superpixels", "vote", "clean"]),
+        ({"merge": "cut"}, ["graph", "merge", "vote", "clean"]),  # these superpixels are remembered
+        ({"merge": "cut", "merge_threshold": 5}, ["merge", "vote", "clean"]),
+        ({"merge": "cut", "merge_threshold": 5, "merge_clusters": 9}, []),  # of another way to merge
+        ({"merge": "cut", "merge_threshold": 5, "vote": "majority"}, ["vote", "clean"]),
+        ({"merge": "cut", "keep_confident": 0.9}, ["vote", "clean"]),
+        ({"superpixel_scale": 0, "min_region_px": 9}, ["clean"]),
     ):
         calls.clear()
         tuner.refine(Refinement(**{"superpixel_scale": 80, **change}))
         assert calls == expected, change
 
 
+def test_superpixels_of_the_foreground_never_cross_its_outline(probs, photo):
+    tuner = Tuner(probs, photo)
+    settings = Refinement(superpixel_scale=300, superpixel_foreground=True, merge="cut", merge_threshold=60)
+    background = probs.argmax(0) == 0
+    assert 0 < background.mean() < 1
+    segments = tuner._regions(probs, settings)
+    assert not set(np.unique(segments[background])) & set(np.unique(segments[~background]))
+    labels, _ = tuner.refine(settings)
+    assert (labels[background] == 0).all()  # one superpixel, and background is what it votes for
+
+
+def test_a_vote_by_classifier_is_the_classifiers(probs, photo):
+    settings = RegionSettings(method="felzenszwalb", scale=80.0, labels=("background", "one", "two"))
+    tuner = Tuner(probs, photo, region_classifier=lambda: RegionClassifier(settings).eval())
+    by_classifier, _ = tuner.refine(Refinement(superpixel_scale=80, vote="classifier"))
+    assert_array_equal(by_classifier, tuner.refine(Refinement(superpixel_scale=80))[0])  # untrained: as the vote
+    sure, _ = tuner.refine(Refinement(superpixel_scale=80, vote="classifier", keep_confident=0.001))
+    assert_array_equal(sure, probs.argmax(0))
+    with pytest.raises(ValueError, match="needs a model with a region classifier"):
+        Tuner(probs, photo).refine(Refinement(superpixel_scale=80, vote="classifier"))
+
+
+@pytest.mark.parametrize("merge", ["cut", "hierarchical", "kmeans"])
+def test_merged_superpixels_vote_together(probs, photo, merge):
+    tuner = Tuner(probs, photo)
+    settings = Refinement(superpixel_scale=80, merge=merge, merge_threshold=20, merge_clusters=5)
+    alone = tuner._regions(probs, Refinement(superpixel_scale=80))
+    merged = tuner._regions(probs, settings)
+    assert 1 < merged.max() < alone.max()
+    assert_array_equal(tuner.refine(settings)[0], vote(probs, merged))
+
+
+def test_a_threshold_needs_two_labels(probs, photo):
+    with pytest.raises(ValueError, match="needs two labels; got 3"):
+        Tuner(probs, photo).refine(Refinement(person_threshold=0.4))
+    two = np.stack([probs[0] + probs[2], probs[1]])
+    labels, _ = Tuner(two, photo).refine(Refinement(person_threshold=0.4))
+    assert_array_equal(labels, two[1] > 0.4)
+
+
+def test_results_are_read_only_because_they_are_shared(probs, photo):
+    tuner = Tuner(probs, photo)
+    for array in tuner.refine(Refinement(crf_iterations=1, min_region_px=9)):
+        with pytest.raises(ValueError, match="read-only"):
+            array[:] = 0
+
+
+def test_threads_may_share_a_tuner(probs, photo):
+    tuner = Tuner(probs, photo)
+    wanted = [Tuner(probs, photo).refine(Refinement(superpixel_scale=scale))[0] for scale in (60, 200)]
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda n: tuner.refine(Refinement(superpixel_scale=(60, 200)[n % 2]))[0], range(12)))
+    for number, labels in enumerate(answers):
+        assert_array_equal(labels, wanted[number % 2])
+
+
 def test_what_the_tuner_keeps_is_bounded(probs, photo):
     tuner = Tuner(probs, photo)
     for number in range(hubmodels.refine.tuner.KEPT_RESULTS + 2):
         tuner.refine(Refinement(superpixel_scale=500 + number, crf_iterations=1 + number))
-    kept = {len(memory) for memory in (tuner._segments, tuner._votes, tuner._sharpened)}
+    kept = {len(memory) for memory in (tuner._segments, tuner._votes, tuner._sharpened, tuner._cleaned)}
     assert kept == {hubmodels.refine.tuner.KEPT_RESULTS}
-    assert len(tuner._crfs) == len(tuner._kernels) == 1
+    assert len(tuner._crfs) == len(tuner._kernels) == len(tuner._prepared) == 1
     (crf,) = tuner._crfs._items.values()
     assert len(crf.kept_iterations) <= 1 + hubmodels.refine.tuner.KEPT_CRF_STATES
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from hubmodels.refine.merge import RegionGraph, merge_regions
 from hubmodels.refine.regions import clean_regions
 from hubmodels.refine.settings import PRESETS, REFERENCE_PX, SETTINGS, Refinement
-from hubmodels.refine.superpixels import superpixels
+from hubmodels.refine.superpixels import PreparedSuperpixels, superpixels
 from hubmodels.refine.vote import decide, vote
 
 if TYPE_CHECKING:
     from hubmodels.refine.crf import DenseCRF, PreparedCRF, log_probabilities
     from hubmodels.refine.lattice import PermutohedralLattice
+    from hubmodels.refine.region_classifier import RegionClassifier, load_region_classifier
     from hubmodels.refine.tuner import Tuner, refine
 
 # Name -> module. What needs PyTorch is imported on first use, so that settings alone cost nothing.
@@ -21,6 +23,8 @@ _HEAVY = {
     "PreparedCRF": "crf",
     "log_probabilities": "crf",
     "PermutohedralLattice": "lattice",
+    "RegionClassifier": "region_classifier",
+    "load_region_classifier": "region_classifier",
     "Tuner": "tuner",
     "refine": "tuner",
 }
@@ -32,11 +36,16 @@ __all__ = [
     "DenseCRF",
     "PermutohedralLattice",
     "PreparedCRF",
+    "PreparedSuperpixels",
     "Refinement",
+    "RegionClassifier",
+    "RegionGraph",
     "Tuner",
     "clean_regions",
     "decide",
+    "load_region_classifier",
     "log_probabilities",
+    "merge_regions",
     "refine",
     "superpixels",
     "vote",

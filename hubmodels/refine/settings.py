@@ -18,6 +18,20 @@ VOTES = ("probability", "majority", "classifier")
 # Preset -> task -> settings that differ from off; chosen on the validation split (training/results/tune_*.json).
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "off": {"fashion": {}, "person": {}},
+    "gentle": {
+        "fashion": {
+            "crf_iterations": 5,
+            "crf_appearance_weight": 3.0,
+            "crf_appearance_sigma_px": 80.0,
+            "crf_appearance_sigma_colour": 5.0,
+        },
+        "person": {
+            "crf_iterations": 5,
+            "crf_appearance_weight": 3.0,
+            "crf_appearance_sigma_px": 30.0,
+            "crf_appearance_sigma_colour": 10.0,
+        },
+    },
 }
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from hubmodels.refine.crf import DenseCRF, PreparedCRF, log_probabilities
+from hubmodels.refine.memory import LastUsed
+from hubmodels.refine.merge import RegionGraph
+from hubmodels.refine.region_classifier import RegionClassifier
 from hubmodels.refine.regions import clean_regions
 from hubmodels.refine.settings import REFERENCE_PX, Refinement
-from hubmodels.refine.superpixels import superpixels
+from hubmodels.refine.superpixels import PreparedSuperpixels
 from hubmodels.refine.vote import decide, vote
 
 KEPT_RESULTS = 4  # of each stage; a slider mostly goes back and forth between a few values
@@ -45,30 +46,43 @@ class Tuner:
     Args:
         probs: (C, H, W) float32, the network's answer.
         image: (H, W, 3) uint8 sRGB.
+        region_classifier: returns the trained classifier for `vote="classifier"`; None: that vote is refused.
 
-    Memory beside both arrays, for 7 labels at 600x400: 27 MB of probabilities after the CRF, 5 MB of superpixels and
-    votes, and, once the CRF was used, 85 MB of its own; the CRF works at 600,000 pixels at most.
-    Safe to share between threads: stages run one at a time. Results are read-only, as later calls may return them too.
+    Memory beside both arrays, for 7 labels at 600x400: 27 MB of probabilities after the CRF, 30 MB of superpixels,
+    their graph and votes, and, once the CRF was used, 85 MB of its own; the CRF works at 600,000 pixels at most,
+    superpixels at 240,000. Safe to share between threads: stages run one at a time. Results are read-only, as later
+    calls may return them too.
     """
 
-    def __init__(self, probs: np.ndarray, image: np.ndarray) -> None:
+    def __init__(
+        self,
+        probs: np.ndarray,
+        image: np.ndarray,
+        *,
+        region_classifier: Callable[[], RegionClassifier] | None = None,
+    ) -> None:
         if probs.ndim != 3 or image.shape != (*probs.shape[1:], 3):
             raise ValueError(
                 f"image must be (H, W, 3) with the size of probs (C, H, W); got {image.shape}, {probs.shape}"
             )
         self.probs, self.image = probs, image
-        self._kernels, self._crfs = LastUsed(1), LastUsed(1)  # the heaviest: one set of reaches and one of weights
-        self._sharpened = LastUsed(KEPT_RESULTS)
-        self._segments = LastUsed(KEPT_RESULTS)
-        self._votes = LastUsed(KEPT_RESULTS)
-        self._cleaned = LastUsed(KEPT_RESULTS)
+        self._region_classifier = region_classifier
+        # What only prepares a stage is heavy, and a slider leaves it alone: one of each.
+        self._kernels, self._crfs, self._prepared, self._graphs = (LastUsed(1) for _ in range(4))
+        self._sharpened, self._segments, self._merged, self._votes, self._cleaned = (
+            LastUsed(KEPT_RESULTS) for _ in range(5)
+        )
         self._lock = threading.Lock()
 
     def refine(self, settings: Refinement) -> tuple[np.ndarray, np.ndarray]:
-        """(H, W) uint8 label ids and (C, H, W) float32 probabilities under `settings`."""
+        """(H, W) uint8 label ids and (C, H, W) float32 probabilities under `settings`.
+
+        Raises:
+            ValueError: a person threshold for other than two labels, or a vote by classifier without one.
+        """
         with self._lock:
             probs = self._after_crf(settings)
-            voted = self._after_vote(probs, settings)
+            voted = self._votes.get(_vote_key(settings), lambda: self._decide(probs, settings))
             return self._after_cleaning(voted, settings), probs
 
     def _after_crf(self, settings: Refinement) -> np.ndarray:
@@ -93,18 +107,58 @@ class Tuner:
         crf = self._crfs.get(_crf_key(settings)[1:], prepare)
         return crf.refine(int(settings.crf_iterations)).softmax(0).numpy()
 
-    def _after_vote(self, probs: np.ndarray, settings: Refinement) -> np.ndarray:
-        scale, threshold = settings.superpixel_scale, settings.person_threshold
-
-        def compute() -> np.ndarray:
-            if scale == 0:
-                return decide(probs, threshold=threshold)
-            segments = self._segments.get(scale, lambda: _segments_at_reference(self.image, scale))
+    def _decide(self, probs: np.ndarray, settings: Refinement) -> np.ndarray:
+        """Labels from probabilities, by pixel or by superpixel."""
+        threshold = settings.person_threshold
+        if settings.superpixel_scale == 0:
+            return decide(probs, threshold=threshold)
+        segments = self._regions(probs, settings)
+        if settings.vote != "classifier":
             return vote(
                 probs, segments, weight=settings.vote, keep_confident=settings.keep_confident, threshold=threshold
             )
+        if self._region_classifier is None:
+            raise ValueError("vote 'classifier' needs a model with a region classifier: choose another vote")
+        voted = self._region_classifier().vote(self.image, segments, probs)
+        if settings.keep_confident == 0:
+            return voted
+        return np.where(probs.max(0) >= settings.keep_confident, decide(probs, threshold=threshold), voted)
 
-        return self._votes.get(_vote_key(settings), compute)
+    def _regions(self, probs: np.ndarray, settings: Refinement) -> np.ndarray:
+        """(H, W) int32: superpixels, merged if that is turned on."""
+        key = _superpixel_key(settings)
+        segments = self._segments.get(key, lambda: self._superpixels(probs, settings))
+        if settings.merge == "off":
+            return segments
+
+        def graph() -> RegionGraph:
+            outside = np.arange(segments.max() + 1) == 0 if self._foreground(probs, settings) is not None else None
+            return RegionGraph(segments, self.image, keep_apart=outside)
+
+        def merge() -> np.ndarray:
+            regions: RegionGraph = self._graphs.get(key, graph)
+            if settings.merge == "kmeans":
+                new_ids = regions.kmeans(int(settings.merge_clusters))
+            else:
+                new_ids = getattr(regions, settings.merge)(settings.merge_threshold)
+            return new_ids.astype(np.int32)[segments]
+
+        return self._merged.get((*key, *_merge_key(settings)), merge)
+
+    def _superpixels(self, probs: np.ndarray, settings: Refinement) -> np.ndarray:
+        def prepare() -> PreparedSuperpixels:
+            method, sigma = settings.superpixel_method, settings.superpixel_sigma
+            return PreparedSuperpixels(self.image, method=method, sigma=sigma, mask=self._foreground(probs, settings))
+
+        prepared: PreparedSuperpixels = self._prepared.get(_superpixel_key(settings)[2:], prepare)
+        return prepared.segments(settings.superpixel_scale, int(settings.superpixel_min_size_px))
+
+    def _foreground(self, probs: np.ndarray, settings: Refinement) -> np.ndarray | None:
+        """(H, W) bool: what is cut into superpixels; None for all of the photo."""
+        if not settings.superpixel_foreground:
+            return None
+        foreground = decide(probs, threshold=settings.person_threshold) > 0
+        return None if foreground.all() else foreground
 
     def _after_cleaning(self, voted: np.ndarray, settings: Refinement) -> np.ndarray:
         grown = voted.size / REFERENCE_PX
@@ -136,40 +190,28 @@ def _crf_key(settings: Refinement) -> tuple[Any, ...]:
     )
 
 
+def _superpixel_key(settings: Refinement) -> tuple[Any, ...]:
+    """What superpixels depend on; after the first two, what preparing them depends on."""
+    foreground = (*_crf_key(settings), settings.person_threshold) if settings.superpixel_foreground else ()
+    return (
+        settings.superpixel_scale,
+        settings.superpixel_min_size_px,
+        settings.superpixel_method,
+        settings.superpixel_sigma,
+        *foreground,
+    )
+
+
+def _merge_key(settings: Refinement) -> tuple[Any, ...]:
+    """What merging depends on, beside the superpixels."""
+    if settings.merge == "off":
+        return ("off",)
+    return (settings.merge, settings.merge_clusters if settings.merge == "kmeans" else settings.merge_threshold)
+
+
 def _vote_key(settings: Refinement) -> tuple[Any, ...]:
     """What the labels before clean-up depend on."""
-    key = (*_crf_key(settings), settings.person_threshold, settings.superpixel_scale)
-    return key if settings.superpixel_scale == 0 else (*key, settings.vote, settings.keep_confident)
-
-
-def _segments_at_reference(image: np.ndarray, scale: float) -> np.ndarray:
-    """Superpixels found at no more than the reference size (so `scale` means the same) and spread to the photo's."""
-    height, width = image.shape[:2]
-    factor = (REFERENCE_PX / (height * width)) ** 0.5
-    if factor >= 1:
-        return superpixels(image, scale=scale)
-    size = max(1, round(width * factor)), max(1, round(height * factor))
-    segments = superpixels(np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX)), scale=scale)
-    return np.asarray(Image.fromarray(segments).resize((width, height), Image.Resampling.NEAREST))
-
-
-class LastUsed:
-    """A bounded memory of results by key; the least recently used one goes first. Arrays in it become read-only."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._items: OrderedDict[Any, Any] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def get(self, key: Any, compute: Callable[[], Any]) -> Any:
-        """What is remembered under `key`, else what `compute` returns."""
-        if key not in self._items:
-            while len(self._items) >= self._size:
-                self._items.popitem(last=False)  # before the next is made, so that both are never held at once
-            self._items[key] = compute()
-            if isinstance(self._items[key], np.ndarray):
-                self._items[key].flags.writeable = False
-        self._items.move_to_end(key)
-        return self._items[key]
+    key = (*_crf_key(settings), settings.person_threshold)
+    if settings.superpixel_scale == 0:
+        return key
+    return (*key, *_superpixel_key(settings), *_merge_key(settings), settings.vote, settings.keep_confident)
