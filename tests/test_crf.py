@@ -17,6 +17,7 @@ from hubmodels.refine.lattice import PermutohedralLattice
 from tests import reference_crf as reference
 
 LITERAL = {"reference_hw": None}  # sigmas in pixels as they are, as in pydensecrf
+EXAMPLE = {**LITERAL, "appearance_weight": 10.0, "appearance_sigma_colour": 13.0}  # strong, as in pydensecrf's example
 
 
 def scene(height: int = 24, width: int = 20, classes: int = 3, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -47,7 +48,7 @@ def test_equals_mean_field_on_the_textbook_lattice(backend: str, compatibility: 
     logits, image = scene(9, 8)
     pixels = image[0].permute(1, 2, 0).numpy()
     crf = DenseCRF(
-        4, appearance_sigma_px=6, smoothness_sigma_px=2, compatibility=compatibility, backend=backend, **LITERAL
+        4, appearance_sigma_px=6, smoothness_sigma_px=2, compatibility=compatibility, backend=backend, **EXAMPLE
     )
     every_pair = np.eye(72)
     kernels = [
@@ -119,8 +120,8 @@ def test_agrees_with_pydensecrf_for_a_matrix() -> None:
     theirs.addPairwiseGaussian(sxy=2, compat=matrix)
     theirs.addPairwiseBilateral(sxy=10, srgb=13, rgbim=image[0].permute(1, 2, 0).contiguous().numpy(), compat=matrix)
     crf = DenseCRF(
-        5, appearance_weight=1, appearance_sigma_px=10, smoothness_weight=1, smoothness_sigma_px=2,
-        compatibility=matrix, **LITERAL,
+        5, appearance_weight=1, appearance_sigma_px=10, appearance_sigma_colour=13,
+        smoothness_weight=1, smoothness_sigma_px=2, compatibility=matrix, **LITERAL,
     )  # fmt: skip
     got = distribution(crf, logits, image)[0].reshape(3, -1)
     np.testing.assert_allclose(got, np.array(theirs.inference(5)), atol=1e-4)  # the bar of issue 3
@@ -145,7 +146,7 @@ def test_thin_photos(hw: tuple[int, int]) -> None:
 
 def test_constant_image_only_smooths() -> None:
     logits, _ = scene()
-    refined = distribution(DenseCRF(5, **LITERAL), logits, torch.full((1, 3, 24, 20), 7, dtype=torch.uint8))
+    refined = distribution(DenseCRF(5, **EXAMPLE), logits, torch.full((1, 3, 24, 20), 7, dtype=torch.uint8))
     assert np.isfinite(refined).all()
     assert np.unique(refined.argmax(axis=1)).tolist() == [0]  # 80 px wide kernel on 24 px: the majority wins
 
@@ -454,7 +455,7 @@ def test_spatial_lattice_is_shared_and_bounded(monkeypatch: pytest.MonkeyPatch) 
 def test_documented_memory_of_a_photo(astronaut: np.ndarray) -> None:
     photo = DenseCRF(backend="numba").photo(astronaut[:300, :300])
     assert isinstance(photo, PhotoKernels)
-    assert photo.appearance.nbytes + photo.smoothness.nbytes < 130 * 90_000
+    assert photo.appearance.nbytes + photo.smoothness.nbytes < 150 * 90_000
     assert photo.smoothness.nbytes < 50 * 90_000
 
 

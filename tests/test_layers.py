@@ -24,6 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "networks": set(),
     "networks.backbones": set(),
     "networks.deeplab": {"networks.backbones"},
+    "networks.u2net": {"networks.backbones"},
     "refine.simd": set(),
     "refine.loops": {"refine.simd"},
     "refine.kernels": {"refine.loops", "refine.simd"},
@@ -66,7 +67,7 @@ ALLOWED: dict[str, set[str]] = {
     "batch": {"errors", "export", "images", "refine", "segmenter"},
     "cli": {"", "batch", "entries", "entry_docs", "errors", "hub", "refine.settings"},
 }
-ALLOWED["networks"] = {"networks.deeplab"}
+ALLOWED["networks"] = {"networks.deeplab", "networks.u2net"}
 
 
 def part_of(path: Path) -> str:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import nn
 
 from hubmodels.networks.deeplab import DeepLabV3, DeepLabV3Plus
+from hubmodels.networks.u2net import U2Net
 
-ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {"deeplabv3": DeepLabV3, "deeplabv3plus": DeepLabV3Plus}
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "deeplabv3": DeepLabV3,
+    "deeplabv3plus": DeepLabV3Plus,
+    "u2net": U2Net,
+    "u2net_small": partial(U2Net, small=True),
+}
 
 
 def build_network(arch: str, *, num_classes: int, **options: Any) -> nn.Module:

@@ -21,10 +21,10 @@ ATROUS_RATES = {8: (12, 24, 36), 16: (6, 12, 18), 32: (3, 6, 9)}  # at each outp
 GRID_PX = 32
 
 
-def conv_bn_relu(inputs: int, outputs: int, *, kernel: int = 1) -> nn.Sequential:
+def conv_bn_relu(inputs: int, outputs: int, *, kernel: int = 1, dilation: int = 1) -> nn.Sequential:
     """Convolution without bias, batch norm and ReLU; keeps the size."""
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False),
+        nn.Conv2d(inputs, outputs, kernel, padding=dilation * (kernel // 2), dilation=dilation, bias=False),
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
     )
@@ -42,6 +42,13 @@ def separable_conv(inputs: int, outputs: int, *, dilation: int = 1) -> nn.Sequen
     )
 
 
+def conv3x3(inputs: int, outputs: int, *, separable: bool, dilation: int = 1) -> nn.Sequential:
+    """A 3x3 convolution (dilated) with batch norm and ReLU, split into depthwise and pointwise or in one piece."""
+    if separable:
+        return separable_conv(inputs, outputs, dilation=dilation)
+    return conv_bn_relu(inputs, outputs, kernel=3, dilation=dilation)
+
+
 class ImagePool(nn.Module):
     """The image-level branch of ASPP: global mean, projection, spread back over the map."""
 
@@ -56,13 +63,15 @@ class ImagePool(nn.Module):
 
 
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling: a 1x1 branch, three dilated separable branches and the image mean."""
+    """Atrous spatial pyramid pooling: a 1x1 branch, three dilated branches and the image mean."""
 
-    def __init__(self, inputs: int, outputs: int, *, rates: tuple[int, ...], dropout: float = 0.1) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, *, rates: tuple[int, ...], dropout: float = 0.1, separable: bool = True
+    ) -> None:
         super().__init__()
         self.branches = nn.ModuleList(
             [conv_bn_relu(inputs, outputs)]
-            + [separable_conv(inputs, outputs, dilation=rate) for rate in rates]
+            + [conv3x3(inputs, outputs, separable=separable, dilation=rate) for rate in rates]
             + [ImagePool(inputs, outputs)]
         )
         self.project = conv_bn_relu(outputs * len(self.branches), outputs)
@@ -88,12 +97,14 @@ class _DeepLab(nn.Module):
         output_stride: int,
         channels: int,
         pretrained_backbone: bool,
+        separable: bool = True,
     ) -> None:
         super().__init__()
         if num_classes < 2:
             raise ValueError(f"num_classes must be 2 or more (background included); got {num_classes}")
         self.backbone = Backbone(backbone, output_stride=output_stride, pretrained=pretrained_backbone)
-        self.aspp = ASPP(self.backbone.high_channels, channels, rates=ATROUS_RATES[output_stride])
+        rates = ATROUS_RATES[output_stride]
+        self.aspp = ASPP(self.backbone.high_channels, channels, rates=rates, separable=separable)
 
     def coarse_logits(self, x: torch.Tensor) -> torch.Tensor:
         """Logits at the network's own stride, before the last resize."""
@@ -117,6 +128,7 @@ class DeepLabV3(_DeepLab):
         output_stride: 8, 16 or 32.
         channels: width of ASPP and head.
         pretrained_backbone: start from timm's ImageNet weights (network or cache needed).
+        separable: split the 3x3 convolutions of ASPP and head into depthwise and pointwise; False is as published.
     """
 
     def __init__(
@@ -127,6 +139,7 @@ class DeepLabV3(_DeepLab):
         output_stride: int = 16,
         channels: int = 256,
         pretrained_backbone: bool = False,
+        separable: bool = True,
     ) -> None:
         super().__init__(
             num_classes=num_classes,
@@ -134,8 +147,9 @@ class DeepLabV3(_DeepLab):
             output_stride=output_stride,
             channels=channels,
             pretrained_backbone=pretrained_backbone,
+            separable=separable,
         )
-        self.head = separable_conv(channels, channels)
+        self.head = conv3x3(channels, channels, separable=separable)
         self.classifier = nn.Conv2d(channels, num_classes, 1)
 
     def coarse_logits(self, x: torch.Tensor) -> torch.Tensor:

@@ -19,18 +19,8 @@ VOTES = ("probability", "majority", "classifier")
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "off": {"fashion": {}, "person": {}},
     "gentle": {
-        "fashion": {
-            "crf_iterations": 5,
-            "crf_appearance_weight": 3.0,
-            "crf_appearance_sigma_px": 80.0,
-            "crf_appearance_sigma_colour": 5.0,
-        },
-        "person": {
-            "crf_iterations": 5,
-            "crf_appearance_weight": 3.0,
-            "crf_appearance_sigma_px": 30.0,
-            "crf_appearance_sigma_colour": 10.0,
-        },
+        "fashion": {"crf_iterations": 10},
+        "person": {"crf_iterations": 10, "crf_appearance_sigma_px": 30.0, "crf_appearance_sigma_colour": 10.0},
     },
 }
 
@@ -95,10 +85,10 @@ class Refinement:
 
     # 1. Dense CRF on probabilities
     crf_iterations: int = _whole(0, 0, 20, "rounds of the dense CRF; 0 is off, 5 is usual")
-    crf_appearance_weight: float = _number(10.0, 0, 100, "CRF: pull of pixels of similar place and colour, nats")
+    crf_appearance_weight: float = _number(3.0, 0, 100, "CRF: pull of pixels of similar place and colour, nats")
     crf_appearance_sigma_px: float = _number(80.0, 1, 500, "CRF: reach of that pull, pixels; 30 to 100 is usual")
     crf_appearance_sigma_colour: float = _number(
-        13.0,
+        5.0,
         1,
         200,
         "CRF: colour difference it spans, steps of 0..255; 3 to 20 is usual, less keeps faint edges",

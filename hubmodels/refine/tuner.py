@@ -49,7 +49,7 @@ class Tuner:
         region_classifier: returns the trained classifier for `vote="classifier"`; None: that vote is refused.
 
     Memory beside both arrays, for 7 labels at 600x400: 27 MB of probabilities after the CRF, 30 MB of superpixels,
-    their graph and votes, and, once the CRF was used, 85 MB of its own; the CRF works at 600,000 pixels at most,
+    their graph and votes, and, once the CRF was used, 90 MB of its own; the CRF works at 600,000 pixels at most,
     superpixels at 240,000. Safe to share between threads: stages run one at a time. Results are read-only, as later
     calls may return them too.
     """
