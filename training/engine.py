@@ -24,6 +24,7 @@ from training.metrics import Scores
 from training.recipe import Recipe
 
 CLASSIFIER = ("classifier.weight", "classifier.bias")
+U2NET_HEADS = ("side", "outconv")  # first letters of their names
 
 
 def task_rows(tasks: Iterable[str]) -> dict[str, slice]:
@@ -46,10 +47,17 @@ def network_for(recipe: Recipe) -> nn.Module:
     return net.to(memory_format=torch.channels_last)
 
 
+def pretrained_parameters(net: nn.Module) -> list[nn.Parameter]:
+    """Parameters that other training has shaped before: those of the backbone, in U-2-Net all but the heads."""
+    if hasattr(net, "backbone"):
+        return list(net.backbone.parameters())
+    return [parameter for name, parameter in net.named_parameters() if not name.startswith(U2NET_HEADS)]
+
+
 def starting_weights(recipe: Recipe, net: nn.Module) -> dict[str, torch.Tensor]:
     """Weights of a published model or averaged ones of an earlier run.
 
-    Classifier rows are matched by task; rows of new tasks stay random.
+    Classifier rows are matched by task; rows of new tasks stay random, as do U-2-Net's heads for another task.
     """
     if recipe.init in ENTRIES:
         entry = ENTRIES[recipe.init]
@@ -75,6 +83,12 @@ def select_tasks(
     """
     old_rows, new_rows = task_rows(old), task_rows(new)
     state = dict(state)
+    if old_rows == new_rows:
+        return state
+    if CLASSIFIER[0] not in state:  # U-2-Net: its last layer mixes all channels, so the heads go as a whole
+        if fill is None:
+            raise KeyError(f"the checkpoint was trained for {list(old_rows)}, not for {list(new_rows)}")
+        return state | {key: fill[key] for key in state if key.startswith(U2NET_HEADS)}
     for key in CLASSIFIER:
         parts = []
         for task, rows in new_rows.items():

@@ -30,10 +30,11 @@ class Recipe:
     sources: tuple[str, ...] = ("fashionista", "ccp")
     repeat: dict[str, int] = field(default_factory=dict)  # source -> times its photos are seen in an epoch
     loss: dict[str, float] = field(default_factory=lambda: {"cross_entropy": 1.0})
+    deep_supervision: bool = False  # U-2-Net: mean loss over the fused map and its six sides
     task_weight: dict[str, float] = field(default_factory=dict)  # task -> weight of its loss, 1 unless given
     class_weight: dict[str, tuple[float, ...]] = field(default_factory=dict)  # task -> cross-entropy weights
     lr: float = 1e-3  # peak, for decoder and classifier
-    backbone_lr_factor: float = 0.5  # the pretrained backbone moves more slowly
+    backbone_lr_factor: float = 0.5  # the pretrained backbone (U-2-Net: all but its heads) moves more slowly
     weight_decay: float = 0.01
     schedule: str = "one_cycle"  # or "poly"
     warmup_share: float = 0.15  # share of all steps in which one_cycle rises to the peak
@@ -54,6 +55,19 @@ class Recipe:
         check(self.batch_size >= 1, f"batch_size must be 1 or more; got {self.batch_size}")
         check(self.schedule in ("one_cycle", "poly"), f"schedule must be one_cycle or poly; got {self.schedule!r}")
         check(0 <= self.ema_decay < 1, f"ema_decay must be in [0, 1); got {self.ema_decay}")
+        u2net = self.arch.startswith("u2net")
+        check(
+            u2net or not self.deep_supervision,
+            f"deep_supervision needs arch u2net or u2net_small, which answer at every depth; got {self.arch!r}",
+        )
+        check(
+            not u2net or self.init != "imagenet",
+            'init = "imagenet" has no weights for U-2-Net; use "random", or a file of training.import_checkpoint',
+        )
+        check(
+            not u2net or len(self.tasks) == 1,
+            f"U-2-Net takes one task, its last layer mixes all channels; got {list(self.tasks)}",
+        )
         check(set(self.loss) <= set(LOSSES), f"loss must use {list(LOSSES)}; got {list(self.loss)}")
         for task, weights in self.class_weight.items():
             check(task in self.tasks, f"class_weight names task {task!r}, tasks are {list(self.tasks)}")

@@ -21,8 +21,8 @@ from tqdm import tqdm
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.data import DATA_ROOT, Sample, load_fashionista, load_sources
 from training.ema import Ema
-from training.engine import network_for, task_rows, validate
-from training.losses import combined
+from training.engine import network_for, pretrained_parameters, task_rows, validate
+from training.losses import deeply_supervised
 from training.recipe import Recipe, read_recipe
 from training.schedules import lr_factor
 from training.transforms import batch_views
@@ -38,7 +38,8 @@ class Run:
         torch.manual_seed(recipe.seed)
         self.recipe, self.folder = recipe, folder
         self.net = network_for(recipe)
-        self.forward = torch.compile(self.net) if recipe.compile else self.net
+        forward = self.net.forward_sides if recipe.deep_supervision else self.net
+        self.forward = torch.compile(forward) if recipe.compile else forward
         self.ema = Ema(self.net, recipe.ema_decay)
         self.optimizer = torch.optim.AdamW(self._parameter_groups(), weight_decay=recipe.weight_decay)
         self.epoch = self.step_in_epoch = 0
@@ -46,11 +47,11 @@ class Run:
         self.saved_at = time.monotonic()
 
     def _parameter_groups(self) -> list[dict]:
-        backbone = list(self.net.backbone.parameters())
-        known = {id(p) for p in backbone}
+        pretrained = pretrained_parameters(self.net)
+        known = {id(p) for p in pretrained}
         rest = [p for p in self.net.parameters() if id(p) not in known]
         factor = self.recipe.backbone_lr_factor
-        return [{"params": backbone, "factor": factor, "lr": 0.0}, {"params": rest, "factor": 1.0, "lr": 0.0}]
+        return [{"params": pretrained, "factor": factor, "lr": 0.0}, {"params": rest, "factor": 1.0, "lr": 0.0}]
 
     def save(self, name: str = "last.pt") -> None:
         """Write a checkpoint; `last.pt` can be resumed."""
@@ -95,12 +96,13 @@ def train_step(run: Run, samples: list[Sample], indices: np.ndarray, *, step: in
     recipe = run.recipe
     images, labels = batch_views(samples, indices, recipe.augment, seed=recipe.seed, epoch=run.epoch)
     torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout
-    logits = run.forward(images)
+    answer = run.forward(images)
+    maps = answer if recipe.deep_supervision else [answer]
     loss = torch.zeros(())
     for task, rows in task_rows(recipe.tasks).items():
         weight = recipe.class_weight.get(task)
         class_weight = torch.tensor(weight) if weight else None
-        part = combined(logits[:, rows], labels[task], recipe.loss, class_weight)
+        part = deeply_supervised([logits[:, rows] for logits in maps], labels[task], recipe.loss, class_weight)
         loss = loss + recipe.task_weight.get(task, 1.0) * part
     for group in run.optimizer.param_groups:
         group["lr"] = recipe.lr * group["factor"] * lr_factor(recipe, step, steps)
