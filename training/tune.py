@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from hubmodels.entries import Entry, find_entry
 from hubmodels.hub import load_model
-from hubmodels.refine import Refinement
+from hubmodels.refine import PRESETS, Refinement
 from hubmodels.segmenter import Segmenter
 from training.data import DATA_ROOT, Sample, load_fashionista
 from training.files import write_json
@@ -28,25 +28,58 @@ from training.metrics import Scores
 RESULTS = Path(__file__).parent / "results"
 SPLIT = "val"  # nothing else: the test split must not choose anything
 
+Candidate = tuple[str, Refinement]  # the stage that it tries, and the settings
 
-def crf_candidates(task: str) -> Iterator[Refinement]:
+
+def crf_candidates(task: str) -> Iterator[Candidate]:
     """The grid that DeepLab searches (Chen et al. 2016: smoothness fixed at weight 3, reach 3 px), coarser.
 
     Reaches vary slowest, as they cost most to change, and iterations fastest, as they are kept.
     """
     del task  # both tasks are searched alike
-    for reach, colour, weight, iterations in itertools.product(
-        (30.0, 80.0), (5.0, 10.0, 20.0), (3.0, 10.0), (2, 5, 10)
-    ):
-        yield Refinement(
-            crf_iterations=iterations,
-            crf_appearance_sigma_px=reach,
-            crf_appearance_sigma_colour=colour,
-            crf_appearance_weight=weight,
+    grid = itertools.product((30.0, 80.0), (3.0, 5.0, 10.0), (1.5, 3.0, 10.0), (2, 5, 10))
+    for reach, colour, weight, iterations in grid:
+        yield (
+            "crf",
+            Refinement(
+                crf_iterations=iterations,
+                crf_appearance_sigma_px=reach,
+                crf_appearance_sigma_colour=colour,
+                crf_appearance_weight=weight,
+            ),
         )
 
 
-STUDIES = {"crf": crf_candidates}
+def refine_candidates(task: str) -> Iterator[Candidate]:
+    """Every stage alone, then on top of each other, around the CRF of the task's preset `gentle`."""
+    crf = {name: value for name, value in PRESETS["gentle"][task].items() if name.startswith("crf_")}
+    votes: list[dict[str, Any]] = [{"superpixel_scale": scale} for scale in (30.0, 60.0, 120.0, 250.0)]
+    votes += [{"superpixel_scale": 60.0, "superpixel_method": method} for method in ("slic", "watershed")]
+    votes += [
+        {"superpixel_scale": 60.0, "vote": "majority"},
+        {"superpixel_scale": 60.0, "superpixel_foreground": True},
+        {"superpixel_scale": 60.0, "keep_confident": 0.9},
+        {"superpixel_scale": 120.0, "keep_confident": 0.9},
+        {"superpixel_scale": 60.0, "merge": "cut", "merge_threshold": 3.0},
+        {"superpixel_scale": 30.0, "merge": "hierarchical", "merge_threshold": 6.0},
+        {"superpixel_scale": 30.0, "merge": "kmeans", "merge_clusters": 60},
+    ]
+    cleaning: list[dict[str, Any]] = [{"min_region_px": size} for size in (50, 100, 200, 400, 800)]
+    cleaning += [{"fill_holes_px": size} for size in (200, 1000)]
+    cleaning += [{"min_region_px": 200, "fill_holes_px": 400}]
+    if task == "person":
+        cleaning += [{"keep_largest": True}, {"keep_largest": True, "fill_holes_px": 400, "min_region_px": 200}]
+        yield from (("threshold", Refinement(person_threshold=cut)) for cut in (0.4, 0.45, 0.55, 0.6))
+    yield from (("superpixels", Refinement(**each)) for each in votes)
+    yield from (("clean-up", Refinement(**each)) for each in cleaning)
+    yield "crf", Refinement(**crf)
+    yield from (("crf and superpixels", Refinement(**crf, **each)) for each in votes)
+    yield from (("crf and clean-up", Refinement(**crf, **each)) for each in cleaning)
+    for each, clean in itertools.product((votes[1], votes[2], votes[8]), (cleaning[2], cleaning[-1])):
+        yield "all", Refinement(**crf, **each, **clean)
+
+
+STUDIES: dict[str, Callable[[str], Iterator[Candidate]]] = {"crf": crf_candidates, "refine": refine_candidates}
 
 
 def measure(model: Segmenter, samples: Sequence[Sample], candidates: Sequence[Refinement]) -> list[Scores]:
@@ -78,11 +111,16 @@ def differences(settings: Refinement) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value != getattr(default, name)}
 
 
-def report(entry: Entry, samples: Sequence[Sample], candidates: Sequence[Refinement]) -> dict[str, Any]:
-    """What the results file holds."""
+def report(entry: Entry, samples: Sequence[Sample], candidates: Sequence[Candidate]) -> dict[str, Any]:
+    """What the results file holds: `best` has the chosen row of every stage, `chosen` that of all."""
     model = load_model(entry.name)
-    off, *scores = (summary(each) for each in measure(model, samples, [Refinement(), *candidates]))
-    rows = [{"settings": differences(c), **s} for c, s in zip(candidates, scores, strict=True)]
+    every = [Refinement(), *(settings for _, settings in candidates)]
+    off, *scores = (summary(each) for each in measure(model, samples, every))
+    rows = [
+        {"stage": stage, "settings": differences(settings), **score}
+        for (stage, settings), score in zip(candidates, scores, strict=True)
+    ]
+    stages = {row["stage"]: [each for each in rows if each["stage"] == row["stage"]] for row in rows}
     return {
         "model": entry.name,
         "sha256": entry.sha256,
@@ -90,6 +128,7 @@ def report(entry: Entry, samples: Sequence[Sample], candidates: Sequence[Refinem
         "images": len(samples),
         "machine": f"{os.cpu_count()} cores",
         "off": off,
+        "best": {stage: max(each, key=lambda row: (row["miou"], row["boundary_f"])) for stage, each in stages.items()},
         "chosen": choose(off, rows),
         "rows": rows,
     }
@@ -117,8 +156,8 @@ def main(argv: list[str] | None = None) -> None:
     result = report(entry, samples, list(STUDIES[arguments.study](entry.task)))
     if arguments.limit is None:
         write_json(result, RESULTS / f"tune_{arguments.study}_{entry.name}.json")
-    for name in ("off", "chosen"):
-        print(name, result[name])
+    for name, row in {"off": result["off"], **result["best"], "chosen": result["chosen"]}.items():
+        print(f"{name:24}", row)
 
 
 if __name__ == "__main__":

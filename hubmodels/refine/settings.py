@@ -84,7 +84,7 @@ class Refinement:
     """
 
     # 1. Dense CRF on probabilities
-    crf_iterations: int = _whole(0, 0, 20, "rounds of the dense CRF; 0 is off, 5 is usual")
+    crf_iterations: int = _whole(0, 0, 20, "rounds of the dense CRF; 0 is off, 5 to 10 is usual")
     crf_appearance_weight: float = _number(3.0, 0, 100, "CRF: pull of pixels of similar place and colour, nats")
     crf_appearance_sigma_px: float = _number(80.0, 1, 500, "CRF: reach of that pull, pixels; 30 to 100 is usual")
     crf_appearance_sigma_colour: float = _number(
