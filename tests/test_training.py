@@ -20,16 +20,17 @@ from hubmodels.networks import build_network
 from tests.conftest import ROOT
 from tests.test_data import draw_data
 from training.checkpoint import load_checkpoint, save_checkpoint
-from training.data import IGNORE, Sample
+from training.crf_layer import crf_layers
+from training.data import IGNORE, Sample, load_fashionista
 from training.ema import Ema
-from training.engine import network_for, select_tasks, task_rows
+from training.engine import network_for, select_tasks, task_rows, validate
 from training.errors import DataError, RecipeError
 from training.export import export, to_float16
 from training.fastconv import SpaceToBatchConv2d, use_space_to_batch
 from training.imagenet import lite_state_dict
 from training.recipe import Recipe, read_recipe
 from training.schedules import lr_factor
-from training.train import epoch_order, train
+from training.train import Run, epoch_order, train
 from training.transforms import Augment, augment
 
 TINY = Recipe(
@@ -44,6 +45,14 @@ TINY = Recipe(
     batch_size=2,
     eval_long_side_px=64,
     compile=False,
+)
+
+
+WITH_CRF = dataclasses.replace(
+    TINY,
+    tasks=("fashion",),
+    crf={"iterations": 2, "appearance_sigma_px": 20.0, "smoothness_sigma_px": 2.0, "learn_compatibility": True},
+    lr=5e-3,
 )
 
 
@@ -328,3 +337,37 @@ def test_arrays_of_a_batch_stay_aligned(drawn):
     assert images.shape == (2, 3, 64, 48) and labels["fashion"].shape == (2, 64, 48)
     decided = labels["fashion"] != IGNORE
     assert_array_equal(labels["fashion"][decided] > 0, labels["person"][decided] == 1)
+
+
+def test_a_crf_on_top_learns_with_the_network_and_survives_a_stop(drawn, tmp_path):
+    run = train(dataclasses.replace(WITH_CRF, epochs=4), folder=tmp_path / "whole", data=drawn)
+    rows = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
+    assert rows[-1]["loss"] < 0.9 * rows[0]["loss"]
+    (crf,) = run.crfs.values()
+    moved = {name: float((value - start).detach().abs().max()) for (name, value), start in zip(
+        crf.named_parameters(), crf_layers(("fashion",), WITH_CRF.crf)["fashion"].parameters(), strict=True
+    )}  # fmt: skip
+    assert set(moved) == {"appearance_weight", "smoothness_weight", "compatibility"} and min(moved.values()) > 0.05
+    assert rows[-1]["crf"]["fashion"]["appearance_weight"] == [round(crf.appearance_weight.item(), 3)]
+
+    train(dataclasses.replace(WITH_CRF, epochs=4), folder=tmp_path / "whole", data=drawn, resume=True)
+    state = load_checkpoint(tmp_path / "whole" / "last.pt")
+    assert torch.equal(state["crfs"]["fashion.compatibility"], crf.compatibility)
+
+
+def test_the_refined_labels_are_what_is_validated(drawn, tmp_path):
+    run = Run(dataclasses.replace(WITH_CRF, crf={**WITH_CRF.crf, "iterations": 1}), tmp_path)
+    run.crfs["fashion"].compatibility.data.fill_diagonal_(50.0)  # equal labels repel: surely another answer
+    val = load_fashionista(drawn, "val", ["fashion"])
+    plain, refined = (
+        validate(run.ema.net, val, ["fashion"], long_side_px=64, crfs=crfs)["fashion"].confusion
+        for crfs in (None, run.crfs)
+    )
+    assert (plain != refined).any()
+
+
+def test_a_wrong_crf_table_is_refused():
+    with pytest.raises(RecipeError, match=r"\[crf\].*appearance_sigma_px must be finite and above 0"):
+        dataclasses.replace(TINY, crf={"appearance_sigma_px": 0})
+    with pytest.raises(RecipeError, match=r"\[crf\].*sharpness"):
+        dataclasses.replace(TINY, crf={"sharpness": 1})

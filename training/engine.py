@@ -112,15 +112,25 @@ def photo_logits(net: nn.Module, image: np.ndarray, *, long_side_px: int) -> tor
     return F.interpolate(logits, size, mode="bilinear")[0]
 
 
+@torch.inference_mode()
 def validate(
-    net: nn.Module, samples: list[Sample], tasks: Iterable[str], *, long_side_px: int, with_boundary: bool = False
+    net: nn.Module,
+    samples: list[Sample],
+    tasks: Iterable[str],
+    *,
+    long_side_px: int,
+    with_boundary: bool = False,
+    crfs: nn.ModuleDict | None = None,
 ) -> dict[str, Scores]:
-    """Scores of every task on labelled photos."""
+    """Scores of every task on labelled photos, after the tasks' CRFs if any are given."""
     rows = task_rows(tasks)
     scores = {task: Scores(len(TASKS[task])) for task in rows}
     for sample in tqdm(samples, desc="validate", unit="photo", leave=False):
         logits = photo_logits(net, sample.image, long_side_px=long_side_px)
         for task, part in rows.items():
-            predicted = logits[part].argmax(0).numpy().astype(np.uint8)
+            answer = logits[part]
+            if crfs is not None and task in crfs:
+                answer = crfs[task](answer[None], torch.tensor(sample.image)[None])[0]
+            predicted = answer.argmax(0).numpy().astype(np.uint8)
             scores[task].add(sample.labels[task], predicted, with_boundary=with_boundary)
     return scores

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -52,7 +53,36 @@ def crf_table() -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
+STAGES = ("crf", "threshold", "superpixels", "clean-up", "crf and superpixels", "crf and clean-up", "all")
+
+
+def tune_table() -> str:
+    """The best setting of every stage on val, from the results files that `python -m training.tune refine` writes."""
+    rows = [("stages", "task", "mIoU", "pixel accuracy", "boundary F", "best settings of those tried"), ("---",) * 6]
+    for task, name in DEFAULTS.items():
+        result = json.loads((RESULTS / f"tune_refine_{name}.json").read_text())
+        found = {"off": result["off"], **{stage: result["best"][stage] for stage in STAGES if stage in result["best"]}}
+        for stage, row in found.items():
+            scores = (f"{100 * row[key]:.2f}" for key in ("miou", "pixel_accuracy", "boundary_f"))
+            settings = ", ".join(f"`{key}={value!r}`" for key, value in row.get("settings", {}).items())
+            rows.append((stage, task, *scores, settings))
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def refine_table() -> str:
+    """Times of the stages and sliders, from the results file that `make bench` writes."""
+    result = json.loads((RESULTS / "bench_refine.json").read_text())
+    rows = [("stage", "ms", "slider", "ms"), ("---",) * 4]
+    stages = [(name, f"{value:.1f}") for name, value in result["stages_ms"].items() if name != "superpixels"]
+    sliders = [(name, f"{value:.1f}") for name, value in result["sliders_ms"].items()]
+    for stage, slider in itertools.zip_longest(stages, sliders, fillvalue=("", "")):
+        rows.append((*stage, *slider))
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
 BLOCKS = {
+    "tune": tune_table,
+    "stages": refine_table,
     "crf": crf_table,
     "models": lambda: markdown_table(ENTRIES.values()),
     "comparison": comparison_table,

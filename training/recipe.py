@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hubmodels.labels import TASKS
+from training.crf_layer import crf_layers
 from training.errors import RecipeError
 from training.losses import LOSSES
 from training.transforms import Augment
@@ -31,6 +32,7 @@ class Recipe:
     repeat: dict[str, int] = field(default_factory=dict)  # source -> times its photos are seen in an epoch
     loss: dict[str, float] = field(default_factory=lambda: {"cross_entropy": 1.0})
     deep_supervision: bool = False  # U-2-Net: mean loss over the fused map and its six sides
+    crf: dict[str, Any] = field(default_factory=dict)  # a CRF on top, trained along: see training.crf_layer
     task_weight: dict[str, float] = field(default_factory=dict)  # task -> weight of its loss, 1 unless given
     class_weight: dict[str, tuple[float, ...]] = field(default_factory=dict)  # task -> cross-entropy weights
     lr: float = 1e-3  # peak, for decoder and classifier
@@ -69,6 +71,10 @@ class Recipe:
             f"U-2-Net takes one task, its last layer mixes all channels; got {list(self.tasks)}",
         )
         check(set(self.loss) <= set(LOSSES), f"loss must use {list(LOSSES)}; got {list(self.loss)}")
+        try:
+            crf_layers(self.tasks, self.crf)
+        except (TypeError, ValueError) as error:
+            raise RecipeError(f"recipe {self.name!r}: [crf]: {error}") from error
         for task, weights in self.class_weight.items():
             check(task in self.tasks, f"class_weight names task {task!r}, tasks are {list(self.tasks)}")
             check(len(weights) == len(TASKS[task]), f"class_weight.{task} needs {len(TASKS[task])} values")

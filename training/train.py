@@ -19,6 +19,7 @@ from torch import nn
 from tqdm import tqdm
 
 from training.checkpoint import load_checkpoint, save_checkpoint
+from training.crf_layer import crf_layers, learnt_values, refined
 from training.data import DATA_ROOT, Sample, load_fashionista, load_sources
 from training.ema import Ema
 from training.engine import network_for, pretrained_parameters, task_rows, validate
@@ -40,6 +41,7 @@ class Run:
         self.net = network_for(recipe)
         forward = self.net.forward_sides if recipe.deep_supervision else self.net
         self.forward = torch.compile(forward) if recipe.compile else forward
+        self.crfs = crf_layers(recipe.tasks, recipe.crf)
         self.ema = Ema(self.net, recipe.ema_decay)
         self.optimizer = torch.optim.AdamW(self._parameter_groups(), weight_decay=recipe.weight_decay)
         self.epoch = self.step_in_epoch = 0
@@ -51,7 +53,11 @@ class Run:
         known = {id(p) for p in pretrained}
         rest = [p for p in self.net.parameters() if id(p) not in known]
         factor = self.recipe.backbone_lr_factor
-        return [{"params": pretrained, "factor": factor, "lr": 0.0}, {"params": rest, "factor": 1.0, "lr": 0.0}]
+        groups = [{"params": pretrained, "factor": factor, "lr": 0.0}, {"params": rest, "factor": 1.0, "lr": 0.0}]
+        if self.crfs:  # strengths are of another magnitude than a network's weights, and have no reason to be near zero
+            strengths = {"params": list(self.crfs.parameters()), "factor": self.recipe.crf.get("lr_factor", 25.0)}
+            groups.append({**strengths, "lr": 0.0, "weight_decay": 0.0})
+        return groups
 
     def save(self, name: str = "last.pt") -> None:
         """Write a checkpoint; `last.pt` can be resumed."""
@@ -59,13 +65,14 @@ class Run:
             "recipe": self.recipe.to_dict(),
             "net": self.net.state_dict(),
             "ema": self.ema.net.state_dict(),
+            "crfs": self.crfs.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "epoch": self.epoch,
             "step_in_epoch": self.step_in_epoch,
             "best": self.best,
         }
         if name != "last.pt":
-            state = {key: state[key] for key in ("recipe", "ema", "epoch", "best")}
+            state = {key: state[key] for key in ("recipe", "ema", "crfs", "epoch", "best")}
         save_checkpoint(state, self.folder / name)
         self.saved_at = time.monotonic()
 
@@ -74,6 +81,7 @@ class Run:
         state = load_checkpoint(self.folder / "last.pt")
         self.net.load_state_dict(state["net"])
         self.ema.net.load_state_dict(state["ema"])
+        self.crfs.load_state_dict(state.get("crfs", {}))
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.step_in_epoch, self.best = state["epoch"], state["step_in_epoch"], state["best"]
         log.info("resumed at epoch %d, step %d", self.epoch, self.step_in_epoch)
@@ -102,7 +110,8 @@ def train_step(run: Run, samples: list[Sample], indices: np.ndarray, *, step: in
     for task, rows in task_rows(recipe.tasks).items():
         weight = recipe.class_weight.get(task)
         class_weight = torch.tensor(weight) if weight else None
-        part = deeply_supervised([logits[:, rows] for logits in maps], labels[task], recipe.loss, class_weight)
+        answers = [refined(run.crfs, task, logits[:, rows], images) for logits in maps]
+        part = deeply_supervised(answers, labels[task], recipe.loss, class_weight)
         loss = loss + recipe.task_weight.get(task, 1.0) * part
     for group in run.optimizer.param_groups:
         group["lr"] = recipe.lr * group["factor"] * lr_factor(recipe, step, steps)
@@ -160,7 +169,7 @@ def train(recipe: Recipe, *, folder: Path, data: Path, resume: bool = False, lim
 def _close_epoch(run: Run, val: list[Sample], losses: list[float], *, seconds: float) -> None:
     """Validate the averaged weights, log, and keep the best on val (mean mIoU of the recipe's tasks)."""
     recipe = run.recipe
-    scores = validate(run.ema.net, val, recipe.tasks, long_side_px=recipe.eval_long_side_px)
+    scores = validate(run.ema.net, val, recipe.tasks, long_side_px=recipe.eval_long_side_px, crfs=run.crfs)
     mean = float(np.mean([s.miou for s in scores.values()]))
     row = {"epoch": run.epoch, "loss": round(float(np.mean(losses)), 4), "seconds": round(seconds)}
     for task, s in scores.items():
@@ -169,6 +178,8 @@ def _close_epoch(run: Run, val: list[Sample], losses: list[float], *, seconds: f
             "accuracy": round(100 * s.pixel_accuracy, 2),
             "iou": [round(100 * float(v), 1) for v in s.iou],
         }
+    if run.crfs:
+        row["crf"] = learnt_values(run.crfs)
     log.info(json.dumps(row))
     with (run.folder / "log.jsonl").open("a") as file:
         file.write(json.dumps(row) + "\n")
