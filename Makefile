@@ -13,6 +13,7 @@ test: $(VENV)/dev
 
 bench: $(VENV)/dev $(VENV)/oracle  ## needs a C++ compiler and the machine to itself
 	$(BIN)/python -m training.bench_crf
+	$(BIN)/python -m training.bench_refine
 
 lint: $(VENV)/dev  ## checks, never edits
 	$(BIN)/ruff check .

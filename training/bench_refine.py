@@ -44,8 +44,9 @@ def stage_times(photo: np.ndarray, probs: np.ndarray, rounds: int) -> dict[str, 
         "felzenszwalb, a new scale": lambda: graph.segments(SCALE, 20),
         "felzenszwalb, scikit-image": lambda: felzenszwalb(scaled, scale=SCALE, sigma=0.8, min_size=20),
         "merge, prepare the graph": lambda: RegionGraph(segments, photo),
-        "merge, cut": lambda: regions.cut(8.0),
-        "merge, hierarchical": lambda: regions.hierarchical(8.0),
+        "merge, cut, with a new graph": lambda: RegionGraph(segments, photo).cut(8.0),
+        "merge, hierarchical, with a new graph": lambda: RegionGraph(segments, photo).hierarchical(8.0),
+        "merge, a new threshold of cut": lambda: regions.cut(8.0),
         "merge, kmeans": lambda: regions.kmeans(40),
         "vote": lambda: vote(probs, segments),
         "clean-up": lambda: clean_regions(labels, min_region_px=200),
@@ -118,7 +119,7 @@ def main(argv: list[str] | None = None) -> None:
     }
     write_json(result, arguments.out)
     for part in ("stages_ms", "sliders_ms", "loops_ms"):
-        print(part, *(f"{name:36}{value:10.2f}" for name, value in result[part].items()), sep="\n")
+        print(part, *(f"{name:40}{value:10.2f}" for name, value in result[part].items()), sep="\n")
 
 
 if __name__ == "__main__":
