@@ -66,7 +66,7 @@ CONTROLS = (
     Control(
         name="crf_iterations",
         label="CRF iterations",
-        info="Moves borders to the edges of the photo, a little further each time. 0 is off, 5 is usual.",
+        info="Moves borders to the edges of the photo, a little further each time. 0 is off, 5 to 10 is usual.",
         maximum=20,
         step=1,
     ),

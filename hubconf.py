@@ -31,5 +31,22 @@ def _entry_point(name):
     return load
 
 
+def _regions_entry_point(name):
+    def load():
+        from hubmodels.hub import load_regions
+
+        return load_regions(name)
+
+    load.__name__ = load.__qualname__ = name
+    load.__doc__ = f"""{_ENTRIES[name].title}, for `Refinement(vote="classifier")`.
+
+    Returns:
+        A RegionClassifier in eval mode: (R, F) float32 region features to (R, C) logits. `vote(image, segments,
+        probs)` takes a photo, its superpixels and a network's probabilities and returns labels.
+    """
+    return load
+
+
 deeplabv3plus_fashion = _entry_point("deeplabv3plus_fashion")
 deeplabv3plus_person = _entry_point("deeplabv3plus_person")
+regions_fashion = _regions_entry_point("regions_fashion")

@@ -19,6 +19,7 @@ from hubmodels.errors import ModelNotFoundError
 from hubmodels.labels import FASHION, PERSON, LabelSet
 
 LICENSE = "Apache-2.0"
+REGION_CLASSIFIER = "region_classifier"  # the `arch` of rows that are no network
 RESEARCH_DATA = "trained on Fashionista and Clothing Co-Parsing photos, which are research data"
 
 
@@ -42,6 +43,7 @@ class Entry:
         network: keyword arguments of the architecture.
         input_px: photos go through the network with this long side, in pixels.
         recipe: the command that reproduces the weights.
+        regions: the entry of the region classifier that was trained on its answers, for `vote="classifier"`.
         paper: where the architecture comes from.
         license: licence of the weights.
         data: what it was trained on.
@@ -57,6 +59,7 @@ class Entry:
     paper: str
     license: str = LICENSE
     data: str = RESEARCH_DATA
+    regions: str | None = None
     measured: Mapping[str, Any] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -66,6 +69,11 @@ class Entry:
     def task(self) -> str:
         """Name of the task, `person` or `fashion`."""
         return self.labels.task
+
+    @property
+    def is_network(self) -> bool:
+        """Whether it labels photos; a region classifier only decides on superpixels of a network's answer."""
+        return self.arch != REGION_CLASSIFIER
 
     @property
     def filename(self) -> str:
@@ -114,6 +122,7 @@ ENTRIES: Mapping[str, Entry] = by_name(
         input_px=544,
         recipe="python -m training.train training/recipes/deeplabv3plus_last.toml",
         paper=_V3PLUS_PAPER,
+        regions="regions_fashion",
     ),
     Entry(
         name="deeplabv3plus_person",
@@ -125,14 +134,25 @@ ENTRIES: Mapping[str, Entry] = by_name(
         recipe="python -m training.train training/recipes/deeplabv3plus_last.toml",
         paper=_V3PLUS_PAPER,
     ),
+    Entry(
+        name="regions_fashion",
+        title="Region classifier on the superpixels of deeplabv3plus_fashion",
+        arch=REGION_CLASSIFIER,
+        labels=FASHION,
+        network=MappingProxyType({}),
+        input_px=0,
+        recipe="python -m training.train_regions deeplabv3plus_fashion --scale 60",
+        paper="a perceptron on region features, of this project",
+        data="trained on Fashionista photos, which are research data",
+    ),
 )
 
 DEFAULTS: Mapping[str, str] = MappingProxyType({"fashion": "deeplabv3plus_fashion", "person": "deeplabv3plus_person"})
 
 
 def list_models(task: str | None = None) -> list[str]:
-    """Names of the published models in alphabetical order, all or those of one task."""
-    return [name for name, entry in ENTRIES.items() if task in (None, entry.task)]
+    """Names of the published networks in alphabetical order, all or those of one task."""
+    return [name for name, entry in ENTRIES.items() if entry.is_network and task in (None, entry.task)]
 
 
 def find_entry(name: str) -> Entry:

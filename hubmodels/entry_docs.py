@@ -57,14 +57,14 @@ def entry_facts(entry: Entry) -> str:
         ("labels", ", ".join(f"{i} {name}" for i, name in enumerate(entry.labels.names))),
         ("scores", scores_line(entry)),
         ("IoU by label", per_label),
-        ("input", f"any photo; its long side is brought to about {entry.input_px} px"),
+        ("input", f"any photo; its long side is brought to about {entry.input_px} px" if entry.is_network else ""),
         ("parameters", f"{entry.parameters:,}"),
         ("file", f"{entry.filename}, {entry.size_bytes / 1e6:.1f} MB, sha256 {entry.sha256}"),
         ("paper", entry.paper),
         ("recipe", entry.recipe),
         ("license", f"{entry.license}; {entry.data}"),
     ]
-    return "\n".join(f"{key + ':':14}{value}" for key, value in lines)
+    return "\n".join(f"{key + ':':14}{value}" for key, value in lines if value)
 
 
 def entry_docstring(entry: Entry) -> str:

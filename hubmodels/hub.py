@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from pathlib import Path
@@ -10,9 +11,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from hubmodels.entries import Entry, find_entry
-from hubmodels.errors import WeightsError
+from hubmodels.checks import check_tensors
+from hubmodels.entries import Entry, find_entry, list_models
+from hubmodels.errors import ModelNotFoundError, WeightsError
 from hubmodels.networks import build_network
+from hubmodels.refine import RegionClassifier
 from hubmodels.segmenter import Segmenter
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
@@ -34,12 +37,39 @@ def load_model(name: str, *, pretrained: bool = True, device: str | torch.device
         WeightsError: the weights are missing, damaged or not those of this model.
     """
     entry = find_entry(name)
+    if not entry.is_network:
+        raise ModelNotFoundError(
+            f"{name} only decides on the superpixels of a network's answer: use it by Refinement(vote='classifier') "
+            f"with that network, or get it by load_regions. Networks: {', '.join(list_models())}"
+        )
     network = build_network(entry.arch, num_classes=len(entry.labels), **entry.network)
     if pretrained:
         network.load_state_dict(read_weights(entry, network))
     # Depthwise convolutions run about three times as fast on CPU with channels last.
     network = network.to(memory_format=torch.channels_last).to(device)
-    return Segmenter(network, entry.labels, name=entry.name, input_px=entry.input_px).eval()
+    return Segmenter(
+        network,
+        entry.labels,
+        name=entry.name,
+        input_px=entry.input_px,
+        region_classifier=functools.cache(functools.partial(load_regions, entry.regions)) if entry.regions else None,
+    ).eval()
+
+
+def load_regions(name: str) -> RegionClassifier:
+    """A published region classifier in eval mode, as `Refinement(vote="classifier")` uses it.
+
+    Raises:
+        ModelNotFoundError: no such entry, or a network.
+        WeightsError: the weights are missing, damaged or not those of this entry.
+    """
+    entry = find_entry(name)
+    if entry.is_network:
+        raise ModelNotFoundError(f"{name} is a network, no region classifier: use hubmodels.load")
+    classifier = RegionClassifier.from_bytes(read_verified(entry), what=entry.name)
+    if classifier.settings.labels != entry.labels.names:
+        raise WeightsError(f"{name}: made for labels {classifier.settings.labels}, expected {entry.labels.names}")
+    return classifier
 
 
 def weights_path(entry: Entry) -> Path:
@@ -60,38 +90,35 @@ def weights_path(entry: Entry) -> Path:
     )
 
 
-def read_weights(entry: Entry, network: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """State dict for `network` in float32, checked against the entry's digest and the network's names and shapes.
+def read_verified(entry: Entry) -> bytes:
+    """The weights file of an entry, once its digest was found to be the entry's.
 
     Raises:
         WeightsError: says what was expected, what was found, and the remedy.
     """
     path = weights_path(entry)
     data = path.read_bytes()  # read once, so that what was hashed is what is parsed
-    remedy = f"restore {path} from a release, or reinstall hubmodels"
     if data.startswith(b"version https://git-lfs"):
         raise WeightsError(f"{entry.name}: {path} is a Git LFS pointer, not weights; run 'git lfs pull'")
     digest = hashlib.sha256(data).hexdigest()
     if digest != entry.sha256:
-        raise WeightsError(f"{entry.name}: sha256 is {digest[:12]}, expected {entry.sha256[:12]}; {remedy}")
-    try:
-        tensors = load(data)
-    except SafetensorError as error:
-        raise WeightsError(f"{entry.name}: {path} is not a safetensors file ({error}); {remedy}") from error
-    check_tensors(tensors, network, what=entry.name, remedy=remedy)
-    return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
-
-
-def check_tensors(tensors: dict[str, torch.Tensor], network: torch.nn.Module, *, what: str, remedy: str) -> None:
-    """Raise WeightsError unless names and shapes are exactly the network's and every value is finite."""
-    wanted = network.state_dict()
-    missing, extra = sorted(set(wanted) - set(tensors)), sorted(set(tensors) - set(wanted))
-    if missing or extra:
         raise WeightsError(
-            f"{what}: {len(missing)} tensors missing {missing[:3]}, {len(extra)} unknown {extra[:3]}; {remedy}"
+            f"{entry.name}: sha256 is {digest[:12]}, expected {entry.sha256[:12]}; restore {path} from a release, "
+            "or reinstall hubmodels"
         )
-    for key, value in tensors.items():
-        if value.shape != wanted[key].shape:
-            raise WeightsError(f"{what}: {key} is {tuple(value.shape)}, expected {tuple(wanted[key].shape)}; {remedy}")
-        if not torch.isfinite(value).all():
-            raise WeightsError(f"{what}: {key} holds values that are not finite; {remedy}")
+    return data
+
+
+def read_weights(entry: Entry, network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """State dict for `network` in float32, checked against the entry's digest and the network's names and shapes.
+
+    Raises:
+        WeightsError: says what was expected, what was found, and the remedy.
+    """
+    remedy = f"restore {entry.filename} from a release, or reinstall hubmodels"
+    try:
+        tensors = load(read_verified(entry))
+    except SafetensorError as error:
+        raise WeightsError(f"{entry.name}: not a safetensors file ({error}); {remedy}") from error
+    check_tensors(tensors, network.state_dict(), what=entry.name, remedy=remedy)
+    return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}

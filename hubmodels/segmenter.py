@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import nn
@@ -9,7 +11,7 @@ from torch.nn import functional as F
 
 from hubmodels.images import ImageSource, read_image
 from hubmodels.labels import LabelSet
-from hubmodels.refine import Refinement, Tuner
+from hubmodels.refine import Refinement, RegionClassifier, Tuner
 from hubmodels.result import Segmentation
 
 GRID_PX = 32  # networks are most exact at whole multiples of their deepest stride; below it features would vanish
@@ -23,10 +25,20 @@ class Segmenter(nn.Module):
         labels: the C labels.
         name: the entry it was loaded from, or any name.
         input_px: `predict` brings the long side of a larger photo to so many pixels for the network.
+        region_classifier: loads the classifier for `Refinement(vote="classifier")`; None: that vote is refused.
     """
 
-    def __init__(self, network: nn.Module, labels: LabelSet, *, name: str, input_px: int = 576) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        labels: LabelSet,
+        *,
+        name: str,
+        input_px: int = 576,
+        region_classifier: Callable[[], RegionClassifier] | None = None,
+    ) -> None:
         super().__init__()
+        self.region_classifier = region_classifier
         self.network = network
         self.labels = labels
         self.name = name
@@ -59,12 +71,7 @@ class Segmenter(nn.Module):
 
         Logits are resized bilinearly and only then turned into probabilities; label ids are never resized.
         """
-        device = next(self.parameters()).device
-        height, width = image.shape[:2]
-        x = torch.tensor(image, device=device).permute(2, 0, 1)[None].float() / 255
-        x = F.interpolate(x, working_size(height, width, self.input_px), mode="bilinear", antialias=True)
-        logits = self(x.contiguous(memory_format=torch.channels_last))
-        return F.interpolate(logits, (height, width), mode="bilinear")[0].softmax(0).cpu().numpy()
+        return photo_logits(self, image, long_side_px=self.input_px).softmax(0).cpu().numpy()
 
     def predict(self, photo: ImageSource, *, refinement: Refinement | None = None) -> Segmentation:
         """Label a photo.
@@ -84,20 +91,34 @@ class Segmenter(nn.Module):
     def tune(self, photo: ImageSource) -> PhotoTuner:
         """Run the network once and keep its answer, so that settings can be tried at little cost."""
         image = read_image(photo)
-        return PhotoTuner(image, self.probabilities(image), self.labels)
+        tuner = Tuner(self.probabilities(image), image, region_classifier=self.region_classifier)
+        return PhotoTuner(tuner, self.labels)
 
 
 class PhotoTuner:
     """One photo with the network's answer; `refine` recomputes only what a change of settings needs."""
 
-    def __init__(self, image: np.ndarray, probs: np.ndarray, labels: LabelSet) -> None:
-        self._image, self._labels = image, labels
-        self._tuner = Tuner(probs, image)
+    def __init__(self, tuner: Tuner, labels: LabelSet) -> None:
+        self._tuner, self._labels = tuner, labels
 
     def refine(self, settings: Refinement) -> Segmentation:
         """The photo's segmentation under `settings`."""
         labels, probs = self._tuner.refine(settings)
-        return Segmentation(self._image, labels, probs, self._labels)
+        return Segmentation(self._tuner.image, labels, probs, self._labels)
+
+
+@torch.inference_mode()
+def photo_logits(network: nn.Module, image: np.ndarray, *, long_side_px: int) -> torch.Tensor:
+    """(C, H, W) float logits of an (H, W, 3) uint8 photo at its own size, on the network's device.
+
+    The photo goes through the network at its working size; what is resized back are logits, never label ids.
+    """
+    device = next(network.parameters()).device
+    height, width = image.shape[:2]
+    x = torch.tensor(image, device=device).permute(2, 0, 1)[None].float() / 255
+    x = F.interpolate(x, working_size(height, width, long_side_px), mode="bilinear", antialias=True)
+    logits = network(x.contiguous(memory_format=torch.channels_last))
+    return F.interpolate(logits, (height, width), mode="bilinear")[0]
 
 
 def working_size(height: int, width: int, long_side_px: int) -> tuple[int, int]:

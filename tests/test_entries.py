@@ -13,9 +13,9 @@ from safetensors import safe_open
 import hubmodels
 from hubmodels.entries import DEFAULTS, ENTRIES, by_name, list_models
 from hubmodels.entry_docs import entry_docstring, markdown_table
-from hubmodels.hub import WEIGHTS_FOLDER
+from hubmodels.hub import WEIGHTS_FOLDER, load_regions
 from hubmodels.labels import TASKS, LabelSet
-from hubmodels.networks import ARCHITECTURES, build_network
+from hubmodels.networks import ARCHITECTURES
 from tests.conftest import ROOT
 from training.readme import PICTURE, README, rendered
 
@@ -29,11 +29,15 @@ def entry(request):
 
 
 def test_rows_are_complete(entry):
-    assert entry.arch in ARCHITECTURES and entry.task in TASKS
+    assert entry.arch in ARCHITECTURES or not entry.is_network
+    assert entry.task in TASKS
     assert len(entry.sha256) == 64 and entry.license == "Apache-2.0" and "research data" in entry.data
     assert entry.title and entry.paper
-    recipe = entry.recipe.split()[-1]
-    assert (ROOT / recipe).is_file(), "the recipe a row names must exist"
+    if entry.is_network:
+        assert (ROOT / entry.recipe.split()[-1]).is_file(), "the recipe a row names must exist"
+    else:
+        _, _, module, network, *_ = entry.recipe.split()
+        assert (ROOT / f"{module.replace('.', '/')}.py").is_file() and ENTRIES[network].regions == entry.name
 
 
 def test_the_weights_are_those_of_the_row(entry):
@@ -41,13 +45,14 @@ def test_the_weights_are_those_of_the_row(entry):
     data = path.read_bytes()
     assert hashlib.sha256(data).hexdigest() == entry.sha256
     assert len(data) == entry.size_bytes <= SHIPPED_BYTES_MAX
-    network = build_network(entry.arch, num_classes=len(entry.labels), **entry.network)
+    network = hubmodels.load(entry.name).network if entry.is_network else load_regions(entry.name)
     assert sum(p.numel() for p in network.parameters()) == entry.parameters
     with safe_open(path, "pt") as file:
         assert set(file.metadata()) == {"hubmodels"}
-        assert json.loads(file.metadata()["hubmodels"])["labels"] == list(entry.labels.names)
+        facts = json.loads(file.metadata()["hubmodels"])
+        assert facts.get("settings", facts)["labels"] == list(entry.labels.names)
         kinds = {file.get_slice(key).get_dtype() for key in file.keys()}
-    assert kinds == {"F16", "I64"}
+    assert kinds == ({"F16", "I64"} if entry.is_network else {"F32"})
 
 
 def test_scores_are_those_that_evaluate_wrote_for_these_very_weights(entry):

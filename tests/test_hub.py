@@ -9,13 +9,15 @@ from types import MappingProxyType
 
 import pytest
 import torch
+from numpy.testing import assert_array_equal
 from safetensors.torch import load_file, save
 
 import hubmodels
 from hubmodels import ModelNotFoundError, WeightsError
 from hubmodels.entries import ENTRIES
-from hubmodels.hub import WEIGHTS_FOLDER, read_weights
+from hubmodels.hub import WEIGHTS_FOLDER, load_regions, read_weights
 from hubmodels.networks import build_network
+from hubmodels.refine import superpixels
 
 ENTRY = ENTRIES["deeplabv3plus_person"]
 
@@ -100,3 +102,27 @@ def test_damaged_weights_are_refused_with_the_remedy(put, network, tensors):
         with pytest.raises(WeightsError, match=message) as raised:
             read_weights(put(data), network)
         assert ENTRY.name in str(raised.value), name
+
+
+def test_networks_and_region_classifiers_are_not_mistaken_for_each_other():
+    with pytest.raises(ModelNotFoundError, match=r"vote='classifier'.*Networks: deeplabv3plus_fashion"):
+        hubmodels.load("regions_fashion")
+    with pytest.raises(ModelNotFoundError, match="is a network"):
+        load_regions(ENTRY.name)
+
+
+def test_a_region_classifier_for_other_labels_is_refused(monkeypatch):
+    wrong = dataclasses.replace(ENTRIES["regions_fashion"], labels=ENTRY.labels)
+    monkeypatch.setattr("hubmodels.hub.find_entry", lambda name: wrong)
+    with pytest.raises(WeightsError, match="made for labels"):
+        load_regions("regions_fashion")
+
+
+def test_every_network_with_a_region_classifier_votes_by_it(astronaut):
+    settings = hubmodels.Refinement(superpixel_scale=60, vote="classifier")
+    for name, entry in ENTRIES.items():
+        if entry.regions:
+            model, image = hubmodels.load(name), astronaut[:256, :256]
+            probs = model.probabilities(image)
+            expected = load_regions(entry.regions).vote(image, superpixels(image, scale=60), probs)
+            assert_array_equal(model.predict(image, refinement=settings).labels, expected)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hubmodels.entries import ENTRIES
+from hubmodels.entries import ENTRIES, list_models
 from tests.conftest import BLOCK_NETWORK, ROOT
 
 
@@ -61,19 +61,21 @@ for name in {names}:
     assert logits.shape == (2, len(model.labels), 45, 70) and logits.dtype == torch.float32
     import hubmodels
     print(name, hubmodels.__file__)
+regions = torch.hub.load({repo!r}, "regions_fashion", source={source!r}{more})
+assert not regions.training and regions(torch.rand(3, len(regions.features))).shape == (3, 7)
 """
 
 
 def test_every_entry_loads_from_the_github_cache(hub_home, tmp_path):
-    script = LOAD.format(names=list(ENTRIES), repo="someone/hubmodels:v1.0", source="github", more=", trust_repo=True")
+    script = LOAD.format(names=list_models(), repo="someone/hubmodels:v1.0", source="github", more=", trust_repo=True")
     out = run(script, cwd=tmp_path, home=hub_home)
-    assert out.count("\n") == len(ENTRIES)
+    assert out.count("\n") == len(list_models())
 
 
 def test_every_entry_loads_from_a_local_path_beside_packages_with_common_names(hub_home, tmp_path):
     for name in ("training", "tests", "utils", "demo", "models"):
         (tmp_path / f"{name}.py").write_text("raise ImportError('another module was imported')")
-    script = LOAD.format(names=list(ENTRIES), repo=str(ROOT), source="local", more="")
+    script = LOAD.format(names=list_models(), repo=str(ROOT), source="local", more="")
     assert str(ROOT / "hubmodels") in run(script, cwd=tmp_path, home=hub_home)
 
 

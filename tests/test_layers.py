@@ -14,6 +14,7 @@ from tests.conftest import ROOT
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "labels": set(),
+    "checks": {"errors"},
     "images": {"errors"},
     "render": {"labels"},
     "export": {"labels"},
@@ -39,7 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "refine.superpixels": {"refine.felzenszwalb", "refine.settings"},
     "refine.region_features": {"refine.settings"},
     "refine.merge": {"refine.region_features"},
-    "refine.region_classifier": {"errors", "refine.region_features"},
+    "refine.region_classifier": {"checks", "errors", "refine.region_features"},
     "refine.vote": set(),
     "refine.tuner": {
         "refine.crf",
@@ -63,7 +64,7 @@ ALLOWED: dict[str, set[str]] = {
         "refine.vote",
     },
     "segmenter": {"images", "labels", "refine", "result"},
-    "hub": {"entries", "errors", "networks", "segmenter"},
+    "hub": {"checks", "entries", "errors", "networks", "refine", "segmenter"},
     "batch": {"errors", "export", "images", "refine", "segmenter"},
     "cli": {"", "batch", "entries", "entry_docs", "errors", "hub", "refine.settings"},
 }

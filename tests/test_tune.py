@@ -88,6 +88,25 @@ def test_the_crf_of_the_presets_is_the_one_chosen_on_val():
         assert {name: value for name, value in preset.items() if name.startswith("crf_")} == chosen
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_preset_scores_on_test_are_of_the_shipped_models(task):
+    entry = ENTRIES[DEFAULTS[task]]
+    for preset in set(PRESETS) - {"off"}:
+        result = json.loads((tune.RESULTS / f"{entry.name}_{preset}.json").read_text())
+        assert result["sha256"] == entry.sha256 and result["images"] == 120
+        assert result["data"] == "Fashionista test split"
+        assert result["refinement"] == Refinement.preset(preset, task=task).to_dict()
+
+
+def test_the_region_report_is_of_the_shipped_classifier():
+    result = json.loads((tune.RESULTS / "regions_deeplabv3plus_fashion.json").read_text())
+    for kind, entry in (("network", "deeplabv3plus_fashion"), ("regions", "regions_fashion")):
+        metrics = ENTRIES[entry].metrics
+        assert {key: result["test"][kind][key] for key in ("miou", "pixel_accuracy", "boundary_f", "iou")} == {
+            key: metrics[key] for key in ("miou", "pixel_accuracy", "boundary_f", "iou")
+        }
+
+
 def test_scores_are_rounded_shares(rng):
     from training.metrics import Scores
 

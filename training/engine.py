@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from hubmodels.entries import ENTRIES
 from hubmodels.hub import read_weights
 from hubmodels.labels import TASKS
 from hubmodels.networks import build_network
-from hubmodels.segmenter import working_size
+from hubmodels.segmenter import photo_logits
 from training.checkpoint import load_checkpoint
 from training.data import Sample
 from training.fastconv import use_space_to_batch
@@ -100,16 +99,6 @@ def select_tasks(
                 raise KeyError(f"the checkpoint was not trained for task {task!r}")
         state[key] = torch.cat(parts).clone()
     return state
-
-
-@torch.inference_mode()
-def photo_logits(net: nn.Module, image: np.ndarray, *, long_side_px: int) -> torch.Tensor:
-    """(C, H, W) logits at the photo's own size for an (H, W, 3) uint8 photo, through the network at working size."""
-    x = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
-    size = x.shape[2:]
-    x = F.interpolate(x, working_size(*size, long_side_px), mode="bilinear", antialias=True)
-    logits = net(x.contiguous(memory_format=torch.channels_last))
-    return F.interpolate(logits, size, mode="bilinear")[0]
 
 
 @torch.inference_mode()

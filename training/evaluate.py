@@ -1,7 +1,8 @@
 """Score a published model: `python -m training.evaluate NAME --split test`.
 
 Photos go through `Segmenter` exactly as users' photos do. The test split's scores are written to
-training/results/NAME.json and copied into the manifest that ENTRIES reads; other splits are printed.
+training/results/NAME.json and copied into the manifest that ENTRIES reads; with a preset of post-processing they go to
+training/results/NAME_PRESET.json alone. Other splits are printed.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from hubmodels.entries import Entry, find_entry
-from hubmodels.hub import WEIGHTS_FOLDER, load_model
+from hubmodels.entries import ENTRIES, Entry, find_entry
+from hubmodels.hub import WEIGHTS_FOLDER, load_model, load_regions
+from hubmodels.refine import PRESETS, Refinement
 from hubmodels.segmenter import Segmenter
 from training.data import DATA_ROOT, SPLITS, load_fashionista
 from training.files import update_json, write_json
@@ -28,13 +30,15 @@ from training.metrics import Scores
 RESULTS = Path(__file__).parent / "results"
 
 
-def evaluate(model: Segmenter, *, data: Path, split: str, limit: int | None = None) -> dict[str, Any]:
-    """Scores of a model on a split of Fashionista, without test-time augmentation or post-processing."""
+def evaluate(
+    model: Segmenter, *, data: Path, split: str, limit: int | None = None, refinement: Refinement | None = None
+) -> dict[str, Any]:
+    """Scores of a model on a split of Fashionista, without test-time augmentation; no post-processing unless given."""
     task, names = model.labels.task, model.labels.names
     scores, seconds = Scores(len(names)), []
     for sample in tqdm(load_fashionista(data, split, [task], limit=limit), desc=model.name, unit="photo"):
         started = time.perf_counter()
-        predicted = model.predict(sample.image).labels
+        predicted = model.predict(sample.image, refinement=refinement).labels
         seconds.append(time.perf_counter() - started)
         scores.add(sample.labels[task], predicted)
     return {
@@ -49,6 +53,16 @@ def evaluate(model: Segmenter, *, data: Path, split: str, limit: int | None = No
         "seconds_per_photo": round(float(np.median(seconds)), 3),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, PyTorch {torch.__version__.split('+')[0]}",
     }
+
+
+def subject(entry: Entry) -> tuple[Segmenter, Refinement | None]:
+    """What is scored: a network alone, or for a region classifier its network with the superpixels it was made for."""
+    if entry.is_network:
+        return load_model(entry.name), None
+    network = next(each for each in ENTRIES.values() if each.regions == entry.name)
+    made_for = load_regions(entry.name).settings
+    cut = {"superpixel_method": made_for.method, "superpixel_scale": made_for.scale}
+    return load_model(network.name), Refinement(**cut, vote="classifier")
 
 
 def record(entry: Entry, result: dict[str, Any]) -> None:
@@ -67,12 +81,19 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__)
     parser.add_argument("name", help="an entry of hubmodels")
     parser.add_argument("--split", choices=SPLITS, default="test")
+    parser.add_argument("--preset", choices=sorted(PRESETS), default="off", help="post-processing (%(default)s)")
     parser.add_argument("--data", type=Path, default=DATA_ROOT)
     arguments = parser.parse_args(argv)
     entry = find_entry(arguments.name)
-    result = evaluate(load_model(entry.name), data=arguments.data, split=arguments.split)
-    if arguments.split == "test":
+    model, refinement = subject(entry)
+    if refinement is None and arguments.preset != "off":
+        refinement = Refinement.preset(arguments.preset, task=entry.task)
+    result = evaluate(model, data=arguments.data, split=arguments.split, refinement=refinement)
+    if arguments.split == "test" and arguments.preset == "off":
         record(entry, result)
+    elif arguments.split == "test":
+        tried = {"sha256": entry.sha256, "refinement": refinement.to_dict()}
+        write_json({**result, **tried}, RESULTS / f"{entry.name}_{arguments.preset}.json")
     print(json.dumps({key: value for key, value in result.items() if key != "confusion"}, indent=1))
 
 

@@ -14,9 +14,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 
+from hubmodels.checks import check_tensors
 from hubmodels.entries import Entry, find_entry
-from hubmodels.hub import WEIGHTS_FOLDER, check_tensors
+from hubmodels.hub import WEIGHTS_FOLDER
 from hubmodels.networks import build_network
+from hubmodels.refine import RegionClassifier
 from training.checkpoint import load_checkpoint
 from training.engine import select_tasks
 from training.files import update_json, write_bytes
@@ -46,11 +48,21 @@ def to_float16(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def export(checkpoint: Path, entry: Entry) -> Path:
-    """Write the weights file of `entry` and its row in the manifest; returns the file's path."""
+    """Write the weights file of `entry` and its row in the manifest; returns the file's path.
+
+    Args:
+        checkpoint: of `training.train`; for a region classifier the file of `training.train_regions`.
+        entry: whose weights these are.
+    """
+    if not entry.is_network:
+        data = checkpoint.read_bytes()
+        return _publish(data, entry, RegionClassifier.from_bytes(data, what=str(checkpoint)))
     saved = load_checkpoint(checkpoint)
     state = to_float16(select_tasks(saved["ema"], saved["recipe"]["tasks"], [entry.task]))
     network = build_network(entry.arch, num_classes=len(entry.labels), **entry.network)
-    check_tensors(state, network, what=entry.name, remedy="does the checkpoint come from this entry's recipe?")
+    check_tensors(
+        state, network.state_dict(), what=entry.name, remedy="does the checkpoint come from this entry's recipe?"
+    )
     facts = {
         "format_version": FORMAT_VERSION,
         "name": entry.name,
@@ -60,6 +72,11 @@ def export(checkpoint: Path, entry: Entry) -> Path:
     }
     # One key only: with several, their order and so the digest would vary from run to run.
     data = save(state, metadata={"hubmodels": json.dumps(facts, sort_keys=True)})
+    return _publish(data, entry, network)
+
+
+def _publish(data: bytes, entry: Entry, network: torch.nn.Module) -> Path:
+    """Write the file and what the manifest says of it."""
     path = WEIGHTS_FOLDER / entry.filename
     write_bytes(data, path)
     measured = {

@@ -20,7 +20,7 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 
-from hubmodels.hub import check_tensors
+from hubmodels.checks import check_tensors
 from hubmodels.networks import build_network
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.data import DATA_ROOT, load_fashionista
@@ -83,7 +83,8 @@ def import_u2net(state: State, *, small: bool, what: str = "state") -> State:
     # Releases from before PyTorch 0.4.1 do not count batches; the count is used by nothing here.
     counts = {key: value for key, value in net.state_dict().items() if key.endswith("num_batches_tracked")}
     state = counts | state
-    check_tensors(state, net, what=what, remedy="is it a checkpoint of the other U-2-Net (u2net, u2net_small)?")
+    remedy = "is it a checkpoint of the other U-2-Net (u2net, u2net_small)?"
+    check_tensors(state, net.state_dict(), what=what, remedy=remedy)
     return two_classes(state)
 
 
@@ -129,7 +130,7 @@ def import_torchvision_deeplabv3(state: State, *, what: str = "state") -> State:
             old = next((prefix for prefix in prefixes if key.startswith(prefix)), "")
             out[prefixes.get(old, "") + key.removeprefix(old)] = value
     net = build_network("deeplabv3", num_classes=classes, **TORCHVISION_DEEPLABV3)
-    check_tensors(out, net, what=what, remedy="is it torchvision's deeplabv3_resnet101?")
+    check_tensors(out, net.state_dict(), what=what, remedy="is it torchvision's deeplabv3_resnet101?")
     return out
 
 

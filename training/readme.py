@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hubmodels.entries import DEFAULTS, ENTRIES
 from hubmodels.entry_docs import markdown_table
+from hubmodels.refine import PRESETS
 from training.evaluate import RESULTS
 from training.files import write_bytes
 
@@ -69,6 +70,29 @@ def tune_table() -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
+def preset_table() -> str:
+    """Test scores without and with every preset, from the results files that `python -m training.evaluate` writes."""
+    rows = [("preset", "task", "mIoU", "pixel accuracy", "boundary F"), ("---",) * 5]
+    for task, name in DEFAULTS.items():
+        for preset in PRESETS:
+            file = f"{name}.json" if preset == "off" else f"{name}_{preset}.json"
+            result = json.loads((RESULTS / file).read_text())
+            rows.append((preset, task, *(f"{100 * result[k]:.1f}" for k in ("miou", "pixel_accuracy", "boundary_f"))))
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def regions_table() -> str:
+    """The network, the plain vote and the region classifier, from the file that `training.train_regions` writes."""
+    result = json.loads((RESULTS / "regions_deeplabv3plus_fashion.json").read_text())
+    rows = [("split", "decided by", "mIoU", "pixel accuracy", "boundary F"), ("---",) * 5]
+    kinds = {"network": "pixel", "vote": "superpixel, plain vote", "regions": "superpixel, classifier"}
+    for split in ("val", "test"):
+        for kind, words in kinds.items():
+            scores = (f"{100 * result[split][kind][key]:.1f}" for key in ("miou", "pixel_accuracy", "boundary_f"))
+            rows.append((f"{split}, {result[split]['images']} photos", words, *scores))
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
 def refine_table() -> str:
     """Times of the stages and sliders, from the results file that `make bench` writes."""
     result = json.loads((RESULTS / "bench_refine.json").read_text())
@@ -81,6 +105,8 @@ def refine_table() -> str:
 
 
 BLOCKS = {
+    "presets": preset_table,
+    "regions": regions_table,
     "tune": tune_table,
     "stages": refine_table,
     "crf": crf_table,

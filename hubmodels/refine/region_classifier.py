@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
+from hubmodels.checks import check_tensors
 from hubmodels.errors import WeightsError
 from hubmodels.refine.region_features import feature_names, region_features
 
@@ -168,7 +169,9 @@ class RegionClassifier(nn.Module):
         if hidden != len(tensors.get("correction.0.bias", ())):  # before a network of that width is built
             raise WeightsError(f"{what}: header says {hidden} hidden values, its tensors differ; {remedy}")
         classifier = cls(settings, hidden=hidden)
-        _check_tensors(tensors, classifier.state_dict(), what=what, remedy=remedy)
+        check_tensors(tensors, classifier.state_dict(), what=what, remedy=remedy)
+        if not (tensors["std"] > 0).all():
+            raise WeightsError(f"{what}: std must be above 0; got {float(tensors['std'].min()):g}; {remedy}")
         classifier.load_state_dict(tensors)
         return classifier.eval()
 
@@ -192,23 +195,3 @@ def _read_facts(data: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return facts if isinstance(facts, dict) else {}
-
-
-def _check_tensors(
-    tensors: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor], *, what: str, remedy: str
-) -> None:
-    """Raise WeightsError unless names, shapes and dtypes are exactly the wanted ones and every value is finite."""
-    missing, extra = sorted(set(wanted) - set(tensors)), sorted(set(tensors) - set(wanted))
-    if missing or extra:
-        raise WeightsError(
-            f"{what}: {len(missing)} tensors missing {missing[:3]}, {len(extra)} unknown {extra[:3]}; {remedy}"
-        )
-    for key, value in tensors.items():
-        expected = wanted[key]
-        if value.shape != expected.shape or value.dtype != expected.dtype:
-            got = f"{tuple(value.shape)} {value.dtype}"
-            raise WeightsError(f"{what}: {key} is {got}, expected {tuple(expected.shape)} {expected.dtype}; {remedy}")
-        if not torch.isfinite(value).all():
-            raise WeightsError(f"{what}: {key} holds values that are not finite; {remedy}")
-    if not (tensors["std"] > 0).all():
-        raise WeightsError(f"{what}: std must be above 0; got {float(tensors['std'].min()):g}; {remedy}")

@@ -19,8 +19,29 @@ VOTES = ("probability", "majority", "classifier")
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "off": {"fashion": {}, "person": {}},
     "gentle": {
-        "fashion": {"crf_iterations": 10},
-        "person": {"crf_iterations": 10, "crf_appearance_sigma_px": 30.0, "crf_appearance_sigma_colour": 10.0},
+        "fashion": {"crf_iterations": 10, "min_region_px": 50},
+        "person": {
+            "crf_iterations": 10,
+            "crf_appearance_sigma_px": 30.0,
+            "crf_appearance_sigma_colour": 10.0,
+            "min_region_px": 50,
+        },
+    },
+    "strong": {
+        "fashion": {
+            "crf_iterations": 10,
+            "superpixel_scale": 60.0,
+            "keep_confident": 0.9,
+            "min_region_px": 200,
+        },
+        "person": {
+            "crf_iterations": 10,
+            "crf_appearance_sigma_px": 30.0,
+            "crf_appearance_sigma_colour": 10.0,
+            "keep_largest": True,
+            "fill_holes_px": 400,
+            "min_region_px": 200,
+        },
     },
 }
 

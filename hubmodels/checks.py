@@ -1,0 +1,33 @@
+"""Weights are untrusted: what every file of tensors must satisfy before it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from hubmodels.errors import WeightsError
+
+
+def check_tensors(
+    tensors: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], *, what: str, remedy: str
+) -> None:
+    """Raise WeightsError unless names and shapes are exactly the wanted ones and every value is finite.
+
+    Args:
+        tensors: what a file holds.
+        wanted: the state dict it is for; dtypes may differ, as shipped weights are float16.
+        what, remedy: how messages begin and end.
+    """
+    missing, extra = sorted(set(wanted) - set(tensors)), sorted(set(tensors) - set(wanted))
+    if missing or extra:
+        raise WeightsError(
+            f"{what}: {len(missing)} tensors missing {missing[:3]}, {len(extra)} unknown {extra[:3]}; {remedy}"
+        )
+    for key, value in tensors.items():
+        if value.shape != wanted[key].shape:
+            raise WeightsError(f"{what}: {key} is {tuple(value.shape)}, expected {tuple(wanted[key].shape)}; {remedy}")
+        if value.is_floating_point() != wanted[key].is_floating_point():
+            raise WeightsError(f"{what}: {key} is {value.dtype}, expected {wanted[key].dtype}; {remedy}")
+        if not torch.isfinite(value).all():
+            raise WeightsError(f"{what}: {key} holds values that are not finite; {remedy}")
