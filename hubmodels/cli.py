@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     try:
         return arguments.handler(arguments)
-    except (HubmodelsError, ValueError, OSError) as error:
+    except (HubmodelsError, ValueError, OSError, ImportError) as error:  # ImportError: an extra is not installed
         print(f"hubmodels: {error}", file=sys.stderr)
         return 2
 

@@ -126,6 +126,14 @@ def test_what_cannot_be_done_is_said_in_one_line(call, message, capsys, tmp_path
     assert message in said and said.count("\n") == 1 and "Traceback" not in said
 
 
+def test_a_missing_extra_is_said_in_one_line(photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "sklearn.cluster", None)  # as if scikit-learn were not installed
+    call = ["label", str(photos / "a.png"), "--out", str(tmp_path / "out"), "--superpixel-scale", "100"]
+    assert main([*call, "--merge", "kmeans"]) == 2
+    said = capsys.readouterr().err
+    assert "pip install scikit-learn" in said and "Traceback" not in said
+
+
 def test_an_empty_folder_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no photos found"):
         plan([tmp_path], tmp_path / "out")
