@@ -28,6 +28,7 @@ from training.errors import DataError, RecipeError
 from training.export import export, to_float16
 from training.fastconv import SpaceToBatchConv2d, use_space_to_batch
 from training.imagenet import lite_state_dict
+from training.optimizers import build_optimizer
 from training.recipe import Recipe, read_recipe
 from training.schedules import lr_factor
 from training.train import Run, epoch_order, train
@@ -198,7 +199,9 @@ def test_every_recipe_can_be_read():
         ({"epoch": 3}, "unknown keys \\['epoch'\\]"),
         ({"tasks": ["pets"]}, "tasks must be among"),
         ({"epochs": 0}, "1 or more"),
-        ({"schedule": "step"}, "one_cycle or poly"),
+        ({"schedule": "step"}, "one_cycle, poly, plateau"),
+        ({"optimizer": "lion"}, r"\['adamw', 'adam', 'sgd'\]; got 'lion'"),
+        ({"plateau_epochs": 0}, "plateau_epochs must be 1"),
         ({"loss": {"focal": 1}}, "focal"),
         ({"class_weight": {"person": [1]}}, "needs 2 values"),
         ({"augment": {"crop_hw": [64, 48]}}, "scale"),
@@ -258,6 +261,36 @@ def test_schedules():
     assert np.argmax(rates) == 25 and rates[25] == 1 and rates[0] == pytest.approx(0.04) and rates[-1] < 0.01
     poly = dataclasses.replace(TINY, schedule="poly")
     assert [lr_factor(poly, step, 10) for step in (0, 5)] == [1, pytest.approx(0.5**0.9)]
+    plateau = dataclasses.replace(TINY, schedule="plateau", plateau_epochs=2)
+    history = [0.5, 0.6, 0.6, 0.55, 0.7, 0.1, 0.2, 0.3, 0.4]  # stands still after the 4th, the 7th and the 9th
+    factors = [lr_factor(plateau, 0, 10, history[:count]) for count in range(10)]
+    assert factors == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.125]
+
+
+def test_optimizers_take_the_step_of_their_definition():
+    """Weight 1, gradient 2, learning rate 0.1, weight decay 0.5, worked out by hand for two steps."""
+    # sgd: gradient with decay 2.5, then 2 + 0.375 and 0.9 of the last; adam: first steps are the sign of the gradient
+    expected = {
+        "sgd": (1 - 0.1 * 2.5, 0.75 - 0.1 * (2.375 + 0.9 * 2.5)),
+        "adam": (0.9, 0.8),
+        "adamw": (1 - 0.1 * 0.5 - 0.1, 0.85 - 0.1 * 0.5 * 0.85 - 0.1),
+    }
+    for name, values in expected.items():
+        weight = nn.Parameter(torch.ones(1))
+        optimizer = build_optimizer(name, [{"params": [weight], "lr": 0.1}], weight_decay=0.5)
+        for value in values:
+            weight.grad = torch.full((1,), 2.0)
+            optimizer.step()
+            assert weight.item() == pytest.approx(value, abs=1e-3), name
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_other_optimizers_train_and_resume(drawn, tmp_path, optimizer):
+    recipe = dataclasses.replace(TINY, optimizer=optimizer, schedule="plateau", plateau_epochs=1, lr=1e-2)
+    run = train(recipe, folder=tmp_path, data=drawn)
+    resumed = train(dataclasses.replace(recipe, epochs=3), folder=tmp_path, data=drawn, resume=True)
+    assert type(resumed.optimizer).__name__.lower() == optimizer
+    assert resumed.scores[:2] == run.scores and len(resumed.scores) == 3
 
 
 def test_the_average_of_weights_by_hand():

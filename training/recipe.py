@@ -11,7 +11,10 @@ from hubmodels.labels import TASKS
 from training.crf_layer import crf_layers
 from training.errors import RecipeError
 from training.losses import LOSSES
+from training.optimizers import OPTIMIZERS
 from training.transforms import Augment
+
+SCHEDULES = ("one_cycle", "poly", "plateau")
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,9 @@ class Recipe:
     lr: float = 1e-3  # peak, for decoder and classifier
     backbone_lr_factor: float = 0.5  # the pretrained backbone (U-2-Net: all but its heads) moves more slowly
     weight_decay: float = 0.01
-    schedule: str = "one_cycle"  # or "poly"
+    optimizer: str = "adamw"  # or "adam", "sgd": see training.optimizers
+    schedule: str = "one_cycle"  # or "poly", "plateau"
+    plateau_epochs: int = 2  # epochs without a better val score after which "plateau" halves the learning rate
     warmup_share: float = 0.15  # share of all steps in which one_cycle rises to the peak
     batch_size: int = 8
     ema_decay: float = 0.99  # 0 is off; early steps use less, see training.ema
@@ -55,7 +60,9 @@ class Recipe:
         check(bool(self.tasks) and all(task in TASKS for task in self.tasks), f"tasks must be among {list(TASKS)}")
         check(self.epochs >= 1, f"epochs must be 1 or more; got {self.epochs}")
         check(self.batch_size >= 1, f"batch_size must be 1 or more; got {self.batch_size}")
-        check(self.schedule in ("one_cycle", "poly"), f"schedule must be one_cycle or poly; got {self.schedule!r}")
+        check(self.schedule in SCHEDULES, f"schedule must be one of {', '.join(SCHEDULES)}; got {self.schedule!r}")
+        check(self.optimizer in OPTIMIZERS, f"optimizer must be one of {list(OPTIMIZERS)}; got {self.optimizer!r}")
+        check(self.plateau_epochs >= 1, f"plateau_epochs must be 1 or more; got {self.plateau_epochs}")
         check(0 <= self.ema_decay < 1, f"ema_decay must be in [0, 1); got {self.ema_decay}")
         u2net = self.arch.startswith("u2net")
         check(

@@ -24,6 +24,7 @@ from training.data import DATA_ROOT, Sample, load_fashionista, load_sources
 from training.ema import Ema
 from training.engine import network_for, pretrained_parameters, task_rows, validate
 from training.losses import deeply_supervised
+from training.optimizers import build_optimizer
 from training.recipe import Recipe, read_recipe
 from training.schedules import lr_factor
 from training.transforms import batch_views
@@ -43,7 +44,9 @@ class Run:
         self.forward = torch.compile(forward) if recipe.compile else forward
         self.crfs = crf_layers(recipe.tasks, recipe.crf)
         self.ema = Ema(self.net, recipe.ema_decay)
-        self.optimizer = torch.optim.AdamW(self._parameter_groups(), weight_decay=recipe.weight_decay)
+        groups = self._parameter_groups()
+        self.optimizer = build_optimizer(recipe.optimizer, groups, weight_decay=recipe.weight_decay)
+        self.scores: list[float] = []  # on val, after every epoch
         self.epoch = self.step_in_epoch = 0
         self.best = -1.0
         self.saved_at = time.monotonic()
@@ -70,6 +73,7 @@ class Run:
             "epoch": self.epoch,
             "step_in_epoch": self.step_in_epoch,
             "best": self.best,
+            "scores": self.scores,
         }
         if name != "last.pt":
             state = {key: state[key] for key in ("recipe", "ema", "crfs", "epoch", "best")}
@@ -84,6 +88,7 @@ class Run:
         self.crfs.load_state_dict(state.get("crfs", {}))
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.step_in_epoch, self.best = state["epoch"], state["step_in_epoch"], state["best"]
+        self.scores = state.get("scores", [])
         log.info("resumed at epoch %d, step %d", self.epoch, self.step_in_epoch)
 
 
@@ -114,7 +119,7 @@ def train_step(run: Run, samples: list[Sample], indices: np.ndarray, *, step: in
         part = deeply_supervised(answers, labels[task], recipe.loss, class_weight)
         loss = loss + recipe.task_weight.get(task, 1.0) * part
     for group in run.optimizer.param_groups:
-        group["lr"] = recipe.lr * group["factor"] * lr_factor(recipe, step, steps)
+        group["lr"] = recipe.lr * group["factor"] * lr_factor(recipe, step, steps, run.scores)
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     nn.utils.clip_grad_norm_(run.net.parameters(), 5.0)
@@ -183,6 +188,7 @@ def _close_epoch(run: Run, val: list[Sample], losses: list[float], *, seconds: f
     log.info(json.dumps(row))
     with (run.folder / "log.jsonl").open("a") as file:
         file.write(json.dumps(row) + "\n")
+    run.scores.append(mean)
     if mean > run.best:
         run.best = mean
         run.save("best.pt")
