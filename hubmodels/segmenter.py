@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -66,19 +67,44 @@ class Segmenter(nn.Module):
         return self.network(x)
 
     @torch.inference_mode()
-    def probabilities(self, image: np.ndarray) -> np.ndarray:
+    def probabilities(self, image: np.ndarray, *, flip: bool = False, scales: Sequence[float] = (1.0,)) -> np.ndarray:
         """(C, H, W) float32 probabilities of an (H, W, 3) uint8 photo, at the photo's own size.
 
         Logits are resized bilinearly and only then turned into probabilities; label ids are never resized.
-        """
-        return photo_logits(self, image, long_side_px=self.input_px).softmax(0).cpu().numpy()
 
-    def predict(self, photo: ImageSource, *, refinement: Refinement | None = None) -> Segmentation:
+        Args:
+            image: the photo.
+            flip: average with the answer to the mirrored photo, at twice the time.
+            scales: average over passes at these multiples of `input_px`, each in 0.25..2.
+
+        Raises:
+            ValueError: no scale, or one out of range.
+        """
+        if len(scales) == 0 or not all(0.25 <= scale <= 2 for scale in scales):
+            raise ValueError(f"scales must be one or more numbers in 0.25..2; got {tuple(scales)}")
+        passes = []
+        for scale, mirrored in itertools.product(scales, (False, True) if flip else (False,)):
+            seen = image[:, ::-1] if mirrored else image
+            long_side_px = round(scale * self.input_px)
+            logits = photo_logits(self, seen, long_side_px=long_side_px, enlarge=scale > 1)
+            passes.append((logits.flip(-1) if mirrored else logits).softmax(0))
+        mean = passes[0] if len(passes) == 1 else torch.stack(passes).mean(0)
+        return mean.cpu().numpy()
+
+    def predict(
+        self,
+        photo: ImageSource,
+        *,
+        refinement: Refinement | None = None,
+        flip: bool = False,
+        scales: Sequence[float] = (1.0,),
+    ) -> Segmentation:
         """Label a photo.
 
         Args:
             photo: path, bytes, PIL image or (H, W, 3) uint8 array.
             refinement: post-processing; none unless given.
+            flip, scales: test-time augmentation, as of `probabilities`; each pass costs the time of one.
 
         Returns:
             A Segmentation at the photo's own size, upright.
@@ -86,13 +112,13 @@ class Segmenter(nn.Module):
         Raises:
             ImageError: the photo cannot be read.
         """
-        return self.tune(photo).refine(refinement or Refinement())
+        return self.tune(photo, flip=flip, scales=scales).refine(refinement or Refinement())
 
-    def tune(self, photo: ImageSource) -> PhotoTuner:
+    def tune(self, photo: ImageSource, *, flip: bool = False, scales: Sequence[float] = (1.0,)) -> PhotoTuner:
         """Run the network once and keep its answer, so that settings can be tried at little cost."""
         image = read_image(photo)
-        tuner = Tuner(self.probabilities(image), image, region_classifier=self.region_classifier)
-        return PhotoTuner(tuner, self.labels)
+        probs = self.probabilities(image, flip=flip, scales=scales)
+        return PhotoTuner(Tuner(probs, image, region_classifier=self.region_classifier), self.labels)
 
 
 class PhotoTuner:
@@ -108,23 +134,25 @@ class PhotoTuner:
 
 
 @torch.inference_mode()
-def photo_logits(network: nn.Module, image: np.ndarray, *, long_side_px: int) -> torch.Tensor:
+def photo_logits(network: nn.Module, image: np.ndarray, *, long_side_px: int, enlarge: bool = False) -> torch.Tensor:
     """(C, H, W) float logits of an (H, W, 3) uint8 photo at its own size, on the network's device.
 
     The photo goes through the network at its working size; what is resized back are logits, never label ids.
     """
     device = next(network.parameters()).device
     height, width = image.shape[:2]
-    x = torch.tensor(image, device=device).permute(2, 0, 1)[None].float() / 255
-    x = F.interpolate(x, working_size(height, width, long_side_px), mode="bilinear", antialias=True)
+    x = torch.tensor(np.ascontiguousarray(image), device=device).permute(2, 0, 1)[None].float() / 255
+    x = F.interpolate(x, working_size(height, width, long_side_px, enlarge=enlarge), mode="bilinear", antialias=True)
     logits = network(x.contiguous(memory_format=torch.channels_last))
     return F.interpolate(logits, (height, width), mode="bilinear")[0]
 
 
-def working_size(height: int, width: int, long_side_px: int) -> tuple[int, int]:
+def working_size(height: int, width: int, long_side_px: int, *, enlarge: bool = False) -> tuple[int, int]:
     """Size at which a photo goes through the network: multiples of 32 nearest to its shape.
 
-    The long side is about `long_side_px`, or that of a smaller photo; shapes change by half of 32 pixels at most.
+    The long side is about `long_side_px`, or that of a smaller photo unless `enlarge`; shapes change by half of 32
+    pixels at most.
     """
-    factor = min(1.0, long_side_px / max(height, width)) / GRID_PX
+    factor = long_side_px / max(height, width)
+    factor = (factor if enlarge else min(1.0, factor)) / GRID_PX
     return max(1, round(height * factor)) * GRID_PX, max(1, round(width * factor)) * GRID_PX

@@ -99,6 +99,33 @@ def test_refinement_acts_on_the_result(ramp, rng):
     assert_array_equal(ramp.predict(photo, refinement=settings).labels, clean_regions(plain.labels, min_region_px=600))
 
 
+def test_averaging_with_the_mirror_makes_mirrored_photos_mirrored_answers(fashion, astronaut):
+    photo = astronaut[:200, 100:300]
+    plain, flipped = fashion.probabilities(photo), fashion.probabilities(photo, flip=True)
+    mirrored = fashion.probabilities(photo[:, ::-1])[..., ::-1]
+    assert np.abs(plain - mirrored).max() > 1e-2  # without it they differ
+    assert_allclose(flipped, (plain + mirrored) / 2, atol=1e-6)
+    assert_allclose(fashion.probabilities(photo[:, ::-1], flip=True)[..., ::-1], flipped, atol=1e-5)
+
+
+def test_scales_are_averaged_and_small_photos_are_enlarged_for_them(ramp, monkeypatch):
+    sizes = []
+    real = ramp.network.forward
+    monkeypatch.setattr(ramp.network, "forward", lambda x: sizes.append(tuple(x.shape[2:])) or real(x))
+    photo = np.zeros((ramp.input_px, ramp.input_px, 3), np.uint8)
+    passes = [ramp.probabilities(photo, scales=(scale,)) for scale in (0.5, 1.0, 2.0)]
+    assert sizes == [(ramp.input_px * n // 4,) * 2 for n in (2, 4, 8)]
+    together = ramp.predict(photo, scales=(0.5, 1.0, 2.0)).probs
+    assert_allclose(together, np.mean(passes, 0), atol=1e-6)
+    assert_array_equal(ramp.tune(photo, scales=(0.5, 1.0, 2.0)).refine(Refinement()).probs, together)
+
+
+@pytest.mark.parametrize("scales", [(), (0.1,), (1.0, 3.0), (float("nan"),)])
+def test_scales_out_of_range_are_refused(ramp, scales):
+    with pytest.raises(ValueError, match=r"scales must be one or more numbers in 0.25..2; got \("):
+        ramp.probabilities(np.zeros((64, 64, 3), np.uint8), scales=scales)
+
+
 def test_the_tuner_runs_the_network_once(ramp, monkeypatch):
     calls = []
     real = ramp.network.forward

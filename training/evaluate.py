@@ -1,8 +1,9 @@
 """Score a published model: `python -m training.evaluate NAME --split test`.
 
 Photos go through `Segmenter` exactly as users' photos do. The test split's scores are written to
-training/results/NAME.json and copied into the manifest that ENTRIES reads; with a preset of post-processing they go to
-training/results/NAME_PRESET.json alone. Other splits are printed.
+training/results/NAME.json and copied into the manifest that ENTRIES reads; with a preset of post-processing or with
+test-time augmentation they go to training/results/NAME_PRESET.json or NAME_augmented.json alone. Other splits are
+printed.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import os
 import platform
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +33,21 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def evaluate(
-    model: Segmenter, *, data: Path, split: str, limit: int | None = None, refinement: Refinement | None = None
+    model: Segmenter,
+    *,
+    data: Path,
+    split: str,
+    limit: int | None = None,
+    refinement: Refinement | None = None,
+    flip: bool = False,
+    scales: Sequence[float] = (1.0,),
 ) -> dict[str, Any]:
-    """Scores of a model on a split of Fashionista, without test-time augmentation; no post-processing unless given."""
+    """Scores of a model on a split of Fashionista; no post-processing or test-time augmentation unless given."""
     task, names = model.labels.task, model.labels.names
     scores, seconds = Scores(len(names)), []
     for sample in tqdm(load_fashionista(data, split, [task], limit=limit), desc=model.name, unit="photo"):
         started = time.perf_counter()
-        predicted = model.predict(sample.image, refinement=refinement).labels
+        predicted = model.predict(sample.image, refinement=refinement, flip=flip, scales=scales).labels
         seconds.append(time.perf_counter() - started)
         scores.add(sample.labels[task], predicted)
     return {
@@ -82,14 +91,29 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("name", help="an entry of hubmodels")
     parser.add_argument("--split", choices=SPLITS, default="test")
     parser.add_argument("--preset", choices=sorted(PRESETS), default="off", help="post-processing (%(default)s)")
+    parser.add_argument("--flip", action="store_true", help="average with the mirrored photo")
+    parser.add_argument("--scales", type=float, nargs="+", default=[1.0], help="average over sizes")
     parser.add_argument("--data", type=Path, default=DATA_ROOT)
     arguments = parser.parse_args(argv)
     entry = find_entry(arguments.name)
     model, refinement = subject(entry)
     if refinement is None and arguments.preset != "off":
         refinement = Refinement.preset(arguments.preset, task=entry.task)
-    result = evaluate(model, data=arguments.data, split=arguments.split, refinement=refinement)
-    if arguments.split == "test" and arguments.preset == "off":
+    augmented = arguments.flip or arguments.scales != [1.0]
+    result = evaluate(
+        model,
+        data=arguments.data,
+        split=arguments.split,
+        refinement=refinement,
+        flip=arguments.flip,
+        scales=arguments.scales,
+    )
+    if arguments.split == "test" and augmented:
+        write_json(
+            {**result, "sha256": entry.sha256, "flip": arguments.flip, "scales": arguments.scales},
+            RESULTS / f"{entry.name}_augmented.json",
+        )
+    elif arguments.split == "test" and arguments.preset == "off":
         record(entry, result)
     elif arguments.split == "test":
         tried = {"sha256": entry.sha256, "refinement": refinement.to_dict()}
