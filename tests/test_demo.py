@@ -58,9 +58,9 @@ def network_runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     runs: list[str] = []
     real = Segmenter.probabilities
 
-    def counted(self: Segmenter, image: np.ndarray) -> np.ndarray:
+    def counted(self: Segmenter, image: np.ndarray, **options: object) -> np.ndarray:
         runs.append(self.name)
-        return real(self, image)
+        return real(self, image, **options)
 
     monkeypatch.setattr(Segmenter, "probabilities", counted)
     return runs
