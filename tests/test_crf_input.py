@@ -1,0 +1,95 @@
+"""What the CRF refuses, and what it says then."""
+
+from __future__ import annotations
+
+import pytest
+from torch import Tensor
+
+from hubmodels.refine import DenseCRF
+from tests.test_crf import scene
+
+GOOD_LOGITS, GOOD_IMAGE = scene(6, 5)
+
+
+@pytest.mark.parametrize(
+    ("logits", "image", "error", "words"),
+    [
+        (GOOD_LOGITS * float("nan"), GOOD_IMAGE, ValueError, "finite"),
+        (GOOD_LOGITS / 0.0, GOOD_IMAGE, ValueError, "finite.*clamp"),
+        (GOOD_LOGITS[0], GOOD_IMAGE, ValueError, r"\(N, C, H, W\)"),
+        (GOOD_LOGITS.long(), GOOD_IMAGE, TypeError, "float tensor"),
+        (GOOD_LOGITS.numpy(), GOOD_IMAGE, TypeError, "float tensor"),
+        (GOOD_LOGITS[:, :0], GOOD_IMAGE, ValueError, "none of them 0"),
+        (GOOD_LOGITS, GOOD_IMAGE[:, :, :5], ValueError, r"\(3, 6, 5\) or \(6, 5, 3\)"),
+        (GOOD_LOGITS, GOOD_IMAGE.transpose(2, 3), ValueError, r"got \(3, 5, 6\)"),
+        (GOOD_LOGITS, GOOD_IMAGE[:, :1], ValueError, r"\(3, 6, 5\)"),
+        (GOOD_LOGITS, GOOD_IMAGE[0], ValueError, r"image\[None\]"),
+        (GOOD_LOGITS, GOOD_IMAGE.repeat(2, 1, 1, 1), ValueError, r"must be \(1, 3, 6, 5\)"),
+        (GOOD_LOGITS, GOOD_IMAGE.int(), TypeError, "uint8"),
+        (GOOD_LOGITS, GOOD_IMAGE / 255.0, ValueError, "multiply by 255"),
+        (GOOD_LOGITS, GOOD_IMAGE / 100.0 - 1, ValueError, "before normalisation"),
+        (GOOD_LOGITS, GOOD_IMAGE * 2.0, ValueError, r"in 0\.\.255"),
+        (GOOD_LOGITS, GOOD_IMAGE * float("nan"), ValueError, r"in 0\.\.255"),
+        (GOOD_LOGITS, "photo.jpg", TypeError, "numpy.asarray"),
+    ],
+)  # fmt: skip
+def test_refuses_inputs(logits: object, image: object, error: type[Exception], words: str) -> None:
+    for iterations in (0, 2):  # off or on, the same mistakes are reported
+        with pytest.raises(error, match=words):
+            DenseCRF(iterations)(logits, image)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"iterations": -1}, ValueError, "at least 0"),
+        ({"iterations": 2.5}, TypeError, "whole number"),
+        ({"iterations": True}, TypeError, "whole number"),
+        ({"appearance_sigma_px": -3}, ValueError, "appearance_sigma_px must be finite and above 0; got -3"),
+        ({"appearance_sigma_colour": 0}, ValueError, "set its weight to 0"),
+        ({"smoothness_sigma_px": float("nan")}, ValueError, "smoothness_sigma_px"),
+        ({"appearance_weight": -1}, ValueError, "at least 0"),
+        ({"smoothness_weight": float("inf")}, ValueError, "finite"),
+        ({"compatibility": [[1.0, 2.0]]}, ValueError, r"\(C, C\)"),
+        ({"compatibility": [[-1.0, 0.0], [0.0, float("nan")]]}, ValueError, "finite"),
+        ({"compatibility": [[-1.0, 0.0], [0.0, -1.0]], "num_classes": 3}, ValueError, r"\(C, C\)"),
+        ({"reference_hw": (0, 4)}, ValueError, "height, width"),
+        ({"max_pixels": 0}, ValueError, "exact=True"),
+        ({"backend": "cuda"}, ValueError, "'auto', 'torch' or 'numba'"),
+    ],
+)
+def test_refuses_settings(settings: dict[str, object], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        DenseCRF(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("probs", "error", "words"),
+    [
+        (GOOD_LOGITS, ValueError, "softmax"),
+        (GOOD_LOGITS.softmax(1) * 0.9, ValueError, "sum to 1 over axis 1"),
+        (GOOD_LOGITS.softmax(1) * float("nan"), ValueError, "sum to 1"),
+        (GOOD_LOGITS.softmax(1).permute(0, 2, 3, 1), ValueError, "sum to 1 over axis 1"),
+        (GOOD_LOGITS.argmax(1), TypeError, "float tensor"),
+    ],
+)
+def test_refuses_probabilities(probs: Tensor, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        DenseCRF().refine_probs(probs, GOOD_IMAGE)
+
+
+def test_refuses_other_class_counts() -> None:
+    with pytest.raises(ValueError, match="7 classes"):
+        DenseCRF(num_classes=7)(*scene())
+
+
+def test_prepare_refuses() -> None:
+    crf = DenseCRF()
+    with pytest.raises(ValueError, match=r"\(C, H, W\)"):
+        crf.prepare(GOOD_LOGITS, GOOD_IMAGE[0])
+    with pytest.raises(ValueError, match=r"\(C, 6, 5\)"):
+        crf.prepare(GOOD_LOGITS[0, :, :5], GOOD_IMAGE[0])
+    with pytest.raises(ValueError, match="keep"):
+        crf.prepare(GOOD_LOGITS[0], GOOD_IMAGE[0], keep=0)
+    with pytest.raises(ValueError, match="at least 0"):
+        crf.prepare(GOOD_LOGITS[0], GOOD_IMAGE[0]).refine(-1)
