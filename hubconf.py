@@ -47,6 +47,8 @@ def _regions_entry_point(name):
     return load
 
 
+deeplabv3_resnet101 = _entry_point("deeplabv3_resnet101")
 deeplabv3plus_fashion = _entry_point("deeplabv3plus_fashion")
 deeplabv3plus_person = _entry_point("deeplabv3plus_person")
+deeplabv3plus_resnet101 = _entry_point("deeplabv3plus_resnet101")
 regions_fashion = _regions_entry_point("regions_fashion")

@@ -44,6 +44,9 @@ class Entry:
         input_px: photos go through the network with this long side, in pixels.
         recipe: the command that reproduces the weights.
         regions: the entry of the region classifier that was trained on its answers, for `vote="classifier"`.
+        large: the weights are in weights/large, which is part of a clone but neither of the wheel nor of the archive
+            that torch.hub downloads; without them they come from `hub_repo`.
+        hub_repo: "user/name" of the repository on the Hugging Face Hub with the same weights; "" is none.
         paper: where the architecture comes from.
         license: licence of the weights.
         data: what it was trained on.
@@ -60,6 +63,8 @@ class Entry:
     license: str = LICENSE
     data: str = RESEARCH_DATA
     regions: str | None = None
+    large: bool = False
+    hub_repo: str = ""
     measured: Mapping[str, Any] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -74,6 +79,11 @@ class Entry:
     def is_network(self) -> bool:
         """Whether it labels photos; a region classifier only decides on superpixels of a network's answer."""
         return self.arch != REGION_CLASSIFIER
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether there are weights of ours; without, a row is an architecture with a backbone and a recipe."""
+        return "sha256" in self.measured
 
     @property
     def filename(self) -> str:
@@ -110,6 +120,8 @@ def by_name(*entries: Entry) -> Mapping[str, Entry]:
 
 
 _LITE0 = MappingProxyType({"backbone": "tf_efficientnet_lite0", "channels": 128, "decoder_channels": 128})
+_RESNET101 = MappingProxyType({"backbone": "resnet101", "channels": 256})
+_V3_PAPER = "Chen et al. 2017, Rethinking Atrous Convolution for Semantic Image Segmentation"
 _V3PLUS_PAPER = "Chen et al. 2018, Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation"
 
 ENTRIES: Mapping[str, Entry] = by_name(
@@ -135,6 +147,28 @@ ENTRIES: Mapping[str, Entry] = by_name(
         paper=_V3PLUS_PAPER,
     ),
     Entry(
+        name="deeplabv3_resnet101",
+        title="DeepLabv3 on ResNet-101 as published, ImageNet backbone, head not trained",
+        arch="deeplabv3",
+        labels=FASHION,
+        network=MappingProxyType({**_RESNET101, "output_stride": 8, "separable": False}),
+        input_px=600,
+        recipe="python -m training.train training/recipes/deeplabv3_resnet101.toml",
+        paper=_V3_PAPER,
+        data="its backbone on ImageNet by timm's authors, whose terms apply to it",
+    ),
+    Entry(
+        name="deeplabv3plus_resnet101",
+        title="DeepLabv3+ on ResNet-101, ImageNet backbone, head not trained",
+        arch="deeplabv3plus",
+        labels=FASHION,
+        network=MappingProxyType({**_RESNET101, "decoder_channels": 256}),
+        input_px=600,
+        recipe="python -m training.train training/recipes/deeplabv3plus_resnet101.toml",
+        paper=_V3PLUS_PAPER,
+        data="its backbone on ImageNet by timm's authors, whose terms apply to it",
+    ),
+    Entry(
         name="regions_fashion",
         title="Region classifier on the superpixels of deeplabv3plus_fashion",
         arch=REGION_CLASSIFIER,
@@ -151,8 +185,10 @@ DEFAULTS: Mapping[str, str] = MappingProxyType({"fashion": "deeplabv3plus_fashio
 
 
 def list_models(task: str | None = None) -> list[str]:
-    """Names of the published networks in alphabetical order, all or those of one task."""
-    return [name for name, entry in ENTRIES.items() if entry.is_network and task in (None, entry.task)]
+    """Names of the networks with weights of ours in alphabetical order, all or those of one task."""
+    return [
+        name for name, entry in ENTRIES.items() if entry.is_network and entry.is_trained and task in (None, entry.task)
+    ]
 
 
 def find_entry(name: str) -> Entry:

@@ -16,8 +16,7 @@ def table_row(entry: Entry) -> tuple[str, ...]:
         entry.name,
         str(len(entry.labels)),
         *(f"{100 * entry.metrics[key]:.1f}" if entry.metrics else "-" for key in SCORES),
-        f"{entry.parameters / 1e6:.1f} M",
-        f"{entry.size_bytes / 1e6:.1f} MB",
+        *((f"{entry.parameters / 1e6:.1f} M", f"{entry.size_bytes / 1e6:.1f} MB") if entry.is_trained else ("-", "-")),
     )
 
 
@@ -47,6 +46,13 @@ def scores_line(entry: Entry) -> str:
     )
 
 
+def file_line(entry: Entry) -> str:
+    """The weights file, or that there is none."""
+    if not entry.is_trained:
+        return "no weights of ours; pretrained=True loads the backbone's from timm's repository on the Hub"
+    return f"{entry.filename}, {entry.size_bytes / 1e6:.1f} MB, sha256 {entry.sha256}"
+
+
 def entry_facts(entry: Entry) -> str:
     """All that is known about one model, for `hubmodels info`."""
     iou = entry.metrics.get("iou", {})
@@ -58,8 +64,8 @@ def entry_facts(entry: Entry) -> str:
         ("scores", scores_line(entry)),
         ("IoU by label", per_label),
         ("input", f"any photo; its long side is brought to about {entry.input_px} px" if entry.is_network else ""),
-        ("parameters", f"{entry.parameters:,}"),
-        ("file", f"{entry.filename}, {entry.size_bytes / 1e6:.1f} MB, sha256 {entry.sha256}"),
+        ("parameters", f"{entry.parameters:,}" if entry.is_trained else ""),
+        ("file", file_line(entry)),
         ("paper", entry.paper),
         ("recipe", entry.recipe),
         ("license", f"{entry.license}; {entry.data}"),
@@ -70,10 +76,11 @@ def entry_facts(entry: Entry) -> str:
 def entry_docstring(entry: Entry) -> str:
     """What `torch.hub.help` shows."""
     labels = ", ".join(f"{i} {name}" for i, name in enumerate(entry.labels.names))
+    weights = "the shipped weights" if entry.is_trained else "the backbone's ImageNet weights through timm"
     return f"""{entry.title}.
 
     Args:
-        pretrained: load the shipped weights; False leaves the network as initialised.
+        pretrained: load {weights}; False leaves the network as initialised.
         device: where it goes, such as "cpu" or "cuda".
 
     Returns:

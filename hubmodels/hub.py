@@ -42,9 +42,12 @@ def load_model(name: str, *, pretrained: bool = True, device: str | torch.device
             f"{name} only decides on the superpixels of a network's answer: use it by Refinement(vote='classifier') "
             f"with that network, or get it by load_regions. Networks: {', '.join(list_models())}"
         )
-    network = build_network(entry.arch, num_classes=len(entry.labels), **entry.network)
-    if pretrained:
-        network.load_state_dict(read_weights(entry, network))
+    if pretrained and not entry.is_trained:
+        network = network_with_backbone(entry)
+    else:
+        network = build_network(entry.arch, num_classes=len(entry.labels), **entry.network)
+        if pretrained:
+            network.load_state_dict(read_weights(entry, network))
     # Depthwise convolutions run about three times as fast on CPU with channels last.
     network = network.to(memory_format=torch.channels_last).to(device)
     return Segmenter(
@@ -54,6 +57,21 @@ def load_model(name: str, *, pretrained: bool = True, device: str | torch.device
         input_px=entry.input_px,
         region_classifier=functools.cache(functools.partial(load_regions, entry.regions)) if entry.regions else None,
     ).eval()
+
+
+def network_with_backbone(entry: Entry) -> torch.nn.Module:
+    """The network of a row without weights of ours: the backbone's come from timm, the head is as initialised.
+
+    Raises:
+        WeightsError: they are neither in the cache of the Hub nor to be had.
+    """
+    try:
+        return build_network(entry.arch, num_classes=len(entry.labels), pretrained_backbone=True, **entry.network)
+    except (OSError, RuntimeError) as error:  # whatever the Hub's client raises is one of these
+        raise WeightsError(
+            f"{entry.name}: timm's weights of {entry.network['backbone']} are neither cached nor reachable ({error}); "
+            "connect once, or pass pretrained=False"
+        ) from error
 
 
 def load_regions(name: str) -> RegionClassifier:
@@ -80,7 +98,7 @@ def weights_path(entry: Entry) -> Path:
     """
     override = os.environ.get("HUBMODELS_WEIGHTS")
     places = [Path(override)] if override else []
-    places.append(WEIGHTS_FOLDER)
+    places.append(WEIGHTS_FOLDER / "large" if entry.large else WEIGHTS_FOLDER)
     for place in places:
         if (path := place / entry.filename).is_file():
             return path

@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 import hubmodels
 from hubmodels.entries import DEFAULTS, ENTRIES, by_name, list_models
-from hubmodels.entry_docs import entry_docstring, markdown_table
+from hubmodels.entry_docs import entry_docstring, entry_facts, markdown_table
 from hubmodels.hub import WEIGHTS_FOLDER, load_regions
 from hubmodels.labels import TASKS, LabelSet
 from hubmodels.networks import ARCHITECTURES
@@ -23,9 +23,22 @@ RESULTS = ROOT / "training" / "results"
 SHIPPED_BYTES_MAX = 12_000_000
 
 
-@pytest.fixture(params=ENTRIES.values(), ids=list(ENTRIES))
+TRAINED = {name: entry for name, entry in ENTRIES.items() if entry.is_trained}
+
+
+@pytest.fixture(params=TRAINED.values(), ids=list(TRAINED))
 def entry(request):
     return request.param
+
+
+@pytest.mark.parametrize("name", sorted(set(ENTRIES) - set(TRAINED)))
+def test_rows_without_weights_say_so_and_build_offline(name):
+    entry = ENTRIES[name]
+    assert "not trained" in entry.title and name not in list_models() and not entry.metrics
+    assert (ROOT / entry.recipe.split()[-1]).is_file()
+    assert "through timm" in entry_docstring(entry) and "no weights of ours" in entry_facts(entry)
+    model = hubmodels.load(name, pretrained=False)
+    assert len(model.labels) == 7 and not model.training
 
 
 def test_rows_are_complete(entry):

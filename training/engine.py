@@ -17,8 +17,8 @@ from hubmodels.networks import build_network
 from hubmodels.segmenter import photo_logits
 from training.checkpoint import load_checkpoint
 from training.data import Sample
-from training.fastconv import use_space_to_batch
-from training.imagenet import start_from_imagenet
+from training.fastconv import fold_frozen_batch_norms, use_space_to_batch
+from training.imagenet import PACKAGED, start_from_imagenet
 from training.metrics import Scores
 from training.recipe import Recipe
 
@@ -37,12 +37,17 @@ def task_rows(tasks: Iterable[str]) -> dict[str, slice]:
 
 def network_for(recipe: Recipe) -> nn.Module:
     """The network of a recipe with its starting weights, channels last."""
-    net = build_network(recipe.arch, num_classes=recipe.num_classes, **recipe.network)
-    if recipe.init == "imagenet":
-        start_from_imagenet(net.backbone, recipe.network.get("backbone", "tf_efficientnet_lite0"))
-    elif recipe.init != "random":
+    backbone = recipe.network.get("backbone", "tf_efficientnet_lite0")
+    packaged = backbone in PACKAGED
+    options = {"pretrained_backbone": True} if recipe.init == "imagenet" and not packaged else {}
+    net = build_network(recipe.arch, num_classes=recipe.num_classes, **recipe.network, **options)
+    if recipe.init == "imagenet" and packaged:
+        start_from_imagenet(net.backbone, backbone)
+    elif recipe.init not in ("imagenet", "random"):
         net.load_state_dict(starting_weights(recipe, net))
     use_space_to_batch(net)
+    if recipe.freeze_batch_norm:
+        fold_frozen_batch_norms(net)
     return net.to(memory_format=torch.channels_last)
 
 

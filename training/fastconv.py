@@ -1,6 +1,6 @@
-"""A faster backward pass for dilated depthwise convolutions on CPU.
+"""Networks that train faster on CPU: same results up to rounding, same state dicts.
 
-PyTorch's CPU backward for dilated depthwise convolutions takes a slow path. A convolution of dilation d equals an
+**Dilated depthwise convolutions.** PyTorch's CPU backward for dilated depthwise convolutions takes a slow path. A convolution of dilation d equals an
 ordinary one on each of the d x d sub-grids of pixels, so the sub-grids are stacked along the batch, convolved without
 dilation, and put back ("space to batch", as in the first DeepLab implementations). Results are equal up to rounding.
 """
@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from hubmodels.networks.u2net import ConvBnRelu
 
 
 class SpaceToBatchConv2d(nn.Conv2d):
@@ -42,3 +44,33 @@ def use_space_to_batch(net: nn.Module, *, max_dilation: int = 2) -> int:
             module.__class__ = SpaceToBatchConv2d
             switched += 1
     return switched
+
+
+class FoldedBatchNorm2d(nn.BatchNorm2d):
+    """A frozen batch norm whose effect has moved into the convolution before it; its own tensors say identity."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+@torch.no_grad()
+def fold_frozen_batch_norms(net: nn.Module) -> int:
+    """Move the batch norms of U-2-Net into their convolutions, in place; returns how many.
+
+    For training with frozen batch norm, which then costs no pass over the maps. What the network computes in eval
+    mode stays, as do the names of its state dict, which loads into an ordinary network.
+    """
+    folded = 0
+    for module in net.modules():
+        if isinstance(module, ConvBnRelu):
+            conv, norm = module.conv_s1, module.bn_s1
+            scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+            conv.weight.mul_(scale[:, None, None, None])
+            conv.bias.copy_((conv.bias - norm.running_mean) * scale + norm.bias)
+            norm.running_mean.zero_()
+            norm.running_var.fill_(1.0)
+            norm.weight.fill_((1 + norm.eps) ** 0.5)
+            norm.bias.zero_()
+            norm.__class__ = FoldedBatchNorm2d
+            folded += 1
+    return folded

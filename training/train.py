@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from training.allocator import keep_freed_memory
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.crf_layer import crf_layers, learnt_values, refined
 from training.data import DATA_ROOT, Sample, load_fashionista, load_sources
@@ -205,6 +206,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, help="use only so many photos per source and split")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    keep_freed_memory()
     recipe = read_recipe(arguments.recipe)
     train(
         recipe, folder=arguments.runs / recipe.name, data=arguments.data, resume=arguments.resume, limit=arguments.limit
