@@ -227,7 +227,7 @@ def test_photo_and_labels_get_the_same_geometry():
     sample = Sample("drawn", np.repeat((labels * 200)[..., None], 3, -1), {"person": labels})
     config = Augment((48, 32), (0.5, 1.5), colour=0, grey=0)
     for seed in range(20):
-        image, views = augment(sample, config, np.random.default_rng(seed))
+        image, views, _ = augment(sample, config, np.random.default_rng(seed))
         decided = views["person"] != IGNORE
         agree = (image[0] > 100 / 255)[decided] == (views["person"] == 1)[decided]
         assert image.shape == (3, 48, 32) and agree.float().mean() > 0.95  # blurred edges
@@ -235,7 +235,7 @@ def test_photo_and_labels_get_the_same_geometry():
 
 def test_beyond_the_photo_nothing_is_decided():
     sample = Sample("drawn", np.zeros((20, 20, 3), np.uint8), {"person": np.zeros((20, 20), np.uint8)})
-    image, views = augment(sample, Augment((64, 64), (1.0, 1.0), 0, 0, 0, 0), np.random.default_rng(0))
+    image, views, _ = augment(sample, Augment((64, 64), (1.0, 1.0), 0, 0, 0, 0), np.random.default_rng(0))
     assert (views["person"] == 0).sum() == 400 and (views["person"] == IGNORE).sum() == 64 * 64 - 400
     assert (image[0][views["person"] == IGNORE] - 127 / 255).abs().max() < 1e-6
 
@@ -366,8 +366,8 @@ def test_arrays_of_a_batch_stay_aligned(drawn):
     from training.transforms import batch_views
 
     samples = load_fashionista(drawn, "train", ["fashion", "person"])
-    images, labels = batch_views(samples, np.array([0, 2]), TINY.augment, seed=0, epoch=0)
-    assert images.shape == (2, 3, 64, 48) and labels["fashion"].shape == (2, 64, 48)
+    images, labels, soft = batch_views(samples, np.array([0, 2]), TINY.augment, seed=0, epoch=0)
+    assert images.shape == (2, 3, 64, 48) and labels["fashion"].shape == (2, 64, 48) and not soft
     decided = labels["fashion"] != IGNORE
     assert_array_equal(labels["fashion"][decided] > 0, labels["person"][decided] == 1)
 

@@ -1,14 +1,14 @@
 """Readers for the data layout of DESIGN.md section 6, decoded once into memory.
 
 fashionista/  images/NNNN.jpg, labels_fashion/NNNN.png, labels_person/NNNN.png, splits.json
-ccp/          images/NNNN.jpg, labels_tags/NNNN.png, tags.json
+ccp/          images/NNNN.jpg, labels_tags/NNNN.png, tags.json, unlabelled/NNNN.jpg
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -31,11 +31,14 @@ class Sample:
         name: data set and number, for messages.
         image: (H, W, 3) uint8 sRGB.
         labels: task -> (H, W) uint8 label ids, IGNORE where undecided.
+        soft: task -> (C, h, w) uint8 probabilities times 255 at a smaller size, as `training.soft_labels` writes them;
+            empty for photos without.
     """
 
     name: str
     image: np.ndarray
     labels: dict[str, np.ndarray]
+    soft: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def read_split(root: Path, split: str) -> list[str]:
@@ -116,24 +119,57 @@ def load_ccp(root: Path, tasks: Sequence[str], *, width_px: int = 400, limit: in
         ids = _read_labels(label_path, photo.size)
         if (top := int(ids.max())) >= len(tags):
             raise DataError(f"{label_path}: tag id {top} is out of range; tags.json names {len(tags)} tags")
-        size = (width_px, round(photo.height * width_px / photo.width))
+        image = _narrowed(photo, width_px)
         # Ids are picked, never mixed, so nearest is right here; predictions resize logits instead.
-        ids = np.array(Image.fromarray(ids).resize(size, Image.Resampling.NEAREST))
-        image = np.array(photo.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
+        ids = np.array(Image.fromarray(ids).resize(image.shape[1::-1], Image.Resampling.NEAREST))
         samples.append(Sample(f"ccp/{path.stem}", image, {task: table[ids] for task, table in tables.items()}))
     return samples
 
 
+def _narrowed(photo: Image.Image, width_px: int) -> np.ndarray:
+    """(H, W, 3) uint8 of a photo at another width."""
+    size = (width_px, round(photo.height * width_px / photo.width))
+    return np.array(photo.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
+
+
+def load_ccp_unlabelled(
+    root: Path, tasks: Sequence[str], *, width_px: int = 400, limit: int | None = None
+) -> list[Sample]:
+    """CCP photos without labels, resized to `width_px`; every pixel of theirs is IGNORE until soft labels are added.
+
+    Raises:
+        DataError: the folder is empty, or a photo cannot be decoded.
+    """
+    folder = root / "ccp" / "unlabelled"
+    paths = sorted(folder.glob("*.jpg"))
+    if not paths:
+        raise DataError(f"{folder}: no photos")
+    samples = []
+    for path in tqdm(paths[:limit], desc="ccp unlabelled", unit="photo", leave=False):
+        image = _narrowed(_read_image(path), width_px)
+        nothing = np.full(image.shape[:2], IGNORE, np.uint8)
+        samples.append(Sample(f"ccp_unlabelled/{path.stem}", image, dict.fromkeys(tasks, nothing)))
+    return samples
+
+
+SOURCES = {
+    "fashionista": lambda root, tasks, limit: load_fashionista(root, "train", tasks, limit=limit),
+    "ccp": lambda root, tasks, limit: load_ccp(root, tasks, limit=limit),
+    "ccp_unlabelled": lambda root, tasks, limit: load_ccp_unlabelled(root, tasks, limit=limit),
+}
+
+
 def load_sources(root: Path, sources: Sequence[str], tasks: Sequence[str], *, limit: int | None = None) -> list[Sample]:
-    """Training photos of several sources by name: `fashionista` (its train split) and `ccp`."""
+    """Training photos of several sources by name, keys of `SOURCES`; of Fashionista these are its train split.
+
+    Raises:
+        ValueError: an unknown source.
+    """
     samples: list[Sample] = []
     for source in sources:
-        if source == "fashionista":
-            samples += load_fashionista(root, "train", tasks, limit=limit)
-        elif source == "ccp":
-            samples += load_ccp(root, tasks, limit=limit)
-        else:
-            raise ValueError(f"unknown data source {source!r}; expected 'fashionista' or 'ccp'")
+        if source not in SOURCES:
+            raise ValueError(f"unknown data source {source!r}; expected one of {', '.join(map(repr, SOURCES))}")
+        samples += SOURCES[source](root, tasks, limit)
     return samples
 
 

@@ -17,6 +17,7 @@ from hubmodels.networks import build_network
 from hubmodels.segmenter import photo_logits
 from training.checkpoint import load_checkpoint
 from training.data import Sample
+from training.errors import RecipeError
 from training.fastconv import fold_frozen_batch_norms, use_space_to_batch
 from training.imagenet import PACKAGED, start_from_imagenet
 from training.metrics import Scores
@@ -61,12 +62,28 @@ def pretrained_parameters(net: nn.Module) -> list[nn.Parameter]:
 def starting_weights(recipe: Recipe, net: nn.Module) -> dict[str, torch.Tensor]:
     """Weights of a published model or averaged ones of an earlier run.
 
-    Classifier rows are matched by task; rows of new tasks stay random, as do U-2-Net's heads for another task.
+    Classifier rows are matched by task; rows of new tasks stay random, as do U-2-Net's heads for another task. From a
+    published model of another architecture come the backbone and what else has its name and shape, but no classifier.
+
+    Raises:
+        RecipeError: a published model that has no part in common with the network.
     """
     if recipe.init in ENTRIES:
         entry = ENTRIES[recipe.init]
         published = build_network(entry.arch, num_classes=len(entry.labels), **entry.network)
         state, tasks = read_weights(entry, published), (entry.task,)
+        if entry.arch != recipe.arch:
+            own = net.state_dict()
+            shared = {
+                key: value
+                for key, value in state.items()
+                if key not in CLASSIFIER and key in own and own[key].shape == value.shape
+            }
+            if not shared:
+                raise RecipeError(
+                    f"recipe {recipe.name!r}: init {recipe.init!r} has no part in common with {recipe.arch}"
+                )
+            return own | shared
     else:
         checkpoint = load_checkpoint(Path(recipe.init))
         state, tasks = checkpoint["ema"], checkpoint["recipe"]["tasks"]

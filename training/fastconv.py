@@ -1,8 +1,10 @@
 """Networks that train faster on CPU: same results up to rounding, same state dicts.
 
-**Dilated depthwise convolutions.** PyTorch's CPU backward for dilated depthwise convolutions takes a slow path. A convolution of dilation d equals an
+PyTorch's CPU backward for dilated depthwise convolutions takes a slow path. A convolution of dilation d equals an
 ordinary one on each of the d x d sub-grids of pixels, so the sub-grids are stacked along the batch, convolved without
-dilation, and put back ("space to batch", as in the first DeepLab implementations). Results are equal up to rounding.
+dilation, and put back ("space to batch", as in the first DeepLab implementations).
+
+Batch norms that a recipe freezes become part of the convolutions before them.
 """
 
 from __future__ import annotations

@@ -20,6 +20,18 @@ def cross_entropy(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tens
     return F.cross_entropy(logits, target, weight=weight, ignore_index=IGNORE)
 
 
+def soft_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy to probabilities (N, C, H, W) over the pixels where they sum to 1; 0 if there are none.
+
+    Elsewhere they must be zero. Up to a constant this is the divergence of student from teacher (Hinton et al. 2015,
+    at temperature 1).
+    """
+    covered = target.sum(1)
+    if not covered.any():
+        return logits.sum() * 0
+    return -(target * logits.log_softmax(1)).sum() / covered.sum()
+
+
 def _decided(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Probabilities and one-hot labels (N, C, H, W), both zero where the label is IGNORE."""
     mask = (target != IGNORE).unsqueeze(1)

@@ -34,6 +34,9 @@ class Recipe:
     sources: tuple[str, ...] = ("fashionista", "ccp")
     repeat: dict[str, int] = field(default_factory=dict)  # source -> times its photos are seen in an epoch
     loss: dict[str, float] = field(default_factory=lambda: {"cross_entropy": 1.0})
+    soft_labels: str = ""  # a folder of training.soft_labels: photos that are in it learn from it
+    soft_weight: float = 1.0  # of the loss on soft labels
+    soft_confidence: float = 0.0  # pixels whose teacher is less sure teach nothing
     deep_supervision: bool = False  # U-2-Net: mean loss over the fused map and its six sides
     crf: dict[str, Any] = field(default_factory=dict)  # a CRF on top, trained along: see training.crf_layer
     task_weight: dict[str, float] = field(default_factory=dict)  # task -> weight of its loss, 1 unless given
@@ -64,6 +67,7 @@ class Recipe:
         check(self.optimizer in OPTIMIZERS, f"optimizer must be one of {list(OPTIMIZERS)}; got {self.optimizer!r}")
         check(self.plateau_epochs >= 1, f"plateau_epochs must be 1 or more; got {self.plateau_epochs}")
         check(0 <= self.ema_decay < 1, f"ema_decay must be in [0, 1); got {self.ema_decay}")
+        check(0 <= self.soft_confidence < 1, f"soft_confidence must be in [0, 1); got {self.soft_confidence}")
         u2net = self.arch.startswith("u2net")
         check(
             u2net or not self.deep_supervision,
@@ -115,7 +119,7 @@ class Recipe:
             if "class_weight" in given:
                 given["class_weight"] = {task: tuple(w) for task, w in given["class_weight"].items()}
             return cls(augment=Augment(**augment), **given)
-        except (TypeError, KeyError) as error:
+        except (TypeError, KeyError, ValueError) as error:
             raise RecipeError(f"recipe {name!r}: {error}") from error
 
 

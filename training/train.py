@@ -24,10 +24,11 @@ from training.crf_layer import crf_layers, learnt_values, refined
 from training.data import DATA_ROOT, Sample, load_fashionista, load_sources
 from training.ema import Ema
 from training.engine import network_for, pretrained_parameters, task_rows, validate
-from training.losses import deeply_supervised
+from training.losses import deeply_supervised, soft_cross_entropy
 from training.optimizers import build_optimizer
 from training.recipe import Recipe, read_recipe
 from training.schedules import lr_factor
+from training.soft_labels import with_soft_labels
 from training.transforms import batch_views
 
 log = logging.getLogger("training")
@@ -108,7 +109,7 @@ def repeated(samples: list[Sample], repeat: dict[str, int]) -> list[Sample]:
 def train_step(run: Run, samples: list[Sample], indices: np.ndarray, *, step: int, steps: int) -> float:
     """One optimizer step; returns the loss."""
     recipe = run.recipe
-    images, labels = batch_views(samples, indices, recipe.augment, seed=recipe.seed, epoch=run.epoch)
+    images, labels, soft = batch_views(samples, indices, recipe.augment, seed=recipe.seed, epoch=run.epoch)
     torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout
     answer = run.forward(images)
     maps = answer if recipe.deep_supervision else [answer]
@@ -118,6 +119,9 @@ def train_step(run: Run, samples: list[Sample], indices: np.ndarray, *, step: in
         class_weight = torch.tensor(weight) if weight else None
         answers = [refined(run.crfs, task, logits[:, rows], images) for logits in maps]
         part = deeply_supervised(answers, labels[task], recipe.loss, class_weight)
+        if task in soft:
+            taught = torch.stack([soft_cross_entropy(answer, soft[task]) for answer in answers]).mean()
+            part = part + recipe.soft_weight * taught
         loss = loss + recipe.task_weight.get(task, 1.0) * part
     for group in run.optimizer.param_groups:
         group["lr"] = recipe.lr * group["factor"] * lr_factor(recipe, step, steps, run.scores)
@@ -153,7 +157,10 @@ def train(recipe: Recipe, *, folder: Path, data: Path, resume: bool = False, lim
     if resume:
         run.resume()
     val = load_fashionista(data, "val", recipe.tasks, limit=limit)
-    samples = repeated(load_sources(data, recipe.sources, recipe.tasks, limit=limit), recipe.repeat)
+    samples = load_sources(data, recipe.sources, recipe.tasks, limit=limit)
+    if recipe.soft_labels:
+        samples = with_soft_labels(samples, Path(recipe.soft_labels), confidence=recipe.soft_confidence)
+    samples = repeated(samples, recipe.repeat)
     steps_per_epoch = len(epoch_order(len(samples), recipe, 0))
     log.info("%d photos, %d steps an epoch, %d val photos", len(samples), steps_per_epoch, len(val))
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
+from hubmodels.labels import FASHION
 from training.data import Sample
 from training.tags import IGNORE
 
@@ -24,6 +26,8 @@ class Augment:
         flip: probability of a mirror image (no label knows left from right).
         colour: strength of brightness, contrast, saturation, tint and gamma changes; 0 is off.
         grey: probability of a grey photo.
+        paste: probability that a garment of another photo is pasted in (Ghiasi et al. 2021), for labels that are rare.
+        paste_labels: names of the `fashion` labels that are pasted.
     """
 
     crop_hw: tuple[int, int]
@@ -32,15 +36,32 @@ class Augment:
     flip: float = 0.5
     colour: float = 0.3
     grey: float = 0.03
+    paste: float = 0.0
+    paste_labels: tuple[str, ...] = ("shoes", "dress", "t-shirt")
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.paste <= 1:
+            raise ValueError(f"paste must be a probability in 0..1; got {self.paste}")
+        for name in self.paste_labels:
+            FASHION.id_of(name)
 
 
-def augment(sample: Sample, config: Augment, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """A random view of a sample.
+class View(NamedTuple):
+    """What the network sees of one sample.
 
-    Returns:
-        image (3, crop_h, crop_w) float32 RGB in 0..1 and task -> (crop_h, crop_w) int64 labels; where the crop leaves
-        the photo, the image is mid-grey and the labels are IGNORE.
+    Attributes:
+        image: (3, crop_h, crop_w) float32 RGB in 0..1; mid-grey where the crop leaves the photo.
+        labels: task -> (crop_h, crop_w) int64, IGNORE where undecided or outside of the photo.
+        soft: task -> (C, crop_h, crop_w) float32 probabilities, zero outside; empty for samples without.
     """
+
+    image: torch.Tensor
+    labels: dict[str, torch.Tensor]
+    soft: dict[str, torch.Tensor]
+
+
+def augment(sample: Sample, config: Augment, rng: np.random.Generator) -> View:
+    """A random view of a sample."""
     height, width = config.crop_hw
     scale = float(np.exp(rng.uniform(*np.log(config.scale))))
     stretch = float(np.exp(rng.uniform(-1, 1) * np.log1p(config.stretch)))
@@ -61,10 +82,31 @@ def augment(sample: Sample, config: Augment, rng: np.random.Generator) -> tuple[
         )[0, 0].long()
         for task, ids in sample.labels.items()
     }
+    soft = {
+        task: _resample(torch.from_numpy(probs), photo_h, photo_w, (top, left, view_h, view_w), config.crop_hw)
+        for task, probs in sample.soft.items()
+    }
     if flip:
         image = image.flip(-1)
         labels = {task: ids.flip(-1) for task, ids in labels.items()}
-    return _recolour(image, config, rng), labels
+        soft = {task: probs.flip(-1) for task, probs in soft.items()}
+    return View(_recolour(image, config, rng), labels, soft)
+
+
+def _resample(
+    probs: torch.Tensor, photo_h: int, photo_w: int, box: tuple[int, int, int, int], size: tuple[int, int]
+) -> torch.Tensor:
+    """(C, *size) float32 of a box (top, left, height, width in pixels of the photo) of (C, h, w) uint8; 0 outside.
+
+    The map may be smaller than the photo, so that the box falls between its pixels.
+    """
+    top, left, view_h, view_w = box
+    rows = (top + (torch.arange(size[0]) + 0.5) * view_h / size[0]) / photo_h * 2 - 1
+    columns = (left + (torch.arange(size[1]) + 0.5) * view_w / size[1]) / photo_w * 2 - 1
+    points = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)
+    inside = (points.abs() <= 1).all(-1)
+    values = F.grid_sample(probs[None].float() / 255, points[None], padding_mode="border", align_corners=False)[0]
+    return values * inside
 
 
 def _cut(x: torch.Tensor, top: int, left: int, height: int, width: int, *, fill: int) -> torch.Tensor:
@@ -95,10 +137,48 @@ def _recolour(image: torch.Tensor, config: Augment, rng: np.random.Generator) ->
     return image
 
 
+def paste(view: View, donor: View, labels: Sequence[str], rng: np.random.Generator) -> View:
+    """A view with one garment of another laid over it: a label among `labels` that the donor shows, at random.
+
+    Soft labels of the place become certain. The view stays as it is if the donor shows none of the labels.
+    """
+    ids = [FASHION.id_of(name) for name in labels]
+    shown = [i for i in ids if bool((donor.labels["fashion"] == i).any())]
+    if not shown:
+        return view
+    chosen = int(rng.choice(shown))
+    mask = donor.labels["fashion"] == chosen
+    facts = {"fashion": chosen, "person": 1}
+    image = torch.where(mask, donor.image, view.image)
+    hard = {task: ids.masked_fill(mask, facts[task]) for task, ids in view.labels.items()}
+    soft = {}
+    for task, probs in view.soft.items():
+        sure = F.one_hot(torch.tensor(facts[task]), len(probs)).to(probs.dtype)[:, None, None]
+        soft[task] = torch.where(mask, sure, probs)
+    return View(image, hard, soft)
+
+
 def batch_views(
     samples: list[Sample], indices: np.ndarray, config: Augment, *, seed: int, epoch: int
-) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
-    """A batch of random views, a pure function of (seed, epoch, index), so that a resumed run sees the same ones."""
-    views = [augment(samples[i], config, np.random.default_rng((seed, epoch, int(i)))) for i in indices]
-    images = torch.stack([image for image, _ in views]).contiguous(memory_format=torch.channels_last)
-    return images, {task: torch.stack([labels[task] for _, labels in views]) for task in views[0][1]}
+) -> tuple[torch.Tensor, Mapping[str, torch.Tensor], Mapping[str, torch.Tensor]]:
+    """A batch of random views, a pure function of (seed, epoch, index), so that a resumed run sees the same ones.
+
+    Returns:
+        images (N, 3, H, W), task -> labels (N, H, W), and task -> soft labels (N, C, H, W), zero for samples without;
+        the last is empty if no sample of the batch has any.
+    """
+    views = []
+    for index in indices:
+        rng = np.random.default_rng((seed, epoch, int(index)))
+        view = augment(samples[index], config, rng)
+        if config.paste and rng.random() < config.paste:
+            donor = augment(samples[int(rng.integers(len(samples)))], config, rng)
+            view = paste(view, donor, config.paste_labels, rng)
+        views.append(view)
+    images = torch.stack([view.image for view in views]).contiguous(memory_format=torch.channels_last)
+    labels = {task: torch.stack([view.labels[task] for view in views]) for task in views[0].labels}
+    shapes = {task: probs.shape for view in views for task, probs in view.soft.items()}
+    soft = {
+        task: torch.stack([view.soft.get(task, torch.zeros(shape)) for view in views]) for task, shape in shapes.items()
+    }
+    return images, labels, soft

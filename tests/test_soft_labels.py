@@ -1,0 +1,209 @@
+"""Teachers' probabilities as labels: how they are made, kept, augmented and learnt from; and pasted garments."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+
+from hubmodels.labels import FASHION, PERSON
+from hubmodels.refine import Refinement
+from hubmodels.segmenter import Segmenter
+from tests.test_data import draw_data
+from tests.test_training import TINY
+from training.data import Sample, load_ccp_unlabelled, load_sources
+from training.errors import DataError
+from training.losses import soft_cross_entropy
+from training.recipe import Recipe, RecipeError
+from training.soft_labels import shrunk, soft_path, teach, with_soft_labels, write_soft_labels
+from training.tags import IGNORE
+from training.train import train
+from training.transforms import Augment, View, augment, batch_views, paste
+
+
+class Brightness(torch.nn.Module):
+    """Calls bright pixels a person: logit `gain` times the mean colour minus a half."""
+
+    def __init__(self, gain: float) -> None:
+        super().__init__()
+        self.gain = torch.nn.Parameter(torch.tensor(gain))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z = self.gain * (x.mean(1, keepdim=True) - 0.5)
+        return torch.cat([-z, z], dim=1)
+
+
+def teacher(gain: float) -> Segmenter:
+    return Segmenter(Brightness(gain), PERSON, name=f"brightness {gain}").eval()
+
+
+@pytest.fixture
+def photo() -> np.ndarray:
+    """(64, 32, 3): black above, white below."""
+    image = np.zeros((64, 32, 3), np.uint8)
+    image[32:] = 255
+    return image
+
+
+def test_teachers_are_averaged(photo):
+    got = teach(photo, [teacher(1.0), teacher(3.0)], Refinement(), flip=True)
+    white = np.mean([1 / (1 + np.exp(-1.0)), 1 / (1 + np.exp(-3.0))])
+    assert got.dtype == np.float32
+    assert_allclose(got[1, 40:], white, atol=1e-5)
+    assert_allclose(got[0, :24], white, atol=1e-5)
+
+
+def test_half_the_size_is_the_mean_of_four_pixels():
+    probs = np.array([[[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [1.0, 0.0]]], np.float32)
+    assert_array_equal(shrunk(probs), np.array([[[128]], [[128]]], np.uint8))
+
+
+def test_photos_that_are_done_are_skipped_and_the_rest_goes_on(photo, tmp_path):
+    samples = [Sample(f"ccp/{n}", photo, {"person": np.zeros((64, 32), np.uint8)}) for n in range(3)]
+    teachers = {"person": [teacher(8.0)]}
+    assert write_soft_labels(samples[:1], teachers, tmp_path) == 1
+    before = soft_path(tmp_path, samples[0]).read_bytes()
+    assert write_soft_labels(samples, teachers, tmp_path) == 2
+    assert soft_path(tmp_path, samples[0]).read_bytes() == before
+
+    (learner, *_) = with_soft_labels(samples, tmp_path)
+    assert learner.soft["person"].shape == (2, 32, 16) and learner.soft["person"].dtype == np.uint8
+    assert (learner.labels["person"] == IGNORE).all(), "its own labels must not speak against the teacher"
+    assert (learner.soft["person"].sum(0, dtype=int) >= 254).all()
+
+
+def test_unsure_pixels_teach_nothing(photo, tmp_path):
+    sample = Sample("ccp/1", photo, {"person": np.zeros((64, 32), np.uint8)})
+    write_soft_labels([sample], {"person": [teacher(2.0)]}, tmp_path)  # 0.88 sure of black and of white
+    (kept,) = with_soft_labels([sample], tmp_path, confidence=0.8)
+    (dropped,) = with_soft_labels([sample], tmp_path, confidence=0.95)
+    assert kept.soft["person"][:, :14].any() and not dropped.soft["person"].any()
+
+
+def test_a_folder_without_any_of_the_photos_is_refused(photo, tmp_path):
+    with pytest.raises(DataError, match=r"soft labels for none of 1 photos; run python -m training.soft_labels"):
+        with_soft_labels([Sample("ccp/1", photo, {})], tmp_path)
+
+
+def test_soft_labels_get_the_geometry_of_the_photo():
+    """The photo's brightness is its probability, so every view can be checked against itself."""
+    rng = np.random.default_rng(0)
+    ramp = np.linspace(0, 255, 60)[:, None] * np.ones(40)
+    image = np.repeat(ramp[..., None], 3, -1).astype(np.uint8)
+    soft = shrunk(np.stack([255 - ramp, ramp]).astype(np.float32) / 255)
+    sample = Sample("drawn", image, {"person": np.full((60, 40), IGNORE, np.uint8)}, {"person": soft})
+    for _ in range(20):
+        view = augment(sample, Augment((48, 32), (0.5, 1.5), colour=0, grey=0), rng)
+        inside = view.soft["person"].sum(0) > 0.5
+        # At the photo's edge the image is blended with the grey around it.
+        inside = 1 - torch.nn.functional.max_pool2d(1 - inside[None].float(), 5, 1, 2)[0] > 0
+        assert inside.any()
+        difference = (view.soft["person"][1] - view.image[0]).abs()[inside]
+        assert difference.mean() < 0.01 and difference.max() < 0.03
+
+
+def test_soft_cross_entropy_by_hand():
+    logits = torch.tensor([2.0, 0.0]).view(1, 2, 1, 1).expand(1, 2, 1, 2)
+    target = torch.tensor([[0.75, 0.0], [0.25, 0.0]]).view(1, 2, 1, 2)  # the second pixel is not covered
+    log_sum = np.log(np.exp(2) + 1)
+    assert soft_cross_entropy(logits, target).item() == pytest.approx(log_sum - 0.75 * 2, abs=1e-6)
+    assert soft_cross_entropy(logits, torch.zeros(1, 2, 1, 2)).item() == 0
+
+
+def view_of(fashion: np.ndarray, brightness: float, *, soft: bool = False) -> View:
+    ids = torch.from_numpy(fashion).long()
+    image = torch.full((3, *ids.shape), brightness)
+    probs = {"fashion": torch.full((7, *ids.shape), 1 / 7)} if soft else {}
+    return View(image, {"fashion": ids, "person": (ids > 0).long()}, probs)
+
+
+def test_a_garment_is_pasted_with_its_pixels_and_labels():
+    below = view_of(np.zeros((4, 4), np.int64), 0.2, soft=True)
+    worn = np.zeros((4, 4), np.int64)
+    worn[2:, :2] = FASHION.id_of("shoes")
+    worn[:2, :2] = FASHION.id_of("skin")
+    got = paste(below, view_of(worn, 0.9), ("shoes",), np.random.default_rng(0))
+    shoes = torch.from_numpy(worn == FASHION.id_of("shoes"))
+    assert torch.equal(got.image[0] == 0.9, shoes) and torch.equal(got.labels["person"] == 1, shoes)
+    assert torch.equal(got.labels["fashion"] == FASHION.id_of("shoes"), shoes)
+    assert (got.soft["fashion"][FASHION.id_of("shoes")][shoes] == 1).all()
+    assert_allclose(got.soft["fashion"][:, ~shoes], 1 / 7)
+    assert paste(below, view_of(worn, 0.9), ("dress",), np.random.default_rng(0)) is below
+
+
+def test_pasting_is_off_unless_asked_and_repeats_with_the_seed():
+    worn = np.zeros((40, 40), np.uint8)
+    worn[10:30, 10:30] = FASHION.id_of("dress")
+    samples = [
+        Sample(f"drawn/{n}", np.full((40, 40, 3), 60 * n, np.uint8), {"fashion": worn if n else worn * 0})
+        for n in range(3)
+    ]
+    still = Augment((40, 40), (1.0, 1.0), 0, 0, 0, 0)
+    plain, pasted, again = (
+        batch_views(samples, np.array([0]), dataclasses.replace(still, paste=p), seed=1, epoch=0)[1]["fashion"]
+        for p in (0.0, 1.0, 1.0)
+    )
+    assert not plain.any() and torch.equal(pasted, again)
+    seen = [
+        batch_views(samples, np.array([0]), dataclasses.replace(still, paste=1.0), seed=s, epoch=0)[1]["fashion"].any()
+        for s in range(8)
+    ]
+    assert any(seen)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"paste": 2.0}, "probability in 0..1"), ({"paste_labels": ["boots"]}, "no label 'boots'")],
+)
+def test_a_wrong_paste_is_a_recipe_error(change, message):
+    values = {"name": "x", "tasks": ["fashion"], "arch": "deeplabv3plus", "epochs": 1}
+    with pytest.raises(RecipeError, match=message):
+        Recipe.from_dict({**values, "augment": {"crop_hw": [64, 48], "scale": [1.0, 1.0], **change}})
+
+
+def test_unlabelled_photos_have_no_decided_pixel(tmp_path):
+    from PIL import Image
+
+    folder = tmp_path / "ccp" / "unlabelled"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (55, 82), (9, 99, 199)).save(folder / "1.jpg")
+    (sample,) = load_ccp_unlabelled(tmp_path, ["person"], width_px=40)
+    assert sample.name == "ccp_unlabelled/1" and sample.image.shape == (60, 40, 3)
+    assert (sample.labels["person"] == IGNORE).all()
+    with pytest.raises(DataError, match="no photos"):
+        load_ccp_unlabelled(tmp_path / "elsewhere", ["person"])
+
+
+def test_a_run_learns_what_its_teacher_says_without_any_label(tmp_path):
+    """To the teacher the upper half of every photo is a person; the photos have no labels of their own."""
+    data = draw_data(tmp_path / "data", np.random.default_rng(0), count=4)
+    says = np.zeros((2, 40, 26), np.uint8)
+    says[1, :20], says[0, 20:] = 255, 255
+    for sample in load_sources(data, ["fashionista"], ["person"]):
+        path = soft_path(tmp_path / "soft", sample)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(path, person=says)
+    recipe = dataclasses.replace(
+        TINY,
+        tasks=("person",),
+        sources=("fashionista",),
+        soft_labels=str(tmp_path / "soft"),
+        epochs=25,
+        lr=1e-2,
+        ema_decay=0.0,
+        augment=Augment((64, 48), (0.75, 0.75), 0, 0, 0, 0),
+    )
+    run = train(recipe, folder=tmp_path / "run", data=data)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert rows[-1]["loss"] < 0.5 * rows[0]["loss"]
+    learners = with_soft_labels(load_sources(data, ["fashionista"], ["person"]), tmp_path / "soft")
+    images, labels, soft = batch_views(learners, np.arange(3), recipe.augment, seed=0, epoch=0)
+    assert (labels["person"] == IGNORE).all()
+    with torch.no_grad():
+        probs = run.net.train()(images).softmax(1)
+    for half in (0, 1):
+        assert probs[:, half][soft["person"][:, half] == 1].mean() > 0.7

@@ -1,0 +1,164 @@
+"""Let teachers label photos: `python -m training.soft_labels --person NAME... --fashion NAME... --out runs/soft`.
+
+The probabilities of several published models or checkpoints are averaged, over mirror images too with --flip, and
+sharpened by a preset of post-processing. Each photo gets one file OUT/SOURCE/NAME.npz with task -> (C, H/2, W/2)
+uint8, probabilities times 255. A recipe with `soft_labels = "OUT"` then teaches its network these instead of the labels
+that the photo has: pseudo-labels for photos without any, distillation for the others. Photos that are done are skipped,
+so a stopped run goes on when it is called again. The validation and test splits are never among the sources.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from hubmodels.entries import ENTRIES
+from hubmodels.hub import load_model
+from hubmodels.labels import TASKS
+from hubmodels.networks import build_network
+from hubmodels.refine import PRESETS, Refinement, Tuner
+from hubmodels.segmenter import Segmenter
+from training.allocator import keep_freed_memory
+from training.checkpoint import load_checkpoint
+from training.data import DATA_ROOT, SOURCES, Sample, load_sources
+from training.engine import select_tasks
+from training.errors import DataError
+from training.files import write_bytes
+from training.recipe import Recipe
+from training.tags import IGNORE
+
+SHRINK = 2  # probabilities are smooth; at half the size they take a quarter of the memory
+
+
+def load_teacher(name: str, task: str) -> Segmenter:
+    """A published model, or the averaged weights of a checkpoint of `training.train` for one of its tasks.
+
+    Raises:
+        DataError: no such checkpoint, or it was not trained for the task.
+    """
+    if name in ENTRIES:
+        return load_model(name)
+    saved = load_checkpoint(Path(name))
+    recipe = Recipe.from_dict(saved["recipe"])
+    try:
+        state = select_tasks(saved["ema"], recipe.tasks, [task])
+    except KeyError as error:
+        raise DataError(f"{name}: {error.args[0]}") from error
+    network = build_network(recipe.arch, num_classes=len(TASKS[task]), **recipe.network)
+    network.load_state_dict(state)
+    return Segmenter(network, TASKS[task], name=name, input_px=recipe.eval_long_side_px).eval()
+
+
+def teach(image: np.ndarray, teachers: Sequence[Segmenter], refinement: Refinement, *, flip: bool) -> np.ndarray:
+    """(C, H, W) float32: the mean answer of the teachers to an (H, W, 3) uint8 photo, after post-processing."""
+    probs = np.mean([teacher.probabilities(image, flip=flip) for teacher in teachers], axis=0, dtype=np.float32)
+    return Tuner(probs, image).refine(refinement)[1]
+
+
+def shrunk(probs: np.ndarray) -> np.ndarray:
+    """(C, H, W) float32 probabilities as (C, H/2, W/2) uint8, times 255."""
+    channels = [Image.fromarray(channel).reduce(SHRINK) for channel in probs]
+    return np.stack([np.round(255 * np.asarray(channel)) for channel in channels]).astype(np.uint8)
+
+
+def soft_path(folder: Path, sample: Sample) -> Path:
+    """Where the soft labels of a photo are kept."""
+    return folder / f"{sample.name}.npz"
+
+
+def write_soft_labels(
+    samples: Iterable[Sample],
+    teachers: dict[str, list[Segmenter]],
+    folder: Path,
+    *,
+    preset: str = "off",
+    flip: bool = False,
+) -> int:
+    """Label photos that have no file in `folder` yet; returns how many were labelled.
+
+    Args:
+        samples: photos.
+        teachers: task -> its teachers.
+        folder: where files go, each written whole or not at all.
+        preset: post-processing of the averaged answer.
+        flip: ask about mirror images too.
+    """
+    settings = {task: Refinement.preset(preset, task=task) for task in teachers}
+    done = 0
+    for sample in tqdm(samples, desc="soft labels", unit="photo", mininterval=10):
+        path = soft_path(folder, sample)
+        if path.is_file():
+            continue
+        answers = {
+            task: shrunk(teach(sample.image, those, settings[task], flip=flip)) for task, those in teachers.items()
+        }
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **answers)
+        write_bytes(buffer.getvalue(), path)
+        done += 1
+    return done
+
+
+def with_soft_labels(samples: Sequence[Sample], folder: Path, *, confidence: float = 0.0) -> list[Sample]:
+    """Samples that have a file in `folder` learn its tasks from there alone; the others stay as they are.
+
+    Args:
+        samples: photos.
+        folder: of `write_soft_labels`.
+        confidence: pixels whose likeliest label is less probable than this teach nothing.
+
+    Raises:
+        DataError: the folder has a file for none of the photos.
+    """
+    out, found = [], 0
+    for sample in samples:
+        path = soft_path(folder, sample)
+        if path.is_file():
+            found += 1
+            with np.load(path) as file:
+                soft = {task: file[task] for task in file.files if task in sample.labels}
+            if confidence > 0:
+                soft = {task: probs * (probs.max(0) >= 255 * confidence) for task, probs in soft.items()}
+            hidden = {task: np.full_like(sample.labels[task], IGNORE) for task in soft}
+            sample = dataclasses.replace(sample, labels={**sample.labels, **hidden}, soft=soft)
+        out.append(sample)
+    if not found:
+        raise DataError(f"{folder}: soft labels for none of {len(samples)} photos; run python -m training.soft_labels")
+    return out
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.soft_labels",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for task in TASKS:
+        parser.add_argument(f"--{task}", nargs="+", default=[], metavar="TEACHER", help="entries or RUN/best.pt")
+    parser.add_argument("--sources", nargs="+", choices=sorted(SOURCES), default=["ccp", "ccp_unlabelled"])
+    parser.add_argument("--preset", choices=sorted(PRESETS), default="off", help="post-processing (%(default)s)")
+    parser.add_argument("--flip", action="store_true", help="average with mirrored photos, at twice the time")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--data", type=Path, default=DATA_ROOT)
+    parser.add_argument("--limit", type=int, help="so many photos of every source")
+    arguments = parser.parse_args(argv)
+    names = {task: getattr(arguments, task) for task in TASKS if getattr(arguments, task)}
+    if not names:
+        parser.error("name at least one teacher, by --person or --fashion")
+    keep_freed_memory()
+    teachers = {task: [load_teacher(name, task) for name in those] for task, those in names.items()}
+    samples = load_sources(arguments.data, arguments.sources, list(names), limit=arguments.limit)
+    done = write_soft_labels(samples, teachers, arguments.out, preset=arguments.preset, flip=arguments.flip)
+    print(f"{arguments.out}: {done} photos labelled, {len(samples) - done} were there")
+
+
+if __name__ == "__main__":
+    main()
