@@ -7,7 +7,7 @@ import json
 import re
 from pathlib import Path
 
-from hubmodels.entries import DEFAULTS, ENTRIES
+from hubmodels.entries import DEFAULTS, ENTRIES, Entry, list_models
 from hubmodels.entry_docs import markdown_table
 from hubmodels.refine import PRESETS
 from training.evaluate import RESULTS
@@ -30,10 +30,25 @@ def comparison_table() -> str:
     rows = [("network", "photos", "fashion mIoU", "fashion accuracy", "person mIoU", "person accuracy"), ("---",) * 6]
     for network, scores in PREDECESSOR.items():
         rows.append((f"predecessor: {network}", "240", *scores["fashion"], *scores["person"]))
-    ours = [ENTRIES[DEFAULTS[task]].metrics for task in ("fashion", "person")]
-    cells = [f"{100 * m[key]:.1f}" for m in ours for key in ("miou", "pixel_accuracy")]
-    rows.append(("**hubmodels: DeepLabv3+ on EfficientNet-Lite0**", str(ours[0]["images"]), *cells))
+    for network, models in shelf().items():
+        images = {str(entry.metrics["images"]) for entry in models.values()}
+        cells = [
+            f"{100 * models[task].metrics[key]:.1f}" if task in models else "-"
+            for task in ("fashion", "person")
+            for key in ("miou", "pixel_accuracy")
+        ]
+        rows.append((f"**hubmodels: {network}**", ", ".join(sorted(images)), *cells))
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def shelf() -> dict[str, dict[str, Entry]]:
+    """Network as its entries' titles call it -> task -> entry, for trained networks with scores."""
+    found: dict[str, dict[str, Entry]] = {}
+    for name in list_models():
+        entry = ENTRIES[name]
+        if entry.metrics:
+            found.setdefault(entry.title.split(",")[0], {})[entry.task] = entry
+    return found
 
 
 def label_table() -> str:
