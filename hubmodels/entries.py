@@ -21,6 +21,8 @@ from hubmodels.labels import FASHION, PERSON, LabelSet
 LICENSE = "Apache-2.0"
 REGION_CLASSIFIER = "region_classifier"  # the `arch` of rows that are no network
 RESEARCH_DATA = "trained on Fashionista and Clothing Co-Parsing photos, which are research data"
+FASHIONISTA_DATA = "trained on Fashionista photos, which are research data"
+U2NET_DATA = f"started from the U-2-Net authors' Apache-2.0 weights (DUTS photos); {FASHIONISTA_DATA}"
 
 
 def _read_manifest() -> Mapping[str, Mapping[str, Any]]:
@@ -121,6 +123,7 @@ def by_name(*entries: Entry) -> Mapping[str, Entry]:
 
 _LITE0 = MappingProxyType({"backbone": "tf_efficientnet_lite0", "channels": 128, "decoder_channels": 128})
 _RESNET101 = MappingProxyType({"backbone": "resnet101", "channels": 256})
+_U2NET_PAPER = "Qin et al. 2020, U2-Net: Going Deeper with Nested U-Structure for Salient Object Detection"
 _V3_PAPER = "Chen et al. 2017, Rethinking Atrous Convolution for Semantic Image Segmentation"
 _V3PLUS_PAPER = "Chen et al. 2018, Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation"
 
@@ -177,7 +180,18 @@ ENTRIES: Mapping[str, Entry] = by_name(
         input_px=0,
         recipe="python -m training.train_regions deeplabv3plus_fashion --scale 60",
         paper="a perceptron on region features, of this project",
-        data="trained on Fashionista photos, which are research data",
+        data=FASHIONISTA_DATA,
+    ),
+    Entry(
+        name="u2net_small_person",
+        title="U-2-Net small, person and background",
+        arch="u2net_small",
+        labels=PERSON,
+        network=MappingProxyType({}),
+        input_px=384,
+        recipe="python -m training.train training/recipes/u2net_small_person.toml",
+        paper=_U2NET_PAPER,
+        data=U2NET_DATA,
     ),
 )
 
