@@ -122,6 +122,7 @@ def by_name(*entries: Entry) -> Mapping[str, Entry]:
 
 
 _LITE0 = MappingProxyType({"backbone": "tf_efficientnet_lite0", "channels": 128, "decoder_channels": 128})
+_V3_LITE0 = MappingProxyType({"backbone": "tf_efficientnet_lite0", "channels": 128, "output_stride": 8})
 _RESNET101 = MappingProxyType({"backbone": "resnet101", "channels": 256})
 _U2NET_PAPER = "Qin et al. 2020, U2-Net: Going Deeper with Nested U-Structure for Salient Object Detection"
 _V3_PAPER = "Chen et al. 2017, Rethinking Atrous Convolution for Semantic Image Segmentation"
@@ -148,6 +149,26 @@ ENTRIES: Mapping[str, Entry] = by_name(
         input_px=576,
         recipe="python -m training.train training/recipes/deeplabv3plus_last.toml",
         paper=_V3PLUS_PAPER,
+    ),
+    Entry(
+        name="deeplabv3_fashion",
+        title="DeepLabv3 on EfficientNet-Lite0, seven clothing labels",
+        arch="deeplabv3",
+        labels=FASHION,
+        network=_V3_LITE0,
+        input_px=576,
+        recipe="python -m training.train training/recipes/deeplabv3_lite0.toml",
+        paper=_V3_PAPER,
+    ),
+    Entry(
+        name="deeplabv3_person",
+        title="DeepLabv3 on EfficientNet-Lite0, person and background",
+        arch="deeplabv3",
+        labels=PERSON,
+        network=_V3_LITE0,
+        input_px=576,
+        recipe="python -m training.train training/recipes/deeplabv3_lite0.toml",
+        paper=_V3_PAPER,
     ),
     Entry(
         name="deeplabv3_resnet101",
@@ -183,6 +204,17 @@ ENTRIES: Mapping[str, Entry] = by_name(
         data=FASHIONISTA_DATA,
     ),
     Entry(
+        name="u2net_small_fashion",
+        title="U-2-Net small, seven clothing labels",
+        arch="u2net_small",
+        labels=FASHION,
+        network=MappingProxyType({}),
+        input_px=384,
+        recipe="python -m training.train training/recipes/u2net_small_fashion.toml",
+        paper=_U2NET_PAPER,
+        data=U2NET_DATA,
+    ),
+    Entry(
         name="u2net_small_person",
         title="U-2-Net small, person and background",
         arch="u2net_small",
@@ -195,7 +227,7 @@ ENTRIES: Mapping[str, Entry] = by_name(
     ),
 )
 
-DEFAULTS: Mapping[str, str] = MappingProxyType({"fashion": "deeplabv3plus_fashion", "person": "deeplabv3plus_person"})
+DEFAULTS: Mapping[str, str] = MappingProxyType({"fashion": "deeplabv3plus_fashion", "person": "u2net_small_person"})
 
 
 def list_models(task: str | None = None) -> list[str]:

@@ -21,7 +21,8 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "gentle": {
         "fashion": {"crf_iterations": 10, "min_region_px": 50},
         "person": {
-            "crf_iterations": 10,
+            "crf_iterations": 2,
+            "crf_appearance_weight": 1.5,
             "crf_appearance_sigma_px": 30.0,
             "crf_appearance_sigma_colour": 10.0,
             "min_region_px": 50,
@@ -35,7 +36,8 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "min_region_px": 200,
         },
         "person": {
-            "crf_iterations": 10,
+            "crf_iterations": 2,
+            "crf_appearance_weight": 1.5,
             "crf_appearance_sigma_px": 30.0,
             "crf_appearance_sigma_colour": 10.0,
             "keep_largest": True,
