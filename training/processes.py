@@ -15,6 +15,7 @@ are Accelerate's work; all of it was tried on CPUs (gloo), nothing on GPUs.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 
 import numpy as np
@@ -26,6 +27,7 @@ from torch import nn
 from training.errors import RecipeError
 from training.metrics import Scores
 
+log = logging.getLogger("training")
 PRECISIONS = ("no", "bf16", "fp16")
 
 
@@ -36,15 +38,23 @@ def join_processes(mixed_precision: str | None = None) -> Accelerator:
         mixed_precision: one of PRECISIONS; None: as `accelerate launch` says, and "no" without it.
 
     Raises:
-        ValueError: an unknown precision, or fp16 on a CPU.
+        ValueError: an unknown precision, fp16 on a CPU, or processes that Accelerate would leave to themselves.
     """
     if mixed_precision is not None and mixed_precision not in PRECISIONS:
         raise ValueError(f"mixed precision must be one of {', '.join(PRECISIONS)}; got {mixed_precision!r}")
     accelerator = Accelerator(mixed_precision=mixed_precision)
+    started = int(os.environ.get("WORLD_SIZE", 1))
+    if started != accelerator.num_processes:
+        raise ValueError(
+            f"{started} processes were started, Accelerate makes {accelerator.num_processes} of them work together: "
+            "without GPUs, start them with `accelerate launch --cpu`, or set ACCELERATE_USE_CPU=true for torchrun"
+        )
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise ValueError("mixed precision fp16 needs a GPU, this run is on the CPU: use bf16 or no")
     if not accelerator.is_main_process:
-        logging.getLogger("training").setLevel(logging.WARNING)
+        log.setLevel(logging.WARNING)
+    elif started > 1:
+        log.info("%d processes on %s", started, accelerator.device.type)
     return accelerator
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from training.data import DATA_ROOT, Sample, load_fashionista, load_sources
 from training.ema import Ema
 from training.engine import network_for, pretrained_parameters, validate
 from training.files import write_bytes
+from training.launch import start_all_processes
 from training.losses import deeply_supervised, soft_cross_entropy
 from training.optimizers import build_optimizer
 from training.processes import PRECISIONS, add_up, check_batch, dropout_seed, join_processes, share, share_buffers
@@ -278,6 +280,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    start_all_processes("training.train", sys.argv[1:] if argv is None else argv)
     keep_freed_memory()
     recipe = read_recipe(arguments.recipe)
     run = train(
