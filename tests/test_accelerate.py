@@ -234,8 +234,10 @@ def test_the_number_of_processes_may_come_from_a_file(tmp_path):
         missing_processes(environment, [*call[:3], "--num_machines", "2", *call[3:]])
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="they would work together")
 def test_processes_that_would_not_work_together_are_refused(tmp_path, fresh_state, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "2"}.items():  # torchrun, but nobody said CPU
+        monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=r"2 processes were started, Accelerate makes 1.*--cpu"):
         Run(read_recipe(recipe_file(tmp_path, TOGETHER)), tmp_path)
 

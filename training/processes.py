@@ -43,7 +43,7 @@ def join_processes(mixed_precision: str | None = None) -> Accelerator:
     if mixed_precision is not None and mixed_precision not in PRECISIONS:
         raise ValueError(f"mixed precision must be one of {', '.join(PRECISIONS)}; got {mixed_precision!r}")
     accelerator = Accelerator(mixed_precision=mixed_precision)
-    started = int(os.environ.get("WORLD_SIZE", 1))
+    started = int(os.environ.get("WORLD_SIZE", 1)) if "LOCAL_RANK" in os.environ else accelerator.num_processes
     if started != accelerator.num_processes:
         raise ValueError(
             f"{started} processes were started, Accelerate makes {accelerator.num_processes} of them work together: "
