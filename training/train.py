@@ -34,7 +34,16 @@ from training.files import write_bytes
 from training.launch import start_all_processes
 from training.losses import deeply_supervised, soft_cross_entropy
 from training.optimizers import build_optimizer
-from training.processes import PRECISIONS, add_up, check_batch, dropout_seed, join_processes, share, share_buffers
+from training.processes import (
+    PRECISIONS,
+    add_up,
+    check_batch,
+    dropout_seed,
+    join_processes,
+    pixel_factors,
+    share,
+    share_buffers,
+)
 from training.recipe import Recipe, read_recipe
 from training.schedules import lr_factor
 from training.soft_labels import with_soft_labels
@@ -150,15 +159,17 @@ def train_step(run: Run, samples: list[Sample], indices: np.ndarray, *, step: in
     own = share(indices, run.accelerator)
     images, labels, soft = batch_views(samples, own, recipe.augment, seed=recipe.seed, epoch=run.epoch)
     torch.manual_seed(dropout_seed(recipe.seed, step, run.accelerator))
+    factors = pixel_factors(labels, soft, run.accelerator)
     loss = torch.zeros((), device=device)
     for task, answers in run.model(images.to(device)).items():
         weight = recipe.class_weight.get(task)
         class_weight = torch.tensor(weight, device=device) if weight else None
-        part = deeply_supervised(answers, labels[task].to(device), recipe.loss, class_weight)
+        hard, taught = factors[task]
+        part = hard * deeply_supervised(answers, labels[task].to(device), recipe.loss, class_weight)
         if task in soft:
             target = soft[task].to(device)
-            taught = torch.stack([soft_cross_entropy(answer, target) for answer in answers]).mean()
-            part = part + recipe.soft_weight * taught
+            mean = torch.stack([soft_cross_entropy(answer, target) for answer in answers]).mean()
+            part = part + taught * recipe.soft_weight * mean
         loss = loss + recipe.task_weight.get(task, 1.0) * part
     for group in run.optimizer.param_groups:
         group["lr"] = recipe.lr * group["factor"] * lr_factor(recipe, step, steps, run.scores)
