@@ -81,9 +81,8 @@ def test_a_run_stopped_in_the_middle_of_an_epoch_ends_with_the_same_weights(draw
         return real(*args, **kwargs)
 
     monkeypatch.setattr(training.train, "train_step", stop_after_two)
-    monkeypatch.setattr(training.train, "CHECKPOINT_SECONDS", 0)
     with pytest.raises(Stopped):
-        train(TINY, folder=tmp_path / "parts", data=drawn)
+        train(TINY, folder=tmp_path / "parts", data=drawn, checkpoint_seconds=0)
     monkeypatch.setattr(training.train, "train_step", real)
     resumed = train(TINY, folder=tmp_path / "parts", data=drawn, resume=True)
     for name, value in weights_of(whole).items():

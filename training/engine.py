@@ -141,7 +141,7 @@ def validate(
         for task, part in rows.items():
             answer = logits[part]
             if crfs is not None and task in crfs:
-                answer = crfs[task](answer[None], torch.tensor(sample.image)[None])[0]
-            predicted = answer.argmax(0).numpy().astype(np.uint8)
+                answer = crfs[task](answer[None], torch.tensor(sample.image, device=answer.device)[None])[0]
+            predicted = answer.argmax(0).cpu().numpy().astype(np.uint8)
             scores[task].add(sample.labels[task], predicted, with_boundary=with_boundary)
     return scores

@@ -73,6 +73,7 @@ def fold_frozen_batch_norms(net: nn.Module) -> int:
             norm.running_var.fill_(1.0)
             norm.weight.fill_((1 + norm.eps) ** 0.5)
             norm.bias.zero_()
+            norm.requires_grad_(False)  # DistributedDataParallel would wait for gradients that never come
             norm.__class__ = FoldedBatchNorm2d
             folded += 1
     return folded

@@ -1,5 +1,8 @@
 """Train a recipe: `python -m training.train training/recipes/NAME.toml [--resume]`.
 
+In several processes, each on its share of every batch (see training.processes): the same after `accelerate launch
+--num_processes 2 --cpu -m`, or without `--cpu` on GPUs.
+
 Writes runs/NAME/last.pt (everything needed to go on), runs/NAME/best.pt (best averaged weights on val) and
 runs/NAME/log.jsonl. Views, order and dropout are functions of (seed, epoch, step), so a run that was stopped and
 resumed ends with the same weights as one that was not.
@@ -10,8 +13,10 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,13 +24,26 @@ from torch import nn
 from tqdm import tqdm
 
 from training.allocator import keep_freed_memory
+from training.answers import Answers
 from training.checkpoint import load_checkpoint, save_checkpoint
-from training.crf_layer import crf_layers, learnt_values, refined
+from training.crf_layer import crf_layers, learnt_values
 from training.data import DATA_ROOT, Sample, load_fashionista, load_sources
 from training.ema import Ema
-from training.engine import network_for, pretrained_parameters, task_rows, validate
+from training.engine import network_for, pretrained_parameters, validate
+from training.files import write_bytes
+from training.launch import start_all_processes
 from training.losses import deeply_supervised, soft_cross_entropy
 from training.optimizers import build_optimizer
+from training.processes import (
+    PRECISIONS,
+    add_up,
+    check_batch,
+    dropout_seed,
+    join_processes,
+    pixel_factors,
+    share,
+    share_buffers,
+)
 from training.recipe import Recipe, read_recipe
 from training.schedules import lr_factor
 from training.soft_labels import with_soft_labels
@@ -38,16 +56,19 @@ CHECKPOINT_SECONDS = 300
 class Run:
     """The state of one run, and how it is saved and restored."""
 
-    def __init__(self, recipe: Recipe, folder: Path) -> None:
+    def __init__(self, recipe: Recipe, folder: Path, *, mixed_precision: str | None = None) -> None:
+        self.accelerator = join_processes(mixed_precision)
+        check_batch(recipe.batch_size, recipe.name, self.accelerator)
         torch.manual_seed(recipe.seed)
         self.recipe, self.folder = recipe, folder
-        self.net = network_for(recipe)
-        forward = self.net.forward_sides if recipe.deep_supervision else self.net
-        self.forward = torch.compile(forward) if recipe.compile else forward
-        self.crfs = crf_layers(recipe.tasks, recipe.crf)
+        self.net = network_for(recipe).to(self.accelerator.device)
+        self.crfs = crf_layers(recipe.tasks, recipe.crf).to(self.accelerator.device)
         self.ema = Ema(self.net, recipe.ema_decay)
         groups = self._parameter_groups()
         self.optimizer = build_optimizer(recipe.optimizer, groups, weight_decay=recipe.weight_decay)
+        # What Accelerate wraps, for training steps alone; all else uses the parts themselves.
+        self.model, self.stepper = self.accelerator.prepare(Answers(recipe, self.net, self.crfs), self.optimizer)
+        self.losses: list[float] = []  # of this epoch's steps
         self.scores: list[float] = []  # on val, after every epoch
         self.epoch = self.step_in_epoch = 0
         self.best = -1.0
@@ -65,7 +86,10 @@ class Run:
         return groups
 
     def save(self, name: str = "last.pt") -> None:
-        """Write a checkpoint; `last.pt` can be resumed."""
+        """Write a checkpoint, in the first process; `last.pt` can be resumed."""
+        self.saved_at = time.monotonic()
+        if not self.accelerator.is_main_process:
+            return
         state = {
             "recipe": self.recipe.to_dict(),
             "net": self.net.state_dict(),
@@ -75,23 +99,46 @@ class Run:
             "epoch": self.epoch,
             "step_in_epoch": self.step_in_epoch,
             "best": self.best,
+            "losses": self.losses,
             "scores": self.scores,
         }
+        if self.accelerator.scaler is not None:  # of fp16
+            state["scaler"] = self.accelerator.scaler.state_dict()
         if name != "last.pt":
             state = {key: state[key] for key in ("recipe", "ema", "crfs", "epoch", "best")}
         save_checkpoint(state, self.folder / name)
-        self.saved_at = time.monotonic()
 
     def resume(self) -> None:
-        """Go on where `last.pt` stopped."""
+        """Go on where `last.pt` stopped; every process reads it."""
         state = load_checkpoint(self.folder / "last.pt")
         self.net.load_state_dict(state["net"])
         self.ema.net.load_state_dict(state["ema"])
         self.crfs.load_state_dict(state.get("crfs", {}))
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.step_in_epoch, self.best = state["epoch"], state["step_in_epoch"], state["best"]
-        self.scores = state.get("scores", [])
+        self.scores, self.losses = state.get("scores", []), state.get("losses", [])
+        if self.accelerator.scaler is not None and "scaler" in state:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        if self.accelerator.is_main_process:
+            self._drop_later_rows()
         log.info("resumed at epoch %d, step %d", self.epoch, self.step_in_epoch)
+
+    def log_row(self, row: dict[str, Any]) -> None:
+        """Append to log.jsonl, in the first process."""
+        log.info(json.dumps(row))
+        if self.accelerator.is_main_process:
+            with (self.folder / "log.jsonl").open("a") as file:
+                file.write(json.dumps(row) + "\n")
+
+    def _drop_later_rows(self) -> None:
+        """Take away the row of an epoch that was logged but not saved any more: it comes again."""
+        path = self.folder / "log.jsonl"
+        rows = path.read_text().splitlines(keepends=True) if path.is_file() else []
+        kept = rows.copy()
+        while kept and json.loads(kept[-1])["epoch"] > self.epoch:
+            kept.pop()
+        if kept != rows:
+            write_bytes("".join(kept).encode(), path)
 
 
 def epoch_order(count: int, recipe: Recipe, epoch: int) -> list[np.ndarray]:
@@ -107,30 +154,31 @@ def repeated(samples: list[Sample], repeat: dict[str, int]) -> list[Sample]:
 
 
 def train_step(run: Run, samples: list[Sample], indices: np.ndarray, *, step: int, steps: int) -> float:
-    """One optimizer step; returns the loss."""
-    recipe = run.recipe
-    images, labels, soft = batch_views(samples, indices, recipe.augment, seed=recipe.seed, epoch=run.epoch)
-    torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout
-    answer = run.forward(images)
-    maps = answer if recipe.deep_supervision else [answer]
-    loss = torch.zeros(())
-    for task, rows in task_rows(recipe.tasks).items():
+    """One optimizer step on a batch, of which each process takes its share; returns the mean loss of all."""
+    recipe, device = run.recipe, run.accelerator.device
+    own = share(indices, run.accelerator)
+    images, labels, soft = batch_views(samples, own, recipe.augment, seed=recipe.seed, epoch=run.epoch)
+    torch.manual_seed(dropout_seed(recipe.seed, step, run.accelerator))
+    factors = pixel_factors(labels, soft, run.accelerator)
+    loss = torch.zeros((), device=device)
+    for task, answers in run.model(images.to(device)).items():
         weight = recipe.class_weight.get(task)
-        class_weight = torch.tensor(weight) if weight else None
-        answers = [refined(run.crfs, task, logits[:, rows], images) for logits in maps]
-        part = deeply_supervised(answers, labels[task], recipe.loss, class_weight)
+        class_weight = torch.tensor(weight, device=device) if weight else None
+        hard, taught = factors[task]
+        part = hard * deeply_supervised(answers, labels[task].to(device), recipe.loss, class_weight)
         if task in soft:
-            taught = torch.stack([soft_cross_entropy(answer, soft[task]) for answer in answers]).mean()
-            part = part + recipe.soft_weight * taught
+            target = soft[task].to(device)
+            mean = torch.stack([soft_cross_entropy(answer, target) for answer in answers]).mean()
+            part = part + taught * recipe.soft_weight * mean
         loss = loss + recipe.task_weight.get(task, 1.0) * part
     for group in run.optimizer.param_groups:
         group["lr"] = recipe.lr * group["factor"] * lr_factor(recipe, step, steps, run.scores)
-    run.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_(run.net.parameters(), 5.0)
-    run.optimizer.step()
+    run.stepper.zero_grad(set_to_none=True)
+    run.accelerator.backward(loss)
+    run.accelerator.clip_grad_norm_(run.net.parameters(), 5.0)
+    run.stepper.step()
     run.ema.update(run.net, step)
-    return float(loss.detach())
+    return float(run.accelerator.reduce(loss.detach(), "mean"))
 
 
 def set_train_mode(run: Run) -> None:
@@ -142,18 +190,33 @@ def set_train_mode(run: Run) -> None:
                 module.eval()
 
 
-def train(recipe: Recipe, *, folder: Path, data: Path, resume: bool = False, limit: int | None = None) -> Run:
+def train(
+    recipe: Recipe,
+    *,
+    folder: Path,
+    data: Path,
+    resume: bool = False,
+    limit: int | None = None,
+    mixed_precision: str | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+) -> Run:
     """Run a recipe to its end, or go on with it.
 
     Args:
         recipe: what to do.
-        folder: where checkpoints and the log go.
+        folder: where checkpoints and the log go; all processes of a run must see it.
         data: the data root.
         resume: continue from `folder`/last.pt.
         limit: use so many photos per source and split; for tests.
+        mixed_precision: "no", "bf16" or "fp16"; None: as `accelerate launch` says. Averaged weights stay float32.
+        checkpoint_seconds: least time between two checkpoints within an epoch.
+
+    Raises:
+        RecipeError: a batch cannot be shared out equally to the processes.
+        DataError: data or the checkpoint to go on from is missing or wrong.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    run = Run(recipe, folder)
+    run = Run(recipe, folder, mixed_precision=mixed_precision)
     if resume:
         run.resume()
     val = load_fashionista(data, "val", recipe.tasks, limit=limit)
@@ -161,30 +224,39 @@ def train(recipe: Recipe, *, folder: Path, data: Path, resume: bool = False, lim
     if recipe.soft_labels:
         samples = with_soft_labels(samples, Path(recipe.soft_labels), confidence=recipe.soft_confidence)
     samples = repeated(samples, recipe.repeat)
-    steps_per_epoch = len(epoch_order(len(samples), recipe, 0))
+    first_epoch = epoch_order(len(samples), recipe, 0)
+    steps_per_epoch = len(first_epoch)
+    check_batch(len(first_epoch[0]), recipe.name, run.accelerator)  # fewer photos than batch_size are one batch
     log.info("%d photos, %d steps an epoch, %d val photos", len(samples), steps_per_epoch, len(val))
 
     while run.epoch < recipe.epochs:
-        started, losses = time.monotonic(), []
+        started = time.monotonic()
         set_train_mode(run)
         batches = epoch_order(len(samples), recipe, run.epoch)[run.step_in_epoch :]
-        for indices in tqdm(batches, desc=f"epoch {run.epoch + 1}/{recipe.epochs}", unit="step", mininterval=10):
+        title, quiet = f"epoch {run.epoch + 1}/{recipe.epochs}", not run.accelerator.is_main_process
+        for indices in tqdm(batches, desc=title, unit="step", mininterval=10, disable=quiet):
             step = run.epoch * steps_per_epoch + run.step_in_epoch
-            losses.append(train_step(run, samples, indices, step=step, steps=recipe.epochs * steps_per_epoch))
+            run.losses.append(train_step(run, samples, indices, step=step, steps=recipe.epochs * steps_per_epoch))
             run.step_in_epoch += 1
-            if time.monotonic() - run.saved_at > CHECKPOINT_SECONDS:
+            if time.monotonic() - run.saved_at > checkpoint_seconds:
                 run.save()
         run.epoch, run.step_in_epoch = run.epoch + 1, 0
-        _close_epoch(run, val, losses, seconds=time.monotonic() - started)
+        _close_epoch(run, val, seconds=time.monotonic() - started)
     return run
 
 
-def _close_epoch(run: Run, val: list[Sample], losses: list[float], *, seconds: float) -> None:
-    """Validate the averaged weights, log, and keep the best on val (mean mIoU of the recipe's tasks)."""
-    recipe = run.recipe
-    scores = validate(run.ema.net, val, recipe.tasks, long_side_px=recipe.eval_long_side_px, crfs=run.crfs)
+def _close_epoch(run: Run, val: list[Sample], *, seconds: float) -> None:
+    """Validate the averaged weights, log, and keep the best on val (mean mIoU of the recipe's tasks).
+
+    Val photos are shared out too, and their confusion matrices added up.
+    """
+    recipe, place = run.recipe, run.accelerator
+    share_buffers(run.ema.net)
+    own = val[place.process_index :: place.num_processes]
+    scores = validate(run.ema.net, own, recipe.tasks, long_side_px=recipe.eval_long_side_px, crfs=run.crfs)
+    add_up(scores, place)
     mean = float(np.mean([s.miou for s in scores.values()]))
-    row = {"epoch": run.epoch, "loss": round(float(np.mean(losses)), 4), "seconds": round(seconds)}
+    row = {"epoch": run.epoch, "loss": round(float(np.mean(run.losses)), 4), "seconds": round(seconds)}
     for task, s in scores.items():
         row[task] = {
             "miou": round(100 * s.miou, 2),
@@ -193,9 +265,8 @@ def _close_epoch(run: Run, val: list[Sample], losses: list[float], *, seconds: f
         }
     if run.crfs:
         row["crf"] = learnt_values(run.crfs)
-    log.info(json.dumps(row))
-    with (run.folder / "log.jsonl").open("a") as file:
-        file.write(json.dumps(row) + "\n")
+    run.log_row(row)
+    run.losses = []
     run.scores.append(mean)
     if mean > run.best:
         run.best = mean
@@ -211,13 +282,29 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, default=DATA_ROOT, help="data root (default: %(default)s)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs are kept (default: runs)")
     parser.add_argument("--limit", type=int, help="use only so many photos per source and split")
+    parser.add_argument("--mixed-precision", choices=PRECISIONS, help="default: as accelerate launch says, else no")
+    parser.add_argument(
+        "--checkpoint-seconds",
+        type=float,
+        default=CHECKPOINT_SECONDS,
+        help="least time between two checkpoints within an epoch (default: %(default)s)",
+    )
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    start_all_processes("training.train", sys.argv[1:] if argv is None else argv)
     keep_freed_memory()
     recipe = read_recipe(arguments.recipe)
-    train(
-        recipe, folder=arguments.runs / recipe.name, data=arguments.data, resume=arguments.resume, limit=arguments.limit
+    run = train(
+        recipe,
+        folder=arguments.runs / recipe.name,
+        data=arguments.data,
+        resume=arguments.resume,
+        limit=arguments.limit,
+        mixed_precision=arguments.mixed_precision,
+        checkpoint_seconds=arguments.checkpoint_seconds,
     )
+    run.accelerator.wait_for_everyone()
+    run.accelerator.end_training()
 
 
 if __name__ == "__main__":
