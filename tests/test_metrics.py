@@ -28,6 +28,30 @@ def test_the_matrix_is_summed_over_photos_before_the_ratio_is_taken():
     assert scores.iou[1] == 1 / 2 and scores.images == 2
 
 
+def test_precision_recall_and_share_by_hand():
+    scores = Scores(3)
+    scores.add(grid("0011"), grid("0112"))  # of two pixels each one is found; 1 is said twice and right once
+    assert_array_equal(scores.precision, [1, 1 / 2, 0])
+    assert_array_equal(scores.recall, [1 / 2, 1 / 2, np.nan])
+    assert_array_equal(scores.share, [1 / 2, 1 / 2, 0])
+    assert np.isnan([Scores(2).miou, Scores(2).pixel_accuracy]).all()  # nothing was counted
+    assert np.isnan(Scores(2).share).all() and np.isnan(Scores(2).precision).all()
+
+
+def test_scores_of_photos_are_joined_as_if_counted_together():
+    photos = [(grid("0011", "0111"), grid("0111", "0111")), (grid("22", "22"), grid("22", "21"))]
+    together, joined = Scores(3), Scores(3)
+    for truth, predicted in photos:
+        together.add(truth, predicted)
+        own = Scores(3)
+        own.add(truth, predicted)
+        joined.include(own)
+    assert_array_equal(joined.confusion, together.confusion)
+    assert joined.boundary == together.boundary and len(joined.boundary) == joined.images == 2
+    with pytest.raises(ValueError, match="scores must be of 3 labels within 3 px; got those of 2 within 3"):
+        joined.include(Scores(2))
+
+
 def test_undecided_pixels_do_not_count():
     truth = np.array([[0, IGNORE, 1]], np.uint8)
     scores = Scores(2)

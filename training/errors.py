@@ -9,3 +9,7 @@ class DataError(HubmodelsError):
 
 class RecipeError(HubmodelsError):
     """A recipe file has an unknown key, a missing value or one out of range; the message names it."""
+
+
+class OutputError(HubmodelsError):
+    """A result cannot be written where it was asked for; the message names the place and the reason."""

@@ -13,7 +13,8 @@ import json
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,41 @@ from hubmodels.entries import ENTRIES, Entry, find_entry
 from hubmodels.hub import WEIGHTS_FOLDER, load_model, load_regions
 from hubmodels.refine import PRESETS, Refinement
 from hubmodels.segmenter import Segmenter
-from training.data import DATA_ROOT, SPLITS, load_fashionista
+from training.data import DATA_ROOT, SPLITS, Sample, load_fashionista
 from training.files import update_json, write_json
 from training.metrics import Scores
 
 RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says of a photo.
+
+    Attributes:
+        sample: the photo with its true labels.
+        predicted: (H, W) uint8 label ids.
+        seconds: how long it took.
+    """
+
+    sample: Sample
+    predicted: np.ndarray
+    seconds: float
+
+
+def answers(
+    model: Segmenter,
+    samples: Sequence[Sample],
+    *,
+    refinement: Refinement | None = None,
+    flip: bool = False,
+    scales: Sequence[float] = (1.0,),
+) -> Iterator[Answer]:
+    """One answer per photo, in order; no post-processing or test-time augmentation unless given."""
+    for sample in tqdm(samples, desc=model.name, unit="photo"):
+        started = time.perf_counter()
+        predicted = model.predict(sample.image, refinement=refinement, flip=flip, scales=scales).labels
+        yield Answer(sample, predicted, time.perf_counter() - started)
 
 
 def evaluate(
@@ -45,11 +76,10 @@ def evaluate(
     """Scores of a model on a split of Fashionista; no post-processing or test-time augmentation unless given."""
     task, names = model.labels.task, model.labels.names
     scores, seconds = Scores(len(names)), []
-    for sample in tqdm(load_fashionista(data, split, [task], limit=limit), desc=model.name, unit="photo"):
-        started = time.perf_counter()
-        predicted = model.predict(sample.image, refinement=refinement, flip=flip, scales=scales).labels
-        seconds.append(time.perf_counter() - started)
-        scores.add(sample.labels[task], predicted)
+    samples = load_fashionista(data, split, [task], limit=limit)
+    for answer in answers(model, samples, refinement=refinement, flip=flip, scales=scales):
+        seconds.append(answer.seconds)
+        scores.add(answer.sample.labels[task], answer.predicted)
     return {
         "miou": round(scores.miou, 5),
         "pixel_accuracy": round(scores.pixel_accuracy, 5),
@@ -60,8 +90,13 @@ def evaluate(
         "images": scores.images,
         "data": f"Fashionista {split} split",
         "seconds_per_photo": round(float(np.median(seconds)), 3),
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, PyTorch {torch.__version__.split('+')[0]}",
+        "machine": machine(),
     }
+
+
+def machine() -> str:
+    """Where times were taken."""
+    return f"{os.cpu_count()} cores, {platform.machine()}, PyTorch {torch.__version__.split('+')[0]}"
 
 
 def subject(entry: Entry) -> tuple[Segmenter, Refinement | None]:
@@ -85,15 +120,20 @@ def record(entry: Entry, result: dict[str, Any]) -> None:
     update_json(manifest, {entry.name: {**row, "metrics": metrics}})
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of how photos go through the model, and where they are."""
+    parser.add_argument("--preset", choices=sorted(PRESETS), default="off", help="post-processing (%(default)s)")
+    parser.add_argument("--flip", action="store_true", help="average with the mirrored photo")
+    parser.add_argument("--scales", type=float, nargs="+", default=[1.0], help="average over sizes")
+    parser.add_argument("--data", type=Path, default=DATA_ROOT, help="data root (default: %(default)s)")
+
+
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__)
     parser.add_argument("name", help="an entry of hubmodels")
     parser.add_argument("--split", choices=SPLITS, default="test")
-    parser.add_argument("--preset", choices=sorted(PRESETS), default="off", help="post-processing (%(default)s)")
-    parser.add_argument("--flip", action="store_true", help="average with the mirrored photo")
-    parser.add_argument("--scales", type=float, nargs="+", default=[1.0], help="average over sizes")
-    parser.add_argument("--data", type=Path, default=DATA_ROOT)
+    add_options(parser)
     arguments = parser.parse_args(argv)
     entry = find_entry(arguments.name)
     model, refinement = subject(entry)

@@ -3,8 +3,28 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
+
+from training.errors import OutputError
+
+
+def make_folder(path: Path) -> Path:
+    """The folder `path`, made if it is missing; long work asks for it before it starts.
+
+    Raises:
+        OutputError: it cannot be made, or nothing can be written into it.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"{path}: expected a folder to write into; got {error.strerror or error}: name another place"
+        ) from error
+    return path
 
 
 def write_bytes(data: bytes, path: Path) -> None:

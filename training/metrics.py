@@ -42,27 +42,58 @@ class Scores:
             if score is not None:
                 self.boundary.append(score)
 
+    def include(self, other: Scores) -> None:
+        """Count the photos of other scores, with the same labels and boundary distance, here as well."""
+        if (self.num_classes, self.boundary_px) != (other.num_classes, other.boundary_px):
+            raise ValueError(
+                f"scores must be of {self.num_classes} labels within {self.boundary_px} px; got those of "
+                f"{other.num_classes} within {other.boundary_px}"
+            )
+        self.confusion += other.confusion
+        self.boundary += other.boundary
+        self.images += other.images
+
     @property
     def iou(self) -> np.ndarray:
         """(C,) intersection over union per label; NaN for a label that neither occurs nor is predicted."""
-        hits = np.diag(self.confusion).astype(float)
-        union = self.confusion.sum(0) + self.confusion.sum(1) - hits
-        return np.divide(hits, union, out=np.full(self.num_classes, np.nan), where=union > 0)
+        hits = np.diag(self.confusion)
+        return ratio(hits, self.confusion.sum(0) + self.confusion.sum(1) - hits)
+
+    @property
+    def precision(self) -> np.ndarray:
+        """(C,) share of the pixels predicted as a label that are it; NaN for a label that is not predicted."""
+        return ratio(np.diag(self.confusion), self.confusion.sum(0))
+
+    @property
+    def recall(self) -> np.ndarray:
+        """(C,) share of the pixels of a label that are predicted as it; NaN for a label that does not occur."""
+        return ratio(np.diag(self.confusion), self.confusion.sum(1))
+
+    @property
+    def share(self) -> np.ndarray:
+        """(C,) share of all decided pixels that truly have a label; NaN if none is decided."""
+        return ratio(self.confusion.sum(1), self.confusion.sum())
 
     @property
     def miou(self) -> float:
-        """Mean of `iou` over the labels that occur or are predicted."""
-        return float(np.nanmean(self.iou))
+        """Mean of `iou` over the labels that occur or are predicted; NaN if no pixel was decided."""
+        return float(np.nanmean(self.iou)) if self.confusion.any() else float("nan")
 
     @property
     def pixel_accuracy(self) -> float:
-        """Share of decided pixels with the right label."""
-        return float(np.trace(self.confusion) / max(1, self.confusion.sum()))
+        """Share of decided pixels with the right label; NaN if there is none."""
+        return float(ratio(np.trace(self.confusion), self.confusion.sum()))
 
     @property
     def boundary_f(self) -> float:
         """Mean boundary F-measure over photos; NaN if none was counted."""
         return float(np.mean(self.boundary)) if self.boundary else float("nan")
+
+
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Float `part` / `whole`, broadcast; NaN where `whole` is 0."""
+    part, whole = np.broadcast_arrays(part, whole)
+    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
 
 
 def boundaries(labels: np.ndarray) -> np.ndarray:
