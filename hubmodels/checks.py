@@ -8,11 +8,15 @@ import torch
 
 from hubmodels.errors import WeightsError
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
 
 def check_tensors(
     tensors: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], *, what: str, remedy: str
 ) -> None:
-    """Raise WeightsError unless names and shapes are exactly the wanted ones and every value is finite.
+    """Raise WeightsError unless names, shapes and kinds are exactly the wanted ones and every value is possible.
+
+    Possible values are finite, and variances of batch norm not below zero.
 
     Args:
         tensors: what a file holds.
@@ -27,7 +31,10 @@ def check_tensors(
     for key, value in tensors.items():
         if value.shape != wanted[key].shape:
             raise WeightsError(f"{what}: {key} is {tuple(value.shape)}, expected {tuple(wanted[key].shape)}; {remedy}")
-        if value.is_floating_point() != wanted[key].is_floating_point():
+        kinds = FLOATS if wanted[key].is_floating_point() else (wanted[key].dtype,)
+        if value.dtype not in kinds:
             raise WeightsError(f"{what}: {key} is {value.dtype}, expected {wanted[key].dtype}; {remedy}")
         if not torch.isfinite(value).all():
             raise WeightsError(f"{what}: {key} holds values that are not finite; {remedy}")
+        if key.endswith("running_var") and (value < 0).any():
+            raise WeightsError(f"{what}: {key} holds negative variances; {remedy}")

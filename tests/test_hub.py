@@ -58,12 +58,12 @@ def test_weights_are_float32_in_memory_and_the_model_is_in_eval_mode(person):
 
 
 def test_without_pretraining_no_weights_are_read(monkeypatch, tmp_path):
-    monkeypatch.setattr("hubmodels.hub.WEIGHTS_FOLDER", tmp_path)
+    monkeypatch.setattr("hubmodels.weights_files.WEIGHTS_FOLDER", tmp_path)
     assert not hubmodels.load(ENTRY.name, pretrained=False).training
 
 
 def test_missing_weights_say_where_they_were_sought(monkeypatch, tmp_path):
-    monkeypatch.setattr("hubmodels.hub.WEIGHTS_FOLDER", tmp_path / "none")
+    monkeypatch.setattr("hubmodels.weights_files.WEIGHTS_FOLDER", tmp_path / "none")
     with pytest.raises(WeightsError, match="HUBMODELS_WEIGHTS"):
         hubmodels.load(ENTRY.name)
 
@@ -87,9 +87,9 @@ def damaged(tensors):
     first = "classifier.weight"
     infinite = {**tensors, first: torch.full_like(tensors[first], float("inf"))}
     yield "truncated", whole[:-1000], "not a safetensors file"
-    yield "empty", b"", "not a safetensors file"
-    yield "web page", b"<!DOCTYPE html><html></html>", "not a safetensors file"
-    yield "pickle", pickle.dumps({"a": 1}), "not a safetensors file"
+    yield "empty", b"", "empty file"
+    yield "web page", b"<!DOCTYPE html><html></html>", "web page"
+    yield "pickle", pickle.dumps({"a": 1}), "pickled"
     yield "LFS pointer", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"
     yield "missing tensor", save({k: v for k, v in tensors.items() if k != first}), "1 tensors missing"
     yield "extra tensor", save({**tensors, "more": torch.zeros(1)}), "1 unknown"

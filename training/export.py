@@ -77,7 +77,7 @@ def export(checkpoint: Path, entry: Entry) -> Path:
 
 def _publish(data: bytes, entry: Entry, network: torch.nn.Module) -> Path:
     """Write the file and what the manifest says of it."""
-    path = WEIGHTS_FOLDER / entry.filename
+    path = WEIGHTS_FOLDER / entry.weights_file
     write_bytes(data, path)
     measured = {
         "sha256": hashlib.sha256(data).hexdigest(),
