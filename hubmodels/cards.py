@@ -103,7 +103,8 @@ def _results(entry: Entry) -> list[EvalResult]:
     """The rows of model-index."""
     split = entry.metrics.get("data", "").removeprefix(f"{DATASET} ").removesuffix(" split")
     scores = {name: entry.metrics[key] for key, name in SCORE_NAMES.items() if key in entry.metrics}
-    scores |= {f"IoU of {label}": value for label, value in entry.metrics.get("iou", {}).items()}
+    iou = entry.metrics.get("iou", {})
+    scores |= {f"IoU of {label}": iou[label] for label in entry.labels.names if label in iou}
     return [
         EvalResult(
             task_type="image-segmentation",
@@ -121,27 +122,33 @@ def _results(entry: Entry) -> list[EvalResult]:
 def _snippets(entry: Entry, repo: str) -> str:
     return f"""## Use
 
-```python
-import hubmodels                                   # pip install hubmodels, or a clone
+With the package, by the name of the model (its weights are in the package) or of this repository:
 
-model = hubmodels.load("{entry.name}")             # the weights in the package; no network needed
-model = hubmodels.load("{repo}")                   # this repository; revision="<commit>" pins it
-seg = model.predict("photo.jpg")                   # path, bytes, PIL image or (H, W, 3) uint8 array
-seg.labels, seg.areas()                            # (H, W) uint8 label ids; share of pixels per label
+```python
+import hubmodels
+
+model = hubmodels.load("{entry.name}")
+model = hubmodels.load("{repo}")  # revision="<commit>" pins it
+seg = model.predict("photo.jpg")  # path, bytes, PIL image or (H, W, 3) uint8 array
+seg.labels, seg.areas()  # (H, W) uint8 label ids; share of pixels per label
 seg.overlay().save("overlay.jpg")
 ```
+
+From torch.hub, with a clone of the project:
 
 ```python
 import torch
 
 model = torch.hub.load("path/to/a/clone", "{entry.name}", source="local")
-logits = model(torch.rand(1, 3, 600, 400))         # float RGB in 0..1 -> (1, {len(entry.labels)}, 600, 400)
+logits = model(torch.rand(1, 3, 600, 400))  # float RGB in 0..1 -> (1, {len(entry.labels)}, 600, 400)
 ```
+
+By its class, as other libraries on the Hub do, from this repository or a folder with its files:
 
 ```python
 from hubmodels import Segmenter
 
-model = Segmenter.from_pretrained("{repo}")        # or a folder with config.json and model.safetensors
+model = Segmenter.from_pretrained("{repo}")
 ```"""
 
 

@@ -17,7 +17,7 @@ from hubmodels.labels import LabelSet
 from hubmodels.networks import HEADS, build_network
 from hubmodels.refine import RegionClassifier
 from hubmodels.segmenter import Segmenter
-from hubmodels.weights_files import WEIGHTS_FOLDER, find_weights, parse_tensors, places, read_verified
+from hubmodels.weights_files import WEIGHTS_FOLDER, find_weights, is_verified, parse_tensors, places, read_verified
 
 HUB_WEIGHTS = "model.safetensors"
 
@@ -185,8 +185,10 @@ def weights_path(entry: Entry) -> Path:
         source = "clone the project with git" if entry.large else "reinstall hubmodels"
         raise WeightsError(f"{sought}; {source}, or set HUBMODELS_WEIGHTS to a folder that holds it")
     cached = remote.cached_file(entry.hub_repo, HUB_WEIGHTS)
+    if cached is not None and is_verified(entry, cached):  # else the repository may hold newer ones by now
+        return cached
     try:
-        return cached or remote.fetch(entry.hub_repo, HUB_WEIGHTS)
+        return remote.fetch(entry.hub_repo, HUB_WEIGHTS)
     except WeightsError as error:
         raise WeightsError(
             f"{sought}. {error}. A clone of the project with git has the file; or set HUBMODELS_WEIGHTS to a folder "

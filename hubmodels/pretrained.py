@@ -22,7 +22,7 @@ from hubmodels.config import CONFIG_BYTES_MAX, ModelConfig, parse_config
 from hubmodels.errors import WeightsError
 from hubmodels.files import write_bytes
 from hubmodels.labels import LabelSet
-from hubmodels.weights_files import check_digest, most_bytes, parse_tensors, read_file, sha256
+from hubmodels.weights_files import check_digest, kind_of, most_bytes, parse_tensors, read_file, sha256
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 
@@ -92,9 +92,12 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
 
     @classmethod
     def _from_files(cls, config_path: Path, weights_path: Path, *, what: str, pinned: str | None) -> Self:
-        remedy = f"restore {weights_path}, or delete it to have it downloaded again"
-        saved = "was the folder written by save_pretrained?"
+        # In the cache of the Hub both are links; a link alone would be made again, to the same damaged file.
+        remedy = f"restore {weights_path.resolve()}, or delete it to have it downloaded again"
+        saved = f"was it written by save_pretrained? If it was downloaded, delete {config_path.resolve()} and try again"
         text = read_file(config_path, most_bytes=CONFIG_BYTES_MAX, what=what, remedy=saved)
+        if kind := kind_of(text):
+            raise WeightsError(f"{what}: config.json is {kind}{saved}")
         config, digest = parse_config(text, what=what)
         network = config.build()
         wanted = network.state_dict()

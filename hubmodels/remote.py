@@ -73,12 +73,12 @@ def fetch(
     """
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
-    with translated(repo, filename, revision):
-        if revision is not None and _COMMIT.fullmatch(revision) and not force_download:
-            cached = try_to_load_from_cache(repo, filename, cache_dir=cache_dir, revision=revision)
-            if isinstance(cached, str):
-                return Path(cached)
-        local = local_files_only or is_offline() or not is_reachable()
+    if revision is not None and _COMMIT.fullmatch(revision) and not force_download:
+        cached = try_to_load_from_cache(repo, filename, cache_dir=cache_dir, revision=revision)
+        if isinstance(cached, str):
+            return Path(cached)
+    local = local_files_only or is_offline() or not is_reachable()
+    with translated(repo, filename, revision, asked=not local):
         path = hf_hub_download(
             repo,
             filename,
@@ -138,8 +138,12 @@ def upload(
 
 
 @contextlib.contextmanager
-def translated(repo: str, filename: str, revision: str | None) -> Iterator[None]:
+def translated(repo: str, filename: str, revision: str | None, *, asked: bool = True) -> Iterator[None]:
     """Turn whatever huggingface_hub and the HTTP client below it raise into a WeightsError.
+
+    Args:
+        repo, filename, revision: what it is about; "" is no file.
+        asked: whether the Hub was asked, or the cache only.
 
     Raises:
         WeightsError: says why and what to do.
@@ -149,10 +153,10 @@ def translated(repo: str, filename: str, revision: str | None) -> Iterator[None]
     except WeightsError:
         raise
     except Exception as error:  # its HTTP client, and so the exceptions of a broken connection, change with versions
-        raise WeightsError(_explained(error, repo, filename, revision)) from error
+        raise WeightsError(_explained(error, repo, filename, revision, asked=asked)) from error
 
 
-def _explained(error: Exception, repo: str, filename: str, revision: str | None) -> str:
+def _explained(error: Exception, repo: str, filename: str, revision: str | None, *, asked: bool) -> str:
     from huggingface_hub import errors
 
     at = f" at revision {revision!r}" if revision else ""
@@ -166,12 +170,17 @@ def _explained(error: Exception, repo: str, filename: str, revision: str | None)
         (errors.RevisionNotFoundError, "no such branch, tag or commit; check revision="),
         (errors.LocalEntryNotFoundError, _offline_text()),
         (errors.OfflineModeIsEnabled, _offline_text()),
-        (errors.EntryNotFoundError, "the repository has no such file; was it saved by save_pretrained or push_to_hub?"),
+        (
+            errors.RemoteEntryNotFoundError,
+            "the repository has no such file; was it saved by save_pretrained or push_to_hub?",
+        ),
         (errors.HFValidationError, "expected user/name"),
     )
     for kind, text in kinds:
-        if isinstance(error, kind):
+        if isinstance(error, kind) and not (asked and kind is errors.LocalEntryNotFoundError):
             return f"{what}: {text}"
+    if asked and isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
+        error = error.__cause__  # type: ignore[assignment]  # why it came to look in the cache in the end
     reason = (str(error) or type(error).__name__).splitlines()[0]
     return f"{what}: the Hub did not answer as expected ({type(error).__name__}: {reason:.200}); try again"
 

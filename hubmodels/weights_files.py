@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -62,7 +62,7 @@ def check_digest(data: bytes, expected: str, *, what: str, remedy: str) -> None:
     """Raise WeightsError unless `data` has the digest `expected`."""
     if (digest := sha256(data)) != expected:
         raise WeightsError(
-            f"{what}: {_kind_of(data)}sha256 is {digest[:12]}, expected {expected[:12]}; {_lfs_remedy(data)}{remedy}"
+            f"{what}: {kind_of(data)}sha256 is {digest[:12]}, expected {expected[:12]}; {_lfs_remedy(data)}{remedy}"
         )
 
 
@@ -82,7 +82,7 @@ def parse_tensors(
     try:
         tensors = load(data)
     except Exception as error:  # a header that lies makes safetensors or PyTorch raise nearly anything
-        reason = _kind_of(data) or f"not a safetensors file ({error}); "
+        reason = kind_of(data) or f"not a safetensors file ({error}); "
         raise WeightsError(f"{what}: {reason}{_lfs_remedy(data)}{remedy}") from error
     check_tensors(tensors, wanted, what=what, remedy=remedy)
     return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
@@ -99,15 +99,53 @@ def read_verified(entry: Entry, path: Path) -> bytes:
     Raises:
         WeightsError: says what was expected, what was found, and the remedy.
     """
-    remedy = f"restore {path} from a release, or reinstall hubmodels"
+    remedy = f"restore {path.resolve()} from a release, or delete it to have it downloaded again"
+    if path.is_relative_to(WEIGHTS_FOLDER):
+        remedy = f"restore {path} from a release, or reinstall hubmodels"
     # Read once, so that what was hashed is what is parsed.
     data = read_file(path, most_bytes=max(entry.size_bytes, 1) + HEADER_BYTES_MAX, what=entry.name, remedy=remedy)
     check_digest(data, entry.sha256, what=entry.name, remedy=remedy)
     return data
 
 
-def _kind_of(data: bytes) -> str:
-    """What a file is that takes the place of weights now and then; "" if it is none of these."""
+def is_verified(entry: Entry, path: Path) -> bool:
+    """Whether a file is the entry's."""
+    try:
+        read_verified(entry, path)
+    except WeightsError:
+        return False
+    return True
+
+
+def verify_shipped(entries: Iterable[Entry]) -> Iterator[tuple[str, bool, str]]:
+    """Hash the weights of all rows that have some, and look for files that belong to no row.
+
+    Yields:
+        name, whether all is well, and one line about it. Large weights that are not here are well: they come from a
+        clone or from the Hub, and are checked then.
+    """
+    known = set()
+    for entry in entries:
+        known.add(WEIGHTS_FOLDER / entry.weights_file)
+        if not entry.is_trained:
+            continue
+        path = find_weights(entry)
+        if path is None:
+            yield entry.name, entry.large, "not here; checked when it is loaded" if entry.large else "missing"
+            continue
+        try:
+            read_verified(entry, path)
+        except WeightsError as error:
+            yield entry.name, False, str(error)
+        else:
+            yield entry.name, True, f"sha256 {entry.sha256} {path}"
+    for path in sorted(WEIGHTS_FOLDER.rglob("*.safetensors")):
+        if path not in known:
+            yield path.name, False, f"{path} belongs to no published model"
+
+
+def kind_of(data: bytes) -> str:
+    """What a file is that takes the place of weights now and then, with "; " after it; "" if it is none of these."""
     start = data[:512].lstrip().lower()
     if start.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer, not weights; "

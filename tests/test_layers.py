@@ -82,7 +82,19 @@ ALLOWED: dict[str, set[str]] = {
         "weights_files",
     },
     "batch": {"errors", "export", "images", "refine", "segmenter"},
-    "cli": {"", "batch", "entries", "entry_docs", "errors", "hub", "refine.settings"},
+    "publish": {"cards", "config", "entries", "export", "files", "hub", "remote", "weights_files"},
+    "cli": {
+        "",
+        "batch",
+        "cards",
+        "entries",
+        "entry_docs",
+        "errors",
+        "hub",
+        "publish",
+        "refine.settings",
+        "weights_files",
+    },
 }
 ALLOWED["networks"] = {"networks.deeplab", "networks.u2net"}
 
