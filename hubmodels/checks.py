@@ -28,6 +28,9 @@ def check_tensors(
         raise WeightsError(
             f"{what}: {len(missing)} tensors missing {missing[:3]}, {len(extra)} unknown {extra[:3]}; {remedy}"
         )
+    # Files are written in one precision; a header that lies about one tensor would turn its bits into other numbers.
+    if len(precisions := {str(value.dtype) for value in tensors.values() if value.dtype in FLOATS}) > 1:
+        raise WeightsError(f"{what}: expected floating-point tensors of one kind, got {sorted(precisions)}; {remedy}")
     for key, value in tensors.items():
         if value.shape != wanted[key].shape:
             raise WeightsError(f"{what}: {key} is {tuple(value.shape)}, expected {tuple(wanted[key].shape)}; {remedy}")
