@@ -24,6 +24,7 @@ from training.crf_layer import crf_layers, learnt_values, refined
 from training.data import DATA_ROOT, Sample, load_fashionista, load_sources
 from training.ema import Ema
 from training.engine import network_for, pretrained_parameters, task_rows, validate
+from training.folder import load_folder
 from training.losses import deeply_supervised, soft_cross_entropy
 from training.optimizers import build_optimizer
 from training.recipe import Recipe, read_recipe
@@ -44,7 +45,7 @@ class Run:
         self.net = network_for(recipe)
         forward = self.net.forward_sides if recipe.deep_supervision else self.net
         self.forward = torch.compile(forward) if recipe.compile else forward
-        self.crfs = crf_layers(recipe.tasks, recipe.crf)
+        self.crfs = crf_layers(recipe.label_counts, recipe.crf)
         self.ema = Ema(self.net, recipe.ema_decay)
         groups = self._parameter_groups()
         self.optimizer = build_optimizer(recipe.optimizer, groups, weight_decay=recipe.weight_decay)
@@ -114,7 +115,7 @@ def train_step(run: Run, samples: list[Sample], indices: np.ndarray, *, step: in
     answer = run.forward(images)
     maps = answer if recipe.deep_supervision else [answer]
     loss = torch.zeros(())
-    for task, rows in task_rows(recipe.tasks).items():
+    for task, rows in task_rows(recipe.label_counts).items():
         weight = recipe.class_weight.get(task)
         class_weight = torch.tensor(weight) if weight else None
         answers = [refined(run.crfs, task, logits[:, rows], images) for logits in maps]
@@ -131,6 +132,17 @@ def train_step(run: Run, samples: list[Sample], indices: np.ndarray, *, step: in
     run.optimizer.step()
     run.ema.update(run.net, step)
     return float(loss.detach())
+
+
+def load_photos(recipe: Recipe, data: Path, *, limit: int | None = None) -> tuple[list[Sample], list[Sample]]:
+    """The photos of a recipe for training and for validation."""
+    if recipe.folder:
+        train, val = (
+            load_folder(Path(recipe.folder), split, recipe.tasks[0], limit=limit) for split in ("train", "val")
+        )
+        return train, val
+    val = load_fashionista(data, "val", recipe.tasks, limit=limit)
+    return load_sources(data, recipe.sources, recipe.tasks, limit=limit), val
 
 
 def set_train_mode(run: Run) -> None:
@@ -156,8 +168,7 @@ def train(recipe: Recipe, *, folder: Path, data: Path, resume: bool = False, lim
     run = Run(recipe, folder)
     if resume:
         run.resume()
-    val = load_fashionista(data, "val", recipe.tasks, limit=limit)
-    samples = load_sources(data, recipe.sources, recipe.tasks, limit=limit)
+    samples, val = load_photos(recipe, data, limit=limit)
     if recipe.soft_labels:
         samples = with_soft_labels(samples, Path(recipe.soft_labels), confidence=recipe.soft_confidence)
     samples = repeated(samples, recipe.repeat)
@@ -182,7 +193,7 @@ def train(recipe: Recipe, *, folder: Path, data: Path, resume: bool = False, lim
 def _close_epoch(run: Run, val: list[Sample], losses: list[float], *, seconds: float) -> None:
     """Validate the averaged weights, log, and keep the best on val (mean mIoU of the recipe's tasks)."""
     recipe = run.recipe
-    scores = validate(run.ema.net, val, recipe.tasks, long_side_px=recipe.eval_long_side_px, crfs=run.crfs)
+    scores = validate(run.ema.net, val, recipe.label_counts, long_side_px=recipe.eval_long_side_px, crfs=run.crfs)
     mean = float(np.mean([s.miou for s in scores.values()]))
     row = {"epoch": run.epoch, "loss": round(float(np.mean(losses)), 4), "seconds": round(seconds)}
     for task, s in scores.items():
@@ -209,12 +220,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("recipe", type=Path, help="a TOML file of training/recipes")
     parser.add_argument("--resume", action="store_true", help="go on from runs/NAME/last.pt")
     parser.add_argument("--data", type=Path, default=DATA_ROOT, help="data root (default: %(default)s)")
+    parser.add_argument("--folder", type=Path, help="photos and masks of one's own, instead of the recipe's folder")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs are kept (default: runs)")
     parser.add_argument("--limit", type=int, help="use only so many photos per source and split")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     keep_freed_memory()
-    recipe = read_recipe(arguments.recipe)
+    recipe = read_recipe(arguments.recipe, folder=arguments.folder)
     train(
         recipe, folder=arguments.runs / recipe.name, data=arguments.data, resume=arguments.resume, limit=arguments.limit
     )
