@@ -6,25 +6,53 @@ Nothing heavy is imported here; every callable without a leading underscore is o
 from hubmodels.entries import ENTRIES as _ENTRIES
 from hubmodels.entry_docs import entry_docstring as _entry_docstring
 
-dependencies = ["torch", "timm", "safetensors", "numpy", "PIL", "skimage", "scipy"]  # import names
+dependencies = ["torch"]  # torch.hub names what is missing, but not how to get it: `_check_packages` does
+
+# What loading and labelling need, by import name, with the name that pip knows.
+_PACKAGES = {
+    "timm": "timm",
+    "safetensors": "safetensors",
+    "huggingface_hub": "huggingface_hub",
+    "numpy": "numpy",
+    "PIL": "pillow",
+    "skimage": "scikit-image",
+    "scipy": "scipy",
+}
 
 
-def segmenter(name, *, pretrained=True, device="cpu"):
-    """Any published model by name, as `hubmodels.load` does.
+def _check_packages():
+    from importlib.util import find_spec
+
+    missing = [package for name, package in _PACKAGES.items() if find_spec(name) is None]
+    if missing:
+        raise ModuleNotFoundError(
+            f"hubmodels needs {', '.join(missing)}; install with: pip install {' '.join(missing)}"
+        )
+
+
+def segmenter(name, *, pretrained=True, device="cpu", num_classes=None, labels=None, revision=None):
+    """Any model, as `hubmodels.load` takes it.
 
     Args:
-        name: one of the other entry points.
-        pretrained: load the shipped weights; False leaves the network as initialised.
+        name: one of the other entry points, a folder that `save_pretrained` wrote, or "user/name" on the Hugging Face
+            Hub.
+        pretrained: load the weights; False leaves the network as initialised.
         device: where it goes.
+        num_classes: for a model of other labels, to be trained: keeps all weights but those of the classifier.
+        labels: names of these labels, the background first.
+        revision: branch, tag or commit of a repository on the Hugging Face Hub.
     """
+    _check_packages()
     from hubmodels.hub import load_model
 
-    return load_model(name, pretrained=pretrained, device=device)
+    return load_model(
+        name, pretrained=pretrained, device=device, num_classes=num_classes, labels=labels, revision=revision
+    )
 
 
 def _entry_point(name):
-    def load(*, pretrained=True, device="cpu"):
-        return segmenter(name, pretrained=pretrained, device=device)
+    def load(*, pretrained=True, device="cpu", num_classes=None, labels=None):
+        return segmenter(name, pretrained=pretrained, device=device, num_classes=num_classes, labels=labels)
 
     load.__name__ = load.__qualname__ = name
     load.__doc__ = _entry_docstring(_ENTRIES[name])
@@ -33,6 +61,7 @@ def _entry_point(name):
 
 def _regions_entry_point(name):
     def load():
+        _check_packages()
         from hubmodels.hub import load_regions
 
         return load_regions(name)
@@ -47,9 +76,7 @@ def _regions_entry_point(name):
     return load
 
 
-deeplabv3_resnet101 = _entry_point("deeplabv3_resnet101")
-deeplabv3plus_fashion = _entry_point("deeplabv3plus_fashion")
-deeplabv3plus_person = _entry_point("deeplabv3plus_person")
-deeplabv3plus_resnet101 = _entry_point("deeplabv3plus_resnet101")
-regions_fashion = _regions_entry_point("regions_fashion")
-u2net_small_person = _entry_point("u2net_small_person")
+# torch.hub takes every callable here for an entry point: one per row, and none for what makes them.
+globals().update(
+    {_name: (_entry_point if _entry.is_network else _regions_entry_point)(_name) for _name, _entry in _ENTRIES.items()}
+)

@@ -8,11 +8,15 @@ import torch
 
 from hubmodels.errors import WeightsError
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
 
 def check_tensors(
     tensors: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], *, what: str, remedy: str
 ) -> None:
-    """Raise WeightsError unless names and shapes are exactly the wanted ones and every value is finite.
+    """Raise WeightsError unless names, shapes and kinds are exactly the wanted ones and every value is possible.
+
+    Possible values are finite, and variances of batch norm not below zero.
 
     Args:
         tensors: what a file holds.
@@ -24,10 +28,16 @@ def check_tensors(
         raise WeightsError(
             f"{what}: {len(missing)} tensors missing {missing[:3]}, {len(extra)} unknown {extra[:3]}; {remedy}"
         )
+    # Files are written in one precision; a header that lies about one tensor would turn its bits into other numbers.
+    if len(precisions := {str(value.dtype) for value in tensors.values() if value.dtype in FLOATS}) > 1:
+        raise WeightsError(f"{what}: expected floating-point tensors of one kind, got {sorted(precisions)}; {remedy}")
     for key, value in tensors.items():
         if value.shape != wanted[key].shape:
             raise WeightsError(f"{what}: {key} is {tuple(value.shape)}, expected {tuple(wanted[key].shape)}; {remedy}")
-        if value.is_floating_point() != wanted[key].is_floating_point():
+        kinds = FLOATS if wanted[key].is_floating_point() else (wanted[key].dtype,)
+        if value.dtype not in kinds:
             raise WeightsError(f"{what}: {key} is {value.dtype}, expected {wanted[key].dtype}; {remedy}")
         if not torch.isfinite(value).all():
             raise WeightsError(f"{what}: {key} holds values that are not finite; {remedy}")
+        if key.endswith("running_var") and (value < 0).any():
+            raise WeightsError(f"{what}: {key} holds negative variances; {remedy}")

@@ -1,10 +1,11 @@
-"""The `hubmodels` command: label photos, list models, show one model's facts."""
+"""The `hubmodels` command: label photos, list models, show one model's facts, check and publish weights."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -39,7 +40,27 @@ def build_parser() -> argparse.ArgumentParser:
     info = commands.add_parser("info", help="all facts about one model")
     info.add_argument("name", metavar="NAME")
     info.set_defaults(handler=_info)
+    _add_publishing(commands)
     return parser
+
+
+def _add_publishing(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """card, publish and verify."""
+    card = commands.add_parser("card", help="print the model card of one model")
+    card.add_argument("name", metavar="NAME")
+    card.add_argument("--repo", metavar="USER/REPO", help="the repository that its snippets name (user/NAME)")
+    card.set_defaults(handler=_card)
+
+    publish = commands.add_parser("publish", help="commit one model to the Hugging Face Hub (log in: hf auth login)")
+    publish.add_argument("name", metavar="NAME")
+    publish.add_argument("repo", metavar="USER/REPO", help="made if there is none")
+    publish.add_argument("--private", action="store_true", default=None, help="if it is made, make it private")
+    publish.add_argument("--dry-run", action="store_true", help="write the files to --out or nowhere, send nothing")
+    publish.add_argument("--out", type=Path, metavar="DIR", help="with --dry-run: keep the files here")
+    publish.set_defaults(handler=_publish)
+
+    verify = commands.add_parser("verify", help="hash all shipped weights and compare with the published digests")
+    verify.set_defaults(handler=_verify)
 
 
 def _add_refinement(parser: argparse.ArgumentParser) -> None:
@@ -91,7 +112,7 @@ def _refinement(arguments: argparse.Namespace, task: str) -> Refinement:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status: 0, 1 if some photo failed, 2 if the call cannot be carried out."""
+    """Run the command; returns the exit status: 0, 1 if a photo or a check failed, 2 if the call makes no sense."""
     arguments = build_parser().parse_args(argv)
     try:
         return arguments.handler(arguments)
@@ -108,6 +129,41 @@ def _list(arguments: argparse.Namespace) -> int:
 def _info(arguments: argparse.Namespace) -> int:
     print(entry_facts(find_entry(arguments.name)))
     return 0
+
+
+def _card(arguments: argparse.Namespace) -> int:
+    from hubmodels.cards import entry_card
+
+    print(entry_card(find_entry(arguments.name), repo=arguments.repo or f"user/{arguments.name}"), end="")
+    return 0
+
+
+def _publish(arguments: argparse.Namespace) -> int:
+    if arguments.out is not None and not arguments.dry_run:
+        raise ValueError("--out is for --dry-run; without it the files go to the Hub")
+    entry = find_entry(arguments.name)
+
+    from hubmodels.publish import publish, write_repository
+
+    if not arguments.dry_run:
+        print(publish(entry, arguments.repo, private=arguments.private))
+        return 0
+    with tempfile.TemporaryDirectory() as temporary:
+        for path in write_repository(entry, arguments.repo, arguments.out or Path(temporary)):
+            print(f"{path.name:20}{path.stat().st_size:>12,} bytes")
+    print(f"dry run: nothing was sent to {arguments.repo}")
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from hubmodels.weights_files import verify_shipped
+
+    failed = 0
+    for name, is_well, text in verify_shipped(ENTRIES.values()):
+        failed += not is_well
+        print(f"{'ok' if is_well else 'FAILED':8}{name}: {text}")
+    print(f"{failed} failed" if failed else "all weights are as published")
+    return 1 if failed else 0
 
 
 def _label(arguments: argparse.Namespace) -> int:

@@ -93,6 +93,11 @@ class Entry:
         return f"{self.name}.safetensors"
 
     @property
+    def weights_file(self) -> str:
+        """Where the weights lie below hubmodels/weights in a clone."""
+        return f"large/{self.filename}" if self.large else self.filename
+
+    @property
     def sha256(self) -> str:
         """Digest of the weights file, 64 hexadecimal digits."""
         return str(self.measured["sha256"])

@@ -82,6 +82,9 @@ def entry_docstring(entry: Entry) -> str:
     Args:
         pretrained: load {weights}; False leaves the network as initialised.
         device: where it goes, such as "cpu" or "cuda".
+        num_classes: for a model of other labels, to be trained: keeps all weights but those of the layers that answer
+            for labels, which are initialised anew.
+        labels: names of these labels, the background first; "label 0", "label 1", ... unless given.
 
     Returns:
         An nn.Module in eval mode: (N, 3, H, W) float RGB in 0..1, any H and W >= 32, to (N, {len(entry.labels)}, H, W)

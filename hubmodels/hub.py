@@ -1,46 +1,76 @@
-"""Load published models. Weights are untrusted until their digest, keys, shapes and values have been checked."""
+"""Load models by name: published ones, folders, and repositories of the Hugging Face Hub."""
 
 from __future__ import annotations
 
 import functools
-import hashlib
-import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load
+from torch import nn
 
-from hubmodels.checks import check_tensors
-from hubmodels.entries import Entry, find_entry, list_models
+from hubmodels import remote
+from hubmodels.config import ModelConfig
+from hubmodels.entries import ENTRIES, Entry, find_entry, list_models
 from hubmodels.errors import ModelNotFoundError, WeightsError
-from hubmodels.networks import build_network
+from hubmodels.labels import LabelSet
+from hubmodels.networks import HEADS, build_network
 from hubmodels.refine import RegionClassifier
 from hubmodels.segmenter import Segmenter
+from hubmodels.weights_files import WEIGHTS_FOLDER, find_weights, is_verified, parse_tensors, places, read_verified
 
-WEIGHTS_FOLDER = Path(__file__).parent / "weights"
+HUB_WEIGHTS = "model.safetensors"
 
 
-def load_model(name: str, *, pretrained: bool = True, device: str | torch.device = "cpu") -> Segmenter:
-    """A published model in eval mode.
+def load_model(
+    name: str | Path,
+    *,
+    pretrained: bool = True,
+    device: str | torch.device = "cpu",
+    num_classes: int | None = None,
+    labels: Sequence[str] | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+) -> Segmenter:
+    """A model in eval mode.
 
     Args:
-        name: one of `hubmodels.list_models()`.
-        pretrained: load the shipped weights; False leaves the network as initialised.
+        name: one of `hubmodels.list_models()`; a folder that `save_pretrained` wrote; or a repository "user/name" of
+            the Hugging Face Hub, also written "hf://user/name". A published name comes first, then a folder.
+        pretrained: load the weights; False leaves the network as initialised.
         device: where it goes.
+        num_classes: start of a model for other labels, to be trained: keeps all pretrained weights but those of the
+            layers that answer for labels, which are initialised anew (from PyTorch's global random state).
+        labels: names of these labels, the background first; "label 0", "label 1", ... unless given.
+        revision: branch, tag or commit of a repository.
+        token: of the Hub, for private repositories.
 
     Returns:
         A Segmenter, an nn.Module from (N, 3, H, W) float RGB in 0..1 to (N, C, H, W) logits.
 
     Raises:
         ModelNotFoundError: no such model.
-        WeightsError: the weights are missing, damaged or not those of this model.
+        WeightsError: the weights are missing, damaged or not those of this model; or there is no connection.
+        ValueError: options that contradict each other.
     """
-    entry = find_entry(name)
+    custom = _custom_labels(num_classes, labels)
+    if isinstance(name, Path) or name not in ENTRIES:
+        model = _from_elsewhere(name, pretrained=pretrained, revision=revision, token=token)
+    else:
+        if revision is not None:
+            raise ValueError(
+                f"revision is for repositories of the Hub; {name} is a published model with pinned weights"
+            )
+        model = _published(find_entry(name), pretrained=pretrained)
+    return (with_labels(model, custom) if custom else model).to(device)
+
+
+def _published(entry: Entry, *, pretrained: bool) -> Segmenter:
     if not entry.is_network:
         raise ModelNotFoundError(
-            f"{name} only decides on the superpixels of a network's answer: use it by Refinement(vote='classifier') "
-            f"with that network, or get it by load_regions. Networks: {', '.join(list_models())}"
+            f"{entry.name} only decides on the superpixels of a network's answer: use it by "
+            "Refinement(vote='classifier') with that network, or get it by load_regions. "
+            f"Networks: {', '.join(list_models())}"
         )
     if pretrained and not entry.is_trained:
         network = network_with_backbone(entry)
@@ -48,29 +78,79 @@ def load_model(name: str, *, pretrained: bool = True, device: str | torch.device
         network = build_network(entry.arch, num_classes=len(entry.labels), **entry.network)
         if pretrained:
             network.load_state_dict(read_weights(entry, network))
-    # Depthwise convolutions run about three times as fast on CPU with channels last.
-    network = network.to(memory_format=torch.channels_last).to(device)
     return Segmenter(
-        network,
+        _channels_last(network),
         entry.labels,
         name=entry.name,
         input_px=entry.input_px,
         region_classifier=functools.cache(functools.partial(load_regions, entry.regions)) if entry.regions else None,
+        config=ModelConfig(entry.name, entry.arch, entry.network, entry.labels, entry.input_px),
     ).eval()
 
 
-def network_with_backbone(entry: Entry) -> torch.nn.Module:
+def _from_elsewhere(name: str | Path, *, pretrained: bool, revision: str | None, token: str | bool | None) -> Segmenter:
+    """A folder or a repository."""
+    if not pretrained:
+        raise ValueError(f"pretrained=False is for published models; {name} is loaded with its weights")
+    text = str(name)
+    if isinstance(name, str) and not Path(name).expanduser().is_dir() and remote.repo_of(name) is None:
+        if not any(mark in text for mark in ("/", "\\")) and not text.startswith("."):
+            find_entry(text)  # raises, naming the nearest
+    return Segmenter.from_pretrained(name, revision=revision, token=token)
+
+
+def _custom_labels(num_classes: int | None, labels: Sequence[str] | None) -> LabelSet | None:
+    if labels is None:
+        return None if num_classes is None else LabelSet.custom(num_classes)
+    if num_classes not in (None, len(labels)):
+        raise ValueError(f"num_classes is {num_classes}, but {len(labels)} labels were given")
+    return LabelSet.custom(labels)
+
+
+def with_labels(model: Segmenter, labels: LabelSet) -> Segmenter:
+    """A model for other labels with the weights of `model`, but for the layers that answer for labels (`HEADS`).
+
+    Raises:
+        ValueError: the model was made from a network of the caller's own.
+    """
+    if model.config is None:
+        raise ValueError("this Segmenter was made from a network of your own: how to build it for other labels?")
+    name = f"{model.name}_{labels.task}"
+    config = ModelConfig(name, model.config.arch, model.config.network, labels, model.input_px)
+    network = config.build()
+    fresh = network.state_dict()
+    kept = {key: value for key, value in model.network.state_dict().items() if not key.startswith(HEADS)}
+    network.load_state_dict({**fresh, **kept})
+    return Segmenter(_channels_last(network), labels, name=name, input_px=model.input_px, config=config).eval()
+
+
+def _channels_last(network: nn.Module) -> nn.Module:
+    """Depthwise convolutions run about three times as fast on CPU with channels last."""
+    return network.to(memory_format=torch.channels_last)
+
+
+def network_with_backbone(entry: Entry) -> nn.Module:
     """The network of a row without weights of ours: the backbone's come from timm, the head is as initialised.
 
     Raises:
-        WeightsError: they are neither in the cache of the Hub nor to be had.
+        WeightsError: they are neither in the cache of the Hub nor to be had, or damaged.
     """
+    import timm
+
+    backbone = entry.network["backbone"]
+    hint = "; or pass pretrained=False"
     try:
-        return build_network(entry.arch, num_classes=len(entry.labels), pretrained_backbone=True, **entry.network)
-    except (OSError, RuntimeError) as error:  # whatever the Hub's client raises is one of these
+        # timm would download by itself, but with retries that take half a minute, and fall back to a pickled file.
+        facts = timm.models.get_pretrained_cfg(backbone)
+        path = remote.fetch(str(facts and facts.hf_hub_id), HUB_WEIGHTS)
+    except WeightsError as error:
+        raise WeightsError(f"{entry.name}: timm's weights of {backbone}: {error}{hint}") from error
+    try:
+        return build_network(entry.arch, num_classes=len(entry.labels), pretrained_backbone=path, **entry.network)
+    except Exception as error:  # safetensors and PyTorch raise many kinds for a file that is damaged or does not fit
         raise WeightsError(
-            f"{entry.name}: timm's weights of {entry.network['backbone']} are neither cached nor reachable ({error}); "
-            "connect once, or pass pretrained=False"
+            f"{entry.name}: {path} does not hold timm's weights of {backbone} ({error!s:.200}); "
+            f"delete it to have it downloaded again{hint}"
         ) from error
 
 
@@ -84,59 +164,55 @@ def load_regions(name: str) -> RegionClassifier:
     entry = find_entry(name)
     if entry.is_network:
         raise ModelNotFoundError(f"{name} is a network, no region classifier: use hubmodels.load")
-    classifier = RegionClassifier.from_bytes(read_verified(entry), what=entry.name)
+    classifier = RegionClassifier.from_bytes(read_verified(entry, weights_path(entry)), what=entry.name)
     if classifier.settings.labels != entry.labels.names:
         raise WeightsError(f"{name}: made for labels {classifier.settings.labels}, expected {entry.labels.names}")
     return classifier
 
 
 def weights_path(entry: Entry) -> Path:
-    """Where the weights of an entry are: in the folder HUBMODELS_WEIGHTS names, if they are there, else as shipped.
+    """The weights file of an entry: where `find_weights` finds it, else from `entry.hub_repo`, downloaded if need be.
+
+    A file of the Hub's cache that is the entry's is used without a request.
 
     Raises:
-        WeightsError: in neither place.
+        WeightsError: it is not to be had; says where it may come from.
     """
-    override = os.environ.get("HUBMODELS_WEIGHTS")
-    places = [Path(override)] if override else []
-    places.append(WEIGHTS_FOLDER / "large" if entry.large else WEIGHTS_FOLDER)
-    for place in places:
-        if (path := place / entry.filename).is_file():
-            return path
-    raise WeightsError(
-        f"{entry.name}: no {entry.filename} in {' or '.join(map(str, places))}; "
-        "reinstall hubmodels, or set HUBMODELS_WEIGHTS to a folder that holds it"
-    )
-
-
-def read_verified(entry: Entry) -> bytes:
-    """The weights file of an entry, once its digest was found to be the entry's.
-
-    Raises:
-        WeightsError: says what was expected, what was found, and the remedy.
-    """
-    path = weights_path(entry)
-    data = path.read_bytes()  # read once, so that what was hashed is what is parsed
-    if data.startswith(b"version https://git-lfs"):
-        raise WeightsError(f"{entry.name}: {path} is a Git LFS pointer, not weights; run 'git lfs pull'")
-    digest = hashlib.sha256(data).hexdigest()
-    if digest != entry.sha256:
+    if (path := find_weights(entry)) is not None:
+        return path
+    sought = f"{entry.name}: no {entry.filename} in {' or '.join(str(each.parent) for each in places(entry))}"
+    if not entry.hub_repo:
+        source = "clone the project with git" if entry.large else "reinstall hubmodels"
+        raise WeightsError(f"{sought}; {source}, or set HUBMODELS_WEIGHTS to a folder that holds it")
+    cached = remote.cached_file(entry.hub_repo, HUB_WEIGHTS)
+    if cached is not None and is_verified(entry, cached):  # else the repository may hold newer ones by now
+        return cached
+    try:
+        return remote.fetch(entry.hub_repo, HUB_WEIGHTS)
+    except WeightsError as error:
         raise WeightsError(
-            f"{entry.name}: sha256 is {digest[:12]}, expected {entry.sha256[:12]}; restore {path} from a release, "
-            "or reinstall hubmodels"
-        )
-    return data
+            f"{sought}. {error}. A clone of the project with git has the file; or set HUBMODELS_WEIGHTS to a folder "
+            "that holds it"
+        ) from error
 
 
-def read_weights(entry: Entry, network: torch.nn.Module) -> dict[str, torch.Tensor]:
+def read_weights(entry: Entry, network: nn.Module) -> dict[str, torch.Tensor]:
     """State dict for `network` in float32, checked against the entry's digest and the network's names and shapes.
 
     Raises:
         WeightsError: says what was expected, what was found, and the remedy.
     """
     remedy = f"restore {entry.filename} from a release, or reinstall hubmodels"
-    try:
-        tensors = load(read_verified(entry))
-    except SafetensorError as error:
-        raise WeightsError(f"{entry.name}: not a safetensors file ({error}); {remedy}") from error
-    check_tensors(tensors, network.state_dict(), what=entry.name, remedy=remedy)
-    return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
+    data = read_verified(entry, weights_path(entry))
+    return parse_tensors(data, network.state_dict(), what=entry.name, remedy=remedy)
+
+
+__all__ = [
+    "WEIGHTS_FOLDER",
+    "load_model",
+    "load_regions",
+    "network_with_backbone",
+    "read_weights",
+    "weights_path",
+    "with_labels",
+]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import colorsys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 Colour = tuple[int, int, int]
@@ -49,6 +51,35 @@ class LabelSet:
     def id2label(self) -> dict[int, str]:
         """Ids to names, as transformers' config.json spells it."""
         return dict(enumerate(self.names))
+
+    @property
+    def label2id(self) -> dict[str, int]:
+        """Names to ids, as transformers' config.json spells it."""
+        return {name: index for index, name in enumerate(self.names)}
+
+    @classmethod
+    def custom(cls, names: Sequence[str] | int, *, task: str = "custom") -> LabelSet:
+        """Labels of one's own, with colours of their own.
+
+        Args:
+            names: label names, the background first; a number stands for "label 0", "label 1", ...
+            task: what the task is called.
+
+        Raises:
+            ValueError: fewer than 2 or more than 256 labels, or a repeated name.
+        """
+        if isinstance(names, int):
+            names = [f"label {index}" for index in range(names)]
+        return cls(task=task, names=tuple(names), palette=tuple(map(_colour, range(len(names)))))
+
+
+def _colour(index: int) -> Colour:
+    """Black, then hues a golden section apart, so that neighbours differ however many there are."""
+    if index == 0:
+        return (0, 0, 0)
+    hue, value = (0.1 + 0.618034 * index) % 1, (0.95, 0.7, 0.5)[index % 3]
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.75, value)
+    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 PERSON = LabelSet(task="person", names=("background", "person"), palette=((0, 0, 0), (230, 159, 0)))

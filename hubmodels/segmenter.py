@@ -10,15 +10,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from hubmodels.config import ModelConfig
 from hubmodels.images import ImageSource, read_image
 from hubmodels.labels import LabelSet
+from hubmodels.pretrained import Pretrained
 from hubmodels.refine import Refinement, RegionClassifier, Tuner
 from hubmodels.result import Segmentation
 
 GRID_PX = 32  # networks are most exact at whole multiples of their deepest stride; below it features would vanish
 
 
-class Segmenter(nn.Module):
+class Segmenter(Pretrained):
     """A segmentation network as torch.hub users expect it, and a predictor for photos.
 
     Args:
@@ -27,6 +29,7 @@ class Segmenter(nn.Module):
         name: the entry it was loaded from, or any name.
         input_px: `predict` brings the long side of a larger photo to so many pixels for the network.
         region_classifier: loads the classifier for `Refinement(vote="classifier")`; None: that vote is refused.
+        config: how the network is built; without it the model cannot be saved by `save_pretrained`.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class Segmenter(nn.Module):
         name: str,
         input_px: int = 576,
         region_classifier: Callable[[], RegionClassifier] | None = None,
+        config: ModelConfig | None = None,
     ) -> None:
         super().__init__()
         self.region_classifier = region_classifier
@@ -44,6 +48,7 @@ class Segmenter(nn.Module):
         self.labels = labels
         self.name = name
         self.input_px = input_px
+        self.config = config
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits of a batch.

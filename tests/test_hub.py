@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save
 import hubmodels
 from hubmodels import ModelNotFoundError, WeightsError
 from hubmodels.entries import ENTRIES
-from hubmodels.hub import WEIGHTS_FOLDER, load_regions, read_weights
+from hubmodels.hub import WEIGHTS_FOLDER, load_regions, network_with_backbone, read_weights
 from hubmodels.networks import build_network
 from hubmodels.refine import superpixels
+from tests.conftest import ROOT
 
 ENTRY = ENTRIES["deeplabv3plus_person"]
 
@@ -58,12 +59,12 @@ def test_weights_are_float32_in_memory_and_the_model_is_in_eval_mode(person):
 
 
 def test_without_pretraining_no_weights_are_read(monkeypatch, tmp_path):
-    monkeypatch.setattr("hubmodels.hub.WEIGHTS_FOLDER", tmp_path)
+    monkeypatch.setattr("hubmodels.weights_files.WEIGHTS_FOLDER", tmp_path)
     assert not hubmodels.load(ENTRY.name, pretrained=False).training
 
 
 def test_missing_weights_say_where_they_were_sought(monkeypatch, tmp_path):
-    monkeypatch.setattr("hubmodels.hub.WEIGHTS_FOLDER", tmp_path / "none")
+    monkeypatch.setattr("hubmodels.weights_files.WEIGHTS_FOLDER", tmp_path / "none")
     with pytest.raises(WeightsError, match="HUBMODELS_WEIGHTS"):
         hubmodels.load(ENTRY.name)
 
@@ -87,9 +88,9 @@ def damaged(tensors):
     first = "classifier.weight"
     infinite = {**tensors, first: torch.full_like(tensors[first], float("inf"))}
     yield "truncated", whole[:-1000], "not a safetensors file"
-    yield "empty", b"", "not a safetensors file"
-    yield "web page", b"<!DOCTYPE html><html></html>", "not a safetensors file"
-    yield "pickle", pickle.dumps({"a": 1}), "not a safetensors file"
+    yield "empty", b"", "empty file"
+    yield "web page", b"<!DOCTYPE html><html></html>", "web page"
+    yield "pickle", pickle.dumps({"a": 1}), "pickled"
     yield "LFS pointer", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"
     yield "missing tensor", save({k: v for k, v in tensors.items() if k != first}), "1 tensors missing"
     yield "extra tensor", save({**tensors, "more": torch.zeros(1)}), "1 unknown"
@@ -126,3 +127,154 @@ def test_every_network_with_a_region_classifier_votes_by_it(astronaut):
             probs = model.probabilities(image)
             expected = load_regions(entry.regions).vote(image, superpixels(image, scale=60), probs)
             assert_array_equal(model.predict(image, refinement=settings).labels, expected)
+
+
+def test_a_saved_model_is_the_same_when_it_is_loaded(tmp_path, fashion, astronaut):
+    fashion.save_pretrained(tmp_path / "saved")
+    assert {path.name for path in (tmp_path / "saved").iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    for model in (hubmodels.load(tmp_path / "saved"), hubmodels.Segmenter.from_pretrained(str(tmp_path / "saved"))):
+        assert (model.name, model.labels, model.input_px) == (fashion.name, fashion.labels, fashion.input_px)
+        assert not model.training
+        probs = model.probabilities(astronaut[:96, :96])
+        assert_array_equal(probs, fashion.probabilities(astronaut[:96, :96]))
+
+
+def test_saving_twice_gives_the_same_bytes_and_keeps_a_card_that_somebody_wrote(tmp_path, person):
+    person.save_pretrained(tmp_path)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "README.md").write_text("mine")
+    person.save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == before and (tmp_path / "README.md").read_text() == "mine"
+
+
+def test_labels_of_any_script_survive_a_round_trip(tmp_path, person):
+    from hubmodels.hub import with_labels
+    from hubmodels.labels import LabelSet
+
+    labels = LabelSet.custom(["Hintergrund", "Mütze|<b>", "かばん"], task="own")
+    with_labels(person, labels).save_pretrained(tmp_path)
+    assert hubmodels.load(tmp_path).labels == labels
+    assert "Mütze\\|&lt;b>" in (tmp_path / "README.md").read_text(encoding="utf-8")
+
+
+def test_what_config_json_cannot_describe_is_not_saved(tmp_path, person):
+    import copy
+
+    bare = hubmodels.Segmenter(person.network, person.labels, name="bare")
+    with pytest.raises(ValueError, match="network of your own"):
+        bare.save_pretrained(tmp_path)
+    other = copy.deepcopy(person)
+    other.network.classifier = torch.nn.Conv2d(128, 5, 1)
+    with pytest.raises(ValueError, match="2 tensors differ"):
+        other.save_pretrained(tmp_path)
+    with pytest.raises(TypeError, match="without push_to_hub"):
+        person.save_pretrained(tmp_path, private=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_pickled_weights_are_never_read(tmp_path, person):
+    person.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(person.network.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(WeightsError, match="is missing"):
+        hubmodels.load(tmp_path)
+    with pytest.raises(WeightsError, match="never read"):
+        person._load_as_pickle(person, "x", "cpu", False)
+
+
+def test_options_that_contradict_each_other_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="num_classes is 3, but 2 labels"):
+        hubmodels.load(ENTRY.name, num_classes=3, labels=["a", "b"])
+    with pytest.raises(ValueError, match="revision is for repositories"):
+        hubmodels.load(ENTRY.name, revision="main")
+    with pytest.raises(ValueError, match="revision is for repositories"):
+        hubmodels.load(tmp_path, revision="main")
+    with pytest.raises(ValueError, match="pretrained=False is for published"):
+        hubmodels.load(tmp_path, pretrained=False)
+
+
+LARGE = dataclasses.replace(ENTRY, large=True)
+
+
+def test_large_weights_are_found_in_a_clone(tmp_path, monkeypatch, network):
+    monkeypatch.setattr("hubmodels.weights_files.WEIGHTS_FOLDER", tmp_path)
+    with pytest.raises(WeightsError, match="clone the project with git.*HUBMODELS_WEIGHTS"):
+        read_weights(LARGE, network)
+    (tmp_path / "large").mkdir()
+    (tmp_path / "large" / ENTRY.filename).write_bytes((WEIGHTS_FOLDER / ENTRY.filename).read_bytes())
+    assert read_weights(LARGE, network)
+
+
+def test_large_weights_are_in_neither_archive_nor_wheel():
+    import subprocess
+
+    call = ["git", "check-attr", "export-ignore", "hubmodels/weights/large", "hubmodels/weights/manifest.json"]
+    told = subprocess.run(call, cwd=ROOT, capture_output=True, text=True)
+    if told.returncode:
+        pytest.skip("not a clone")
+    assert told.stdout.splitlines()[0].endswith("export-ignore: set") and told.stdout.strip().endswith("unspecified")
+
+
+BACKBONE = {"backbone": "tf_efficientnet_lite0", "channels": 8, "decoder_channels": 8}
+
+
+def untrained_row():
+    row = dataclasses.replace(ENTRIES["deeplabv3plus_resnet101"], network=MappingProxyType(BACKBONE))
+    assert not row.is_trained
+    return row
+
+
+def test_a_row_without_weights_takes_timms_backbone(tmp_path, monkeypatch):
+    import timm
+    from safetensors.torch import save_file
+
+    full = timm.create_model("tf_efficientnet_lite0")
+    save_file(full.state_dict(), tmp_path / "model.safetensors")
+    asked = []
+    monkeypatch.setattr("hubmodels.remote.fetch", lambda *what: asked.append(what) or tmp_path / "model.safetensors")
+    backbone = network_with_backbone(untrained_row()).backbone.body.state_dict()
+    assert asked == [("timm/tf_efficientnet_lite0.in1k", "model.safetensors")]
+    assert len(backbone) > 200 and all(torch.equal(full.state_dict()[key], value) for key, value in backbone.items())
+    data = (tmp_path / "model.safetensors").read_bytes()
+    for damage in (data[: len(data) // 2], b"<html></html>", save({"conv_stem.weight": torch.zeros(1)})):
+        (tmp_path / "model.safetensors").write_bytes(damage)
+        with pytest.raises(WeightsError, match=r"does not hold timm's weights.*delete it.*pretrained=False"):
+            network_with_backbone(untrained_row())
+
+
+@pytest.mark.parametrize("variable", ["HUBMODELS_OFFLINE", "HF_HUB_OFFLINE", None])
+def test_a_row_without_weights_fails_at_once_without_a_connection(tmp_path, monkeypatch, variable):
+    """With and without being told: huggingface_hub alone would try for 23 seconds."""
+    import time
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    if variable:
+        monkeypatch.setenv(variable, "1")
+        monkeypatch.setattr("hubmodels.remote.is_reachable", lambda: pytest.fail("the network was tried"))
+    started = time.perf_counter()
+    with pytest.raises(WeightsError, match=r"timm's weights of resnet101.*not in the cache.*pretrained=False"):
+        hubmodels.load("deeplabv3_resnet101")
+    assert time.perf_counter() - started < 5
+
+
+def test_verify_finds_what_is_damaged_missing_or_unknown(tmp_path, monkeypatch, capsys):
+    import shutil
+
+    from hubmodels.cli import main
+
+    assert main(["verify"]) == 0
+    said = capsys.readouterr().out
+    assert "all weights are as published" in said and all(
+        entry.sha256 in said for entry in ENTRIES.values() if entry.is_trained
+    )
+    copy = tmp_path / "weights"
+    shutil.copytree(WEIGHTS_FOLDER, copy)
+    monkeypatch.setattr("hubmodels.weights_files.WEIGHTS_FOLDER", copy)
+    data = bytearray((copy / ENTRY.filename).read_bytes())
+    data[5000] ^= 1
+    (copy / ENTRY.filename).write_bytes(data)
+    (copy / "regions_fashion.safetensors").unlink()
+    (copy / "stranger.safetensors").write_bytes(b"")
+    assert main(["verify"]) == 1
+    failed = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("FAILED")]
+    assert failed == [f"{ENTRY.name}:", "regions_fashion:", "stranger.safetensors:"]

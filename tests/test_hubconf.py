@@ -99,3 +99,59 @@ except LookupError as error:
 """
     out = run(script, cwd=tmp_path, home=hub_home)
     assert out.startswith("ModelNotFoundError") and "deeplabv3plus_fashion" in out
+
+
+def test_other_labels_keep_all_weights_but_the_classifiers(hub_home, tmp_path):
+    script = f"""
+import warnings, torch
+warnings.simplefilter("error")
+for name in {list_models()!r}:
+    published = torch.hub.load({str(ROOT)!r}, name, source="local")
+    model = torch.hub.load({str(ROOT)!r}, name, source="local", skip_validation=True, num_classes=12)
+    assert model.labels.names == tuple(f"label {{i}}" for i in range(12)) and not model.training
+    assert model(torch.rand(1, 3, 64, 64)).shape == (1, 12, 64, 64)
+    old, new = published.network.state_dict(), model.network.state_dict()
+    changed = {{key for key in new if not torch.equal(new[key], old[key])}}
+    assert changed and all(key.startswith(("classifier.", "side", "outconv.")) for key in changed), changed
+    named = torch.hub.load({str(ROOT)!r}, name, source="local", labels=["nothing", "hat", "bag"])
+    assert named.labels.names == ("nothing", "hat", "bag") and len(set(named.labels.palette)) == 3
+    print(name)
+"""
+    assert run(script, cwd=tmp_path, home=hub_home).split() == list_models()
+
+
+def test_no_parameter_is_one_that_torch_hub_takes_for_itself():
+    import inspect
+
+    import torch
+
+    import hubconf
+
+    taken = set(inspect.signature(torch.hub.load).parameters) - {"kwargs"}
+    for name in ("segmenter", *ENTRIES):
+        assert not taken & set(inspect.signature(getattr(hubconf, name)).parameters), name
+
+
+def test_a_missing_package_is_named_with_its_pip_line(hub_home, tmp_path):
+    script = f"""
+import importlib.util, torch
+real = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name in ("timm", "skimage") else real(name, *rest)
+for name in ("deeplabv3plus_person", "regions_fashion"):
+    try:
+        torch.hub.load({str(ROOT)!r}, name, source="local")
+    except ModuleNotFoundError as error:
+        print(error)
+"""
+    out = run(script, cwd=tmp_path, home=hub_home)
+    assert out.count("pip install timm scikit-image") == 2
+
+
+def test_importing_hubconf_imports_nothing_heavy(tmp_path):
+    script = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+import hubconf
+print({{"torch", "numpy", "timm", "PIL", "huggingface_hub"}} & set(sys.modules))
+"""
+    assert run(script, cwd=tmp_path, home=tmp_path).strip() == "set()"

@@ -377,7 +377,7 @@ def test_a_crf_on_top_learns_with_the_network_and_survives_a_stop(drawn, tmp_pat
     assert rows[-1]["loss"] < 0.9 * rows[0]["loss"]
     (crf,) = run.crfs.values()
     moved = {name: float((value - start).detach().abs().max()) for (name, value), start in zip(
-        crf.named_parameters(), crf_layers(("fashion",), WITH_CRF.crf)["fashion"].parameters(), strict=True
+        crf.named_parameters(), crf_layers({"fashion": 7}, WITH_CRF.crf)["fashion"].parameters(), strict=True
     )}  # fmt: skip
     assert set(moved) == {"appearance_weight", "smoothness_weight", "compatibility"} and min(moved.values()) > 0.05
     assert rows[-1]["crf"]["fashion"]["appearance_weight"] == [round(crf.appearance_weight.item(), 3)]

@@ -19,7 +19,7 @@ class Answers(nn.Module):
     def __init__(self, recipe: Recipe, net: nn.Module, crfs: nn.ModuleDict) -> None:
         super().__init__()
         self.net, self.crfs = net, crfs
-        self.deep, self.rows = recipe.deep_supervision, task_rows(recipe.tasks)
+        self.deep, self.rows = recipe.deep_supervision, task_rows(recipe.label_counts)
         forward = net.forward_sides if self.deep else net.forward
         self.ask = torch.compile(forward) if recipe.compile else forward
 

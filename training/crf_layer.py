@@ -8,14 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from hubmodels.labels import TASKS
 from hubmodels.refine import DenseCRF
 
 OWN_KEYS = {"lr_factor", "learn_compatibility"}  # of a recipe's [crf] table; the others are DenseCRF's
 
 
-def crf_layers(tasks: tuple[str, ...], table: Mapping[str, Any]) -> nn.ModuleDict:
-    """One CRF per task, as the [crf] table of a recipe says; none if it is empty.
+def crf_layers(tasks: Mapping[str, int], table: Mapping[str, Any]) -> nn.ModuleDict:
+    """One CRF per task (name -> number of labels), as the [crf] table of a recipe says; none if it is empty.
 
     Reaches in pixels are taken as they are, because a crop is not a small photo.
 
@@ -28,8 +27,8 @@ def crf_layers(tasks: tuple[str, ...], table: Mapping[str, Any]) -> nn.ModuleDic
     learnt = table.get("learn_compatibility", False)
     return nn.ModuleDict(
         {
-            task: DenseCRF(num_classes=len(TASKS[task]) if learnt else None, reference_hw=None, **settings)
-            for task in tasks
+            task: DenseCRF(num_classes=count if learnt else None, reference_hw=None, **settings)
+            for task, count in tasks.items()
         }
     )
 

@@ -58,15 +58,24 @@ def read_split(root: Path, split: str) -> list[str]:
     return [f"{number:04d}" for number in splits[split]]
 
 
-def _read_labels(path: Path, size: tuple[int, int]) -> np.ndarray:
+def read_labels(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """(H, W) uint8 label ids of a PNG that must have `size` = (width, height).
+
+    Raises:
+        DataError: it is missing, cannot be decoded, or has another size or mode.
+    """
     if not path.is_file():
         raise DataError(f"{path}: missing label file")
-    with Image.open(path) as picture:
-        if picture.mode not in ("L", "P"):
-            raise DataError(f"{path}: expected an 8-bit PNG of label ids (mode L or P); got mode {picture.mode}")
-        if picture.size != size:
-            raise DataError(f"{path}: labels are {picture.size}, the photo is {size} (width, height)")
-        return np.array(picture)
+    try:
+        with Image.open(path) as picture:
+            mode, ids = picture.mode, np.array(picture)
+    except (UnidentifiedImageError, OSError) as error:
+        raise DataError(f"{path}: cannot be decoded ({error})") from error
+    if mode not in ("L", "P"):
+        raise DataError(f"{path}: expected an 8-bit PNG of label ids (mode L or P); got mode {mode}")
+    if ids.shape[::-1] != size:
+        raise DataError(f"{path}: labels are {ids.shape[::-1]}, the photo is {size} (width, height)")
+    return ids
 
 
 def _read_image(path: Path) -> Image.Image:
@@ -92,7 +101,7 @@ def load_fashionista(root: Path, split: str, tasks: Sequence[str], *, limit: int
         labels = {}
         for task in tasks:
             path = base / f"labels_{task}" / f"{number}.png"
-            ids = _read_labels(path, photo.size)
+            ids = read_labels(path, photo.size)
             if (top := int(ids.max())) >= len(TASKS[task]):
                 raise DataError(f"{path}: label id {top} is out of range; {task} has ids 0..{len(TASKS[task]) - 1}")
             labels[task] = ids
@@ -116,7 +125,7 @@ def load_ccp(root: Path, tasks: Sequence[str], *, width_px: int = 400, limit: in
     for path in tqdm(paths[:limit], desc="ccp", unit="photo", leave=False):
         photo = _read_image(path)
         label_path = base / "labels_tags" / f"{path.stem}.png"
-        ids = _read_labels(label_path, photo.size)
+        ids = read_labels(label_path, photo.size)
         if (top := int(ids.max())) >= len(tags):
             raise DataError(f"{label_path}: tag id {top} is out of range; tags.json names {len(tags)} tags")
         image = _narrowed(photo, width_px)

@@ -12,7 +12,6 @@ from tqdm import tqdm
 
 from hubmodels.entries import ENTRIES
 from hubmodels.hub import read_weights
-from hubmodels.labels import TASKS
 from hubmodels.networks import build_network
 from hubmodels.segmenter import photo_logits
 from training.checkpoint import load_checkpoint
@@ -21,17 +20,17 @@ from training.errors import RecipeError
 from training.fastconv import fold_frozen_batch_norms, use_space_to_batch
 from training.imagenet import PACKAGED, start_from_imagenet
 from training.metrics import Scores
-from training.recipe import Recipe
+from training.recipe import Recipe, label_counts
 
 CLASSIFIER = ("classifier.weight", "classifier.bias")
 U2NET_HEADS = ("side", "outconv")  # first letters of their names
 
 
 def task_rows(tasks: Iterable[str]) -> dict[str, slice]:
-    """Which output channels belong to which task."""
+    """Which output channels belong to which task, given names of `TASKS` or a mapping from names to label counts."""
     rows, start = {}, 0
-    for task in tasks:
-        rows[task] = slice(start, start + len(TASKS[task]))
+    for task, count in label_counts(tasks).items():
+        rows[task] = slice(start, start + count)
         start = rows[task].stop
     return rows
 
@@ -71,7 +70,7 @@ def starting_weights(recipe: Recipe, net: nn.Module) -> dict[str, torch.Tensor]:
     if recipe.init in ENTRIES:
         entry = ENTRIES[recipe.init]
         published = build_network(entry.arch, num_classes=len(entry.labels), **entry.network)
-        state, tasks = read_weights(entry, published), (entry.task,)
+        state, tasks = read_weights(entry, published), {entry.task: len(entry.labels)}
         if entry.arch != recipe.arch:
             own = net.state_dict()
             shared = {
@@ -86,8 +85,9 @@ def starting_weights(recipe: Recipe, net: nn.Module) -> dict[str, torch.Tensor]:
             return own | shared
     else:
         checkpoint = load_checkpoint(Path(recipe.init))
-        state, tasks = checkpoint["ema"], checkpoint["recipe"]["tasks"]
-    return select_tasks(state, tasks, recipe.tasks, fill=net.state_dict())
+        old = checkpoint["recipe"]
+        state, tasks = checkpoint["ema"], label_counts(old["tasks"], old.get("classes", ()))
+    return select_tasks(state, tasks, recipe.label_counts, fill=net.state_dict())
 
 
 def select_tasks(
@@ -113,7 +113,7 @@ def select_tasks(
     for key in CLASSIFIER:
         parts = []
         for task, rows in new_rows.items():
-            if task in old_rows:
+            if task in old_rows and _length(old_rows[task]) == _length(rows):
                 parts.append(state[key][old_rows[task]])
             elif fill is not None:
                 parts.append(fill[key][rows])
@@ -121,6 +121,10 @@ def select_tasks(
                 raise KeyError(f"the checkpoint was not trained for task {task!r}")
         state[key] = torch.cat(parts).clone()
     return state
+
+
+def _length(rows: slice) -> int:
+    return rows.stop - rows.start
 
 
 @torch.inference_mode()
@@ -135,7 +139,7 @@ def validate(
 ) -> dict[str, Scores]:
     """Scores of every task on labelled photos, after the tasks' CRFs if any are given."""
     rows = task_rows(tasks)
-    scores = {task: Scores(len(TASKS[task])) for task in rows}
+    scores = {task: Scores(_length(part)) for task, part in rows.items()}
     for sample in tqdm(samples, desc="validate", unit="photo", leave=False):
         logits = photo_logits(net, sample.image, long_side_px=long_side_px)
         for task, part in rows.items():

@@ -1,4 +1,5 @@
-"""Make shipped weights of a run: `python -m training.export RUN/best.pt NAME`.
+"""Make shipped weights of a run: `python -m training.export RUN/best.pt NAME`, or a folder for `hubmodels.load` of any
+run of one task: `python -m training.export RUN/best.pt --folder OUT`.
 
 Takes the averaged weights, keeps the output rows of the entry's task, stores them as float16 safetensors in
 hubmodels/weights, and notes digest, size and parameter count in manifest.json.
@@ -15,10 +16,13 @@ import torch
 from safetensors.torch import save
 
 from hubmodels.checks import check_tensors
+from hubmodels.config import ModelConfig
 from hubmodels.entries import Entry, find_entry
 from hubmodels.hub import WEIGHTS_FOLDER
+from hubmodels.labels import TASKS, LabelSet
 from hubmodels.networks import build_network
 from hubmodels.refine import RegionClassifier
+from hubmodels.segmenter import Segmenter
 from training.checkpoint import load_checkpoint
 from training.engine import select_tasks
 from training.files import update_json, write_bytes
@@ -75,9 +79,29 @@ def export(checkpoint: Path, entry: Entry) -> Path:
     return _publish(data, entry, network)
 
 
+def export_folder(checkpoint: Path, folder: Path) -> Segmenter:
+    """Write config.json, model.safetensors and a model card that `hubmodels.load(folder)` reads; returns the model.
+
+    Raises:
+        ValueError: the run has several tasks.
+    """
+    saved = load_checkpoint(checkpoint)
+    recipe = saved["recipe"]
+    if len(recipe["tasks"]) != 1:
+        raise ValueError(f"{checkpoint} answers {list(recipe['tasks'])}; a folder is for a run of one task")
+    (task,) = recipe["tasks"]
+    labels = TASKS[task] if task in TASKS else LabelSet.custom(recipe["classes"], task=task)
+    config = ModelConfig(recipe["name"], recipe["arch"], recipe["network"], labels, recipe["eval_long_side_px"])
+    network = config.build()
+    network.load_state_dict(saved["ema"])
+    model = Segmenter(network, labels, name=config.name, input_px=config.input_px, config=config).eval()
+    model.save_pretrained(folder)
+    return model
+
+
 def _publish(data: bytes, entry: Entry, network: torch.nn.Module) -> Path:
     """Write the file and what the manifest says of it."""
-    path = WEIGHTS_FOLDER / entry.filename
+    path = WEIGHTS_FOLDER / entry.weights_file
     write_bytes(data, path)
     measured = {
         "sha256": hashlib.sha256(data).hexdigest(),
@@ -93,8 +117,15 @@ def main(argv: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m training.export", description=__doc__)
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("name", help="the entry whose weights these are")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("name", nargs="?", help="the entry whose weights these are")
+    where.add_argument("--folder", type=Path, help="write a folder for hubmodels.load instead")
     arguments = parser.parse_args(argv)
+    if arguments.folder is not None:
+        model = export_folder(arguments.checkpoint, arguments.folder)
+        names = ", ".join(model.labels.names)
+        print(f"{arguments.folder}: labels {names}; use: hubmodels.load({str(arguments.folder)!r})")
+        return
     path = export(arguments.checkpoint, find_entry(arguments.name))
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; now run: python -m training.evaluate {arguments.name}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,19 @@ from typing import Any
 from hubmodels.labels import TASKS
 from training.crf_layer import crf_layers
 from training.errors import RecipeError
+from training.folder import read_classes
 from training.losses import LOSSES
 from training.optimizers import OPTIMIZERS
 from training.transforms import Augment
 
 SCHEDULES = ("one_cycle", "poly", "plateau")
+
+
+def label_counts(tasks: Iterable[str], classes: Sequence[str] = ()) -> dict[str, int]:
+    """Task -> number of labels: as published, or of one's own `classes`; a mapping is taken as it is."""
+    if isinstance(tasks, Mapping):
+        return dict(tasks)
+    return {task: len(TASKS[task]) if task in TASKS else len(classes) for task in tasks}
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,8 @@ class Recipe:
     network: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the architecture
     init: str = "imagenet"  # "imagenet", "random", the name of an entry, or a checkpoint of an earlier run
     sources: tuple[str, ...] = ("fashionista", "ccp")
+    folder: str = ""  # one's own photos and masks instead of `sources`, with a task of one's own: see training.folder
+    classes: tuple[str, ...] = ()  # its label names, read from the folder's classes.json
     repeat: dict[str, int] = field(default_factory=dict)  # source -> times its photos are seen in an epoch
     loss: dict[str, float] = field(default_factory=lambda: {"cross_entropy": 1.0})
     soft_labels: str = ""  # a folder of training.soft_labels: photos that are in it learn from it
@@ -60,7 +71,16 @@ class Recipe:
             if not ok:
                 raise RecipeError(f"recipe {self.name!r}: {message}")
 
-        check(bool(self.tasks) and all(task in TASKS for task in self.tasks), f"tasks must be among {list(TASKS)}")
+        if self.folder:
+            check(
+                len(self.tasks) == 1 and self.tasks[0] not in TASKS and self.tasks[0].isidentifier(),
+                f"with folder, tasks must be one name of your own, other than {list(TASKS)}; got {list(self.tasks)}",
+            )
+            check(len(self.classes) >= 2, "folder needs 2 or more classes, from its classes.json")
+        else:
+            check(bool(self.tasks) and all(task in TASKS for task in self.tasks), f"tasks must be among {list(TASKS)}")
+            check(not self.classes, "classes are those of a folder; name it by the key folder")
+        check(not (self.folder and self.soft_labels), "soft_labels are for the published tasks, not for a folder")
         check(self.epochs >= 1, f"epochs must be 1 or more; got {self.epochs}")
         check(self.batch_size >= 1, f"batch_size must be 1 or more; got {self.batch_size}")
         check(self.schedule in SCHEDULES, f"schedule must be one of {', '.join(SCHEDULES)}; got {self.schedule!r}")
@@ -83,17 +103,24 @@ class Recipe:
         )
         check(set(self.loss) <= set(LOSSES), f"loss must use {list(LOSSES)}; got {list(self.loss)}")
         try:
-            crf_layers(self.tasks, self.crf)
+            crf_layers(self.label_counts, self.crf)
         except (TypeError, ValueError) as error:
             raise RecipeError(f"recipe {self.name!r}: [crf]: {error}") from error
         for task, weights in self.class_weight.items():
             check(task in self.tasks, f"class_weight names task {task!r}, tasks are {list(self.tasks)}")
-            check(len(weights) == len(TASKS[task]), f"class_weight.{task} needs {len(TASKS[task])} values")
+            check(
+                len(weights) == self.label_counts[task], f"class_weight.{task} needs {self.label_counts[task]} values"
+            )
 
     @property
     def num_classes(self) -> int:
         """Output channels of the network: the labels of all tasks."""
-        return sum(len(TASKS[task]) for task in self.tasks)
+        return sum(self.label_counts.values())
+
+    @property
+    def label_counts(self) -> dict[str, int]:
+        """Task -> number of labels, in the order of the output channels."""
+        return label_counts(self.tasks, self.classes)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as stored in checkpoints."""
@@ -113,7 +140,7 @@ class Recipe:
         try:
             given = dict(values)
             augment = {k: tuple(v) if isinstance(v, list) else v for k, v in given.pop("augment").items()}
-            for key in ("tasks", "sources"):
+            for key in ("tasks", "sources", "classes"):
                 if key in given:
                     given[key] = tuple(given[key])
             if "class_weight" in given:
@@ -123,8 +150,12 @@ class Recipe:
             raise RecipeError(f"recipe {name!r}: {error}") from error
 
 
-def read_recipe(path: Path) -> Recipe:
+def read_recipe(path: Path, *, folder: Path | None = None) -> Recipe:
     """Read a recipe; its name is the file's stem unless it says otherwise.
+
+    Args:
+        path: the file.
+        folder: instead of its `folder`.
 
     Raises:
         RecipeError: missing file, bad TOML, unknown or missing key, or a value out of range.
@@ -135,4 +166,8 @@ def read_recipe(path: Path) -> Recipe:
         raise RecipeError(f"{path}: no such recipe") from None
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{path}: {error}") from error
+    if folder is not None:
+        values["folder"] = str(folder)
+    if values.get("folder"):
+        values = {"classes": read_classes(Path(values["folder"])), **values}
     return Recipe.from_dict({"name": path.stem, **values})

@@ -31,6 +31,7 @@ from training.data import DATA_ROOT, Sample, load_fashionista, load_sources
 from training.ema import Ema
 from training.engine import network_for, pretrained_parameters, validate
 from training.files import write_bytes
+from training.folder import load_folder
 from training.launch import start_all_processes
 from training.losses import deeply_supervised, soft_cross_entropy
 from training.optimizers import build_optimizer
@@ -62,7 +63,7 @@ class Run:
         torch.manual_seed(recipe.seed)
         self.recipe, self.folder = recipe, folder
         self.net = network_for(recipe).to(self.accelerator.device)
-        self.crfs = crf_layers(recipe.tasks, recipe.crf).to(self.accelerator.device)
+        self.crfs = crf_layers(recipe.label_counts, recipe.crf).to(self.accelerator.device)
         self.ema = Ema(self.net, recipe.ema_decay)
         groups = self._parameter_groups()
         self.optimizer = build_optimizer(recipe.optimizer, groups, weight_decay=recipe.weight_decay)
@@ -181,6 +182,17 @@ def train_step(run: Run, samples: list[Sample], indices: np.ndarray, *, step: in
     return float(run.accelerator.reduce(loss.detach(), "mean"))
 
 
+def load_photos(recipe: Recipe, data: Path, *, limit: int | None = None) -> tuple[list[Sample], list[Sample]]:
+    """The photos of a recipe for training and for validation."""
+    if recipe.folder:
+        train, val = (
+            load_folder(Path(recipe.folder), split, recipe.tasks[0], limit=limit) for split in ("train", "val")
+        )
+        return train, val
+    val = load_fashionista(data, "val", recipe.tasks, limit=limit)
+    return load_sources(data, recipe.sources, recipe.tasks, limit=limit), val
+
+
 def set_train_mode(run: Run) -> None:
     """Training mode, with batch norm kept fixed if the recipe says so."""
     run.net.train()
@@ -219,8 +231,7 @@ def train(
     run = Run(recipe, folder, mixed_precision=mixed_precision)
     if resume:
         run.resume()
-    val = load_fashionista(data, "val", recipe.tasks, limit=limit)
-    samples = load_sources(data, recipe.sources, recipe.tasks, limit=limit)
+    samples, val = load_photos(recipe, data, limit=limit)
     if recipe.soft_labels:
         samples = with_soft_labels(samples, Path(recipe.soft_labels), confidence=recipe.soft_confidence)
     samples = repeated(samples, recipe.repeat)
@@ -253,7 +264,7 @@ def _close_epoch(run: Run, val: list[Sample], *, seconds: float) -> None:
     recipe, place = run.recipe, run.accelerator
     share_buffers(run.ema.net)
     own = val[place.process_index :: place.num_processes]
-    scores = validate(run.ema.net, own, recipe.tasks, long_side_px=recipe.eval_long_side_px, crfs=run.crfs)
+    scores = validate(run.ema.net, own, recipe.label_counts, long_side_px=recipe.eval_long_side_px, crfs=run.crfs)
     add_up(scores, place)
     mean = float(np.mean([s.miou for s in scores.values()]))
     row = {"epoch": run.epoch, "loss": round(float(np.mean(run.losses)), 4), "seconds": round(seconds)}
@@ -280,6 +291,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("recipe", type=Path, help="a TOML file of training/recipes")
     parser.add_argument("--resume", action="store_true", help="go on from runs/NAME/last.pt")
     parser.add_argument("--data", type=Path, default=DATA_ROOT, help="data root (default: %(default)s)")
+    parser.add_argument("--folder", type=Path, help="photos and masks of one's own, instead of the recipe's folder")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs are kept (default: runs)")
     parser.add_argument("--limit", type=int, help="use only so many photos per source and split")
     parser.add_argument("--mixed-precision", choices=PRECISIONS, help="default: as accelerate launch says, else no")
@@ -293,7 +305,7 @@ def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     start_all_processes("training.train", sys.argv[1:] if argv is None else argv)
     keep_freed_memory()
-    recipe = read_recipe(arguments.recipe)
+    recipe = read_recipe(arguments.recipe, folder=arguments.folder)
     run = train(
         recipe,
         folder=arguments.runs / recipe.name,

@@ -18,6 +18,10 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "u2net_small": partial(U2Net, small=True),
 }
 
+# First letters of the tensors that answer for labels. All others can be kept when the labels change; in U-2-Net the
+# last layer mixes the channels of all sides, so they go together.
+HEADS = ("classifier.", "side", "outconv.")
+
 
 def build_network(arch: str, *, num_classes: int, **options: Any) -> nn.Module:
     """An untrained network.

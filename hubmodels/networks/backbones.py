@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,7 +38,8 @@ class Backbone(nn.Module):
     Args:
         name: a key of `BACKBONES`.
         output_stride: 8, 16 or 32; smaller strides replace striding by dilation in the last stages.
-        pretrained: ask timm for its ImageNet weights (needs a network connection or a filled cache).
+        pretrained: ask timm for its ImageNet weights (needs a network connection or a filled cache), or read them
+            from this safetensors file.
 
     The input is (N, 3, H, W) float RGB in 0..1; mean and standard deviation are applied inside, from
     non-persistent buffers, so a state dict holds learned tensors only.
@@ -49,7 +51,7 @@ class Backbone(nn.Module):
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, name: str, *, output_stride: int = 16, pretrained: bool = False) -> None:
+    def __init__(self, name: str, *, output_stride: int = 16, pretrained: bool | Path = False) -> None:
         super().__init__()
         if name not in BACKBONES:
             known = ", ".join(BACKBONES)
@@ -61,7 +63,8 @@ class Backbone(nn.Module):
         # Index 1 has stride 4; the last index is the deepest map, held at `output_stride` by dilation.
         body: Any = timm.create_model(
             name,
-            pretrained=pretrained,
+            pretrained=bool(pretrained),
+            pretrained_cfg_overlay={"file": str(pretrained)} if isinstance(pretrained, Path) else None,
             features_only=True,
             output_stride=output_stride,
             out_indices=(1, 4),

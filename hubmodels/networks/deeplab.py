@@ -7,6 +7,8 @@ for Semantic Image Segmentation" (v3+: separable convolutions and a decoder with
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -96,7 +98,7 @@ class _DeepLab(nn.Module):
         backbone: str,
         output_stride: int,
         channels: int,
-        pretrained_backbone: bool,
+        pretrained_backbone: bool | Path,
         separable: bool = True,
     ) -> None:
         super().__init__()
@@ -127,7 +129,7 @@ class DeepLabV3(_DeepLab):
         backbone: a key of `hubmodels.networks.backbones.BACKBONES`.
         output_stride: 8, 16 or 32.
         channels: width of ASPP and head.
-        pretrained_backbone: start from timm's ImageNet weights (network or cache needed).
+        pretrained_backbone: start from timm's ImageNet weights (network or cache needed), or from those in a file.
         separable: split the 3x3 convolutions of ASPP and head into depthwise and pointwise; False is as published.
     """
 
@@ -138,7 +140,7 @@ class DeepLabV3(_DeepLab):
         backbone: str = "tf_efficientnet_lite0",
         output_stride: int = 16,
         channels: int = 256,
-        pretrained_backbone: bool = False,
+        pretrained_backbone: bool | Path = False,
         separable: bool = True,
     ) -> None:
         super().__init__(
@@ -167,7 +169,7 @@ class DeepLabV3Plus(_DeepLab):
         channels: width of ASPP.
         decoder_channels: width of the decoder at stride 4, where most of its time goes.
         low_channels: width the low-level features are projected to (48 in the paper).
-        pretrained_backbone: start from timm's ImageNet weights (network or cache needed).
+        pretrained_backbone: start from timm's ImageNet weights (network or cache needed), or from those in a file.
     """
 
     def __init__(
@@ -179,7 +181,7 @@ class DeepLabV3Plus(_DeepLab):
         channels: int = 256,
         decoder_channels: int = 256,
         low_channels: int = 48,
-        pretrained_backbone: bool = False,
+        pretrained_backbone: bool | Path = False,
     ) -> None:
         super().__init__(
             num_classes=num_classes,

@@ -1,0 +1,182 @@
+"""config.json: all that is needed to build a Segmenter before its weights are read. Untrusted, so checked in full."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from torch import nn
+
+from hubmodels.errors import WeightsError
+from hubmodels.labels import LabelSet
+from hubmodels.networks import build_network
+from hubmodels.networks.backbones import BACKBONES
+
+FORMAT_VERSION = 1
+CONFIG_BYTES_MAX = 200_000  # 256 labels with long names need a tenth
+NAME_LENGTH_MAX = 100
+INPUT_PX = range(32, 4097)
+_COLOUR = re.compile(r"#[0-9a-f]{6}")
+
+# What each option may be. Widths are bounded so that a made-up file cannot ask for more than about 300 MB of weights.
+OPTIONS: Mapping[str, tuple[Any, ...] | range] = MappingProxyType(
+    {
+        "backbone": tuple(BACKBONES),
+        "output_stride": (8, 16, 32),
+        "channels": range(1, 1025),
+        "decoder_channels": range(1, 1025),
+        "low_channels": range(1, 513),
+        "separable": (False, True),
+    }
+)
+ARCH_OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "deeplabv3": ("backbone", "output_stride", "channels", "separable"),
+        "deeplabv3plus": ("backbone", "output_stride", "channels", "decoder_channels", "low_channels"),
+        "u2net": (),
+        "u2net_small": (),
+    }
+)
+KEYS = frozenset(
+    ("format_version", "library_name", "name", "arch", "network", "task", "id2label", "label2id", "palette", "input_px",
+     "weights_sha256")
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What a saved model is.
+
+    Attributes:
+        name: what messages and pages call it.
+        arch: a key of `hubmodels.networks.ARCHITECTURES`.
+        network: keyword arguments of the architecture.
+        labels: the labels it answers with.
+        input_px: photos go through the network with this long side, in pixels.
+
+    Raises:
+        ValueError: says which value was expected and which was given.
+    """
+
+    name: str
+    arch: str
+    network: Mapping[str, Any]
+    labels: LabelSet
+    input_px: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "network", dict(self.network))
+        _check_name("name", self.name)
+        _check_name("task", self.labels.task)
+        if self.arch not in ARCH_OPTIONS:
+            raise ValueError(f"arch must be one of {', '.join(ARCH_OPTIONS)}; got {self.arch!r:.100}")
+        if unknown := sorted(set(self.network) - set(ARCH_OPTIONS[self.arch]))[:3]:
+            raise ValueError(f"{self.arch} has no options {unknown!r:.200}; it has {list(ARCH_OPTIONS[self.arch])}")
+        for key, value in self.network.items():
+            allowed = OPTIONS[key]
+            # True equals 1 in Python, yet is no number of channels.
+            if type(value) is not type(allowed[0]) or value not in allowed:
+                raise ValueError(f"{key} must be in {_text(allowed)}; got {value!r:.100}")
+        for label in self.labels.names:
+            _check_name("a label", label)
+        if type(self.input_px) is not int or self.input_px not in INPUT_PX:
+            raise ValueError(f"input_px must be in {_text(INPUT_PX)}; got {self.input_px!r:.100}")
+
+    def build(self, *, num_classes: int | None = None) -> nn.Module:
+        """The network as initialised, without weights; `num_classes` other than the number of labels if given."""
+        return build_network(self.arch, num_classes=num_classes or len(self.labels), **self.network)
+
+    def to_json(self, *, weights_sha256: str) -> str:
+        """The text of config.json; label keys are those of transformers.
+
+        Args:
+            weights_sha256: digest of the model.safetensors beside it.
+        """
+        values = {
+            "format_version": FORMAT_VERSION,
+            "library_name": "hubmodels",
+            "name": self.name,
+            "arch": self.arch,
+            "network": dict(self.network),
+            "task": self.labels.task,
+            "id2label": self.labels.id2label,
+            "label2id": self.labels.label2id,
+            "palette": ["#{:02x}{:02x}{:02x}".format(*colour) for colour in self.labels.palette],
+            "input_px": self.input_px,
+            "weights_sha256": weights_sha256,
+        }
+        return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+
+
+def parse_config(data: bytes, *, what: str) -> tuple[ModelConfig, str]:
+    """The model that a config.json describes, and the digest of its weights.
+
+    Args:
+        data: the file.
+        what: how messages call it.
+
+    Raises:
+        WeightsError: says which value was expected and which was found.
+    """
+    remedy = "save the model again with save_pretrained of this release"
+    try:
+        values = json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{what}: config.json is not JSON ({error!s:.200}); {remedy}") from error
+    try:
+        if not isinstance(values, dict):
+            raise ValueError(f"expected an object; got {type(values).__name__}")
+        if (version := values.get("format_version")) != FORMAT_VERSION:
+            raise ValueError(f"format_version is {version!r:.100}, this release reads {FORMAT_VERSION}")
+        missing, unknown = sorted(KEYS - set(values)), sorted(set(values) - KEYS)[:3]
+        if missing or unknown:
+            raise ValueError(f"missing keys {missing}, unknown keys {unknown!r:.200}")
+        digest = values["weights_sha256"]
+        if not (isinstance(digest, str) and len(digest) == 64 and set(digest) <= set("0123456789abcdef")):
+            raise ValueError(f"weights_sha256 must be 64 hexadecimal digits; got {digest!r:.100}")
+        if not isinstance(values["network"], dict):
+            raise ValueError(f"network must be an object; got {type(values['network']).__name__}")
+        config = ModelConfig(
+            name=values["name"],
+            arch=_string("arch", values["arch"]),
+            network=values["network"],
+            labels=_labels(values),
+            input_px=values["input_px"],
+        )
+    except ValueError as error:
+        raise WeightsError(f"{what}: config.json: {error}; {remedy}") from error
+    return config, digest
+
+
+def _labels(values: Mapping[str, Any]) -> LabelSet:
+    names, ids, palette = values["id2label"], values["label2id"], values["palette"]
+    if not isinstance(names, dict) or set(names) != {str(index) for index in range(len(names))}:
+        raise ValueError('id2label must map "0", "1", ... to names')
+    ordered = tuple(_string("a label", names[str(index)]) for index in range(len(names)))
+    if ids != {name: index for index, name in enumerate(ordered)}:
+        raise ValueError("label2id must be the inverse of id2label")
+    if not isinstance(palette, list) or not all(isinstance(c, str) and _COLOUR.fullmatch(c) for c in palette):
+        raise ValueError('palette must be a list of colours like "#e69f00"')
+    colours = tuple((int(c[1:3], 16), int(c[3:5], 16), int(c[5:7], 16)) for c in palette)
+    return LabelSet(task=_string("task", values["task"]), names=ordered, palette=colours)
+
+
+def _string(key: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{key} must be text; got {value!r:.100}")
+    return value
+
+
+def _check_name(key: str, value: Any) -> None:
+    """Names appear on pages, in terminals and in file names of others: one line of printable text."""
+    text = _string(key, value)
+    if not 1 <= len(text) <= NAME_LENGTH_MAX or not text.isprintable():
+        raise ValueError(f"{key} must be 1 to {NAME_LENGTH_MAX} printable characters; got {text!r:.100}")
+
+
+def _text(allowed: tuple[Any, ...] | range) -> str:
+    return f"{allowed[0]}..{allowed[-1]}" if isinstance(allowed, range) else repr(list(allowed))

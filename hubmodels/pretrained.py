@@ -1,0 +1,216 @@
+"""save_pretrained, from_pretrained and push_to_hub of a model: config.json, model.safetensors and a card.
+
+Built on huggingface_hub's mixin, which on its own loads with missing weights, falls back to pickled ones, and sends
+mistyped paths to the network. Here files must fit exactly, only safetensors are read, and paths stay local.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from huggingface_hub import ModelCard, PyTorchModelHubMixin
+from safetensors.torch import save
+from torch import nn
+
+from hubmodels import remote
+from hubmodels.cards import model_card
+from hubmodels.config import CONFIG_BYTES_MAX, ModelConfig, parse_config
+from hubmodels.errors import WeightsError
+from hubmodels.files import write_bytes
+from hubmodels.labels import LabelSet
+from hubmodels.weights_files import check_digest, kind_of, most_bytes, parse_tensors, read_file, sha256
+
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+
+
+class Pretrained(nn.Module, PyTorchModelHubMixin):
+    """Saving and loading for a class whose `__init__` is (network, labels, *, name, input_px, config)."""
+
+    network: nn.Module
+    labels: LabelSet
+    name: str
+    input_px: int
+    config: ModelConfig | None
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]  # fewer options than the mixin's: no pickle, never lenient
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        sha256: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        map_location: str | torch.device = "cpu",
+    ) -> Self:
+        """A model that was saved by `save_pretrained` or `push_to_hub`, in eval mode.
+
+        Args:
+            pretrained_model_name_or_path: a folder, or a repository "user/name" of the Hub. What looks like a path is
+                never sent to the network; "hf://user/name" always is a repository.
+            revision: branch, tag or commit of the repository. A full commit hash never changes, and is served from
+                the cache without a request.
+            sha256: refuse weights with another digest.
+            token: of the Hub, for private repositories.
+            cache_dir, force_download, local_files_only: as of `huggingface_hub.hf_hub_download`.
+            map_location: where the model goes.
+
+        Raises:
+            WeightsError: no such folder or repository, no connection, or files that are damaged or do not fit.
+        """
+        name = str(pretrained_model_name_or_path)
+        folder = Path(name).expanduser()
+        if folder.is_dir():
+            if revision is not None:
+                raise ValueError(f"revision is for repositories of the Hub; {name} is a folder")
+            config, weights, where = folder / CONFIG, folder / WEIGHTS, str(folder)
+        else:
+            repo = None if isinstance(pretrained_model_name_or_path, Path) else remote.repo_of(name)
+            if repo is None:
+                raise WeightsError(
+                    f"{name}: no such folder; a repository of the Hub is written user/name, "
+                    "or hf://user/name where that looks like a path"
+                )
+            options: dict[str, Any] = {
+                "token": token,
+                "cache_dir": cache_dir,
+                "force_download": force_download,
+                "local_files_only": local_files_only,
+            }
+            config = remote.fetch(repo, CONFIG, revision=revision, **options)
+            # Both files of one commit, even if the branch moves between the two downloads.
+            commit = remote.commit_of(config) or revision
+            weights = remote.fetch(repo, WEIGHTS, revision=commit, **options)
+            where = f"{repo}@{commit[:12]}" if commit else repo
+        return cls._from_files(config, weights, what=where, pinned=sha256).to(map_location)
+
+    @classmethod
+    def _from_files(cls, config_path: Path, weights_path: Path, *, what: str, pinned: str | None) -> Self:
+        # In the cache of the Hub both are links; a link alone would be made again, to the same damaged file.
+        remedy = f"restore {weights_path.resolve()}, or delete it to have it downloaded again"
+        saved = f"was it written by save_pretrained? If it was downloaded, delete {config_path.resolve()} and try again"
+        text = read_file(config_path, most_bytes=CONFIG_BYTES_MAX, what=what, remedy=saved)
+        if kind := kind_of(text):
+            raise WeightsError(f"{what}: config.json is {kind}{saved}")
+        config, digest = parse_config(text, what=what)
+        network = config.build()
+        wanted = network.state_dict()
+        data = read_file(weights_path, most_bytes=most_bytes(wanted), what=what, remedy=remedy)
+        if pinned is not None:
+            check_digest(
+                data, pinned, what=f"{what} (sha256=)", remedy="these are other weights than the ones asked for"
+            )
+        check_digest(data, digest, what=what, remedy=remedy)
+        network.load_state_dict(parse_tensors(data, wanted, what=what, remedy=remedy))
+        network = network.to(memory_format=torch.channels_last)
+        model = cls(network, config.labels, name=config.name, input_px=config.input_px, config=config)
+        return model.eval()
+
+    @classmethod
+    def _from_pretrained(cls, **kwargs: Any) -> Any:
+        """The mixin's hook; `from_pretrained` needs no hook, and nothing else may load around its checks."""
+        raise NotImplementedError("use from_pretrained")
+
+    @classmethod
+    def _load_as_pickle(cls, *args: Any, **kwargs: Any) -> Any:
+        raise WeightsError("pickled weights are never read; convert them with python -m training.import_checkpoint")
+
+    def save_pretrained(
+        self, save_directory: str | Path, *, repo_id: str | None = None, push_to_hub: bool = False, **push_options: Any
+    ) -> str | None:
+        """Write config.json, model.safetensors and, unless there is one, README.md (the model card) into a folder.
+
+        Args:
+            save_directory: the folder, made if it is missing.
+            push_to_hub, repo_id: also commit it to the Hub, to the folder's name unless told; see `push_to_hub`.
+
+        Returns:
+            The commit's address if it was pushed.
+
+        Raises:
+            ValueError: the network is one that config.json cannot describe.
+            WeightsError: the push failed.
+        """
+        folder = Path(save_directory)
+        self._save_pretrained(folder)
+        if not push_to_hub:
+            if push_options or repo_id:
+                raise TypeError(f"options of push_to_hub without push_to_hub=True: {sorted(push_options) or repo_id}")
+            return None
+        return self.push_to_hub(repo_id or folder.name, **push_options)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """The mixin's hook, which its push_to_hub also calls."""
+        config, state = self._described()
+        # One key only: with several, their order and so the digest would vary from run to run.
+        facts = {"name": config.name, "arch": config.arch, "labels": config.labels.names}
+        data = save(state, metadata={"hubmodels": json.dumps(facts, sort_keys=True)})
+        # Weights first: a folder that was left half written has a config.json that does not fit, or none.
+        write_bytes(data, save_directory / WEIGHTS)
+        write_bytes(config.to_json(weights_sha256=sha256(data)).encode(), save_directory / CONFIG)
+        if not (save_directory / CARD).exists():  # a text that somebody wrote is kept
+            write_bytes(model_card(config).encode(), save_directory / CARD)
+
+    def _described(self) -> tuple[ModelConfig, dict[str, torch.Tensor]]:
+        """The config and the state dict in one piece, once it is certain that the config builds this network."""
+        if self.config is None:
+            raise ValueError(
+                "this Segmenter was made from a network of your own; pass config=ModelConfig(...) that builds it"
+            )
+        config = ModelConfig(self.name, self.config.arch, self.config.network, self.labels, self.input_px)
+        state = {key: value.detach().cpu().contiguous() for key, value in self.network.state_dict().items()}
+        with torch.device("meta"):  # shapes only
+            wanted = config.build().state_dict()
+        shapes, expected = ({key: tuple(value.shape) for key, value in each.items()} for each in (state, wanted))
+        if shapes != expected:
+            other = sorted(key for key in {*shapes, *expected} if shapes.get(key) != expected.get(key))
+            raise ValueError(
+                f"the network is not the one that its config describes: {len(other)} tensors differ, "
+                f"such as {other[0]}: {shapes.get(other[0])}, expected {expected.get(other[0])}"
+            )
+        return config, state
+
+    def push_to_hub(  # type: ignore[override]  # fewer options than the mixin's
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Upload a model of hubmodels",
+        private: bool | None = None,
+        token: str | None = None,
+        branch: str | None = None,
+        create_pr: bool | None = None,
+    ) -> str:
+        """Commit config.json, model.safetensors and a model card to a repository of the Hub, made if there is none.
+
+        Args:
+            repo_id: "user/name".
+            commit_message, private, token, branch, create_pr: as of `huggingface_hub.ModelHubMixin.push_to_hub`.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            ValueError: the network is one that config.json cannot describe.
+            WeightsError: offline, not allowed, or the connection failed.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self._save_pretrained(Path(folder))  # what cannot be saved is said before anything is sent
+            return remote.upload(
+                Path(folder),
+                repo_id,
+                message=commit_message,
+                private=private,
+                token=token,
+                branch=branch,
+                create_pr=create_pr,
+            )
+
+    def generate_model_card(self, **facts: str) -> ModelCard:
+        """The card that `save_pretrained` writes; facts as of `hubmodels.cards.model_card`."""
+        return ModelCard(model_card(self._described()[0], **facts), ignore_metadata_errors=False)

@@ -1,0 +1,72 @@
+"""Republish a model of ENTRIES on the Hugging Face Hub, with the very bytes of its weights."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from hubmodels import remote
+from hubmodels.cards import PICTURE, entry_card
+from hubmodels.config import ModelConfig
+from hubmodels.entries import Entry
+from hubmodels.export import save_image
+from hubmodels.files import write_bytes
+from hubmodels.hub import load_model, weights_path
+from hubmodels.weights_files import read_verified
+
+GAP_PX = 8
+
+
+def write_repository(entry: Entry, repo: str, folder: Path) -> list[Path]:
+    """The files of a repository for a published model: card, config, weights and an example picture.
+
+    Args:
+        entry: a network with weights.
+        repo: "user/name", for the card's snippets.
+        folder: where they go, made if it is missing.
+
+    Returns:
+        Their paths.
+
+    Raises:
+        ValueError: the row is no network, or has no weights.
+        WeightsError: the weights are missing or not those of the row.
+    """
+    if not entry.is_network:
+        raise ValueError(f"{entry.name} is part of the package only; publish the network that it decides for")
+    card = entry_card(entry, repo=repo)
+    config = ModelConfig(entry.name, entry.arch, entry.network, entry.labels, entry.input_px)
+    weights = read_verified(entry, weights_path(entry))
+    return [
+        write_bytes(card.encode(), folder / "README.md"),
+        write_bytes(config.to_json(weights_sha256=entry.sha256).encode(), folder / "config.json"),
+        write_bytes(weights, folder / "model.safetensors"),
+        save_image(example_picture(entry), folder / PICTURE, quality=88),
+    ]
+
+
+def example_picture(entry: Entry) -> Image.Image:
+    """A public-domain portrait beside the labels that the model gives it."""
+    from skimage import data  # the photo comes with scikit-image
+
+    photo: np.ndarray = data.astronaut()
+    overlay = load_model(entry.name).predict(photo).overlay().convert("RGB")
+    sheet = Image.new("RGB", (2 * overlay.width + GAP_PX, overlay.height), "white")
+    sheet.paste(Image.fromarray(photo), (0, 0))
+    sheet.paste(overlay, (overlay.width + GAP_PX, 0))
+    return sheet
+
+
+def publish(entry: Entry, repo: str, *, private: bool | None = None, token: str | None = None) -> str:
+    """Commit a published model to a repository of the Hub, made if there is none; returns the commit's address.
+
+    Raises:
+        ValueError: the row is no network, or has no weights.
+        WeightsError: the weights are missing or damaged; or offline, not allowed, no connection.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        write_repository(entry, repo, Path(folder))
+        return remote.upload(Path(folder), repo, message=f"{entry.name} of hubmodels", private=private, token=token)

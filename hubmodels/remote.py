@@ -1,0 +1,215 @@
+"""The Hugging Face Hub: the only part that reaches beyond this machine, through huggingface_hub.
+
+Whatever goes wrong there becomes one WeightsError that says what to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from hubmodels.errors import WeightsError
+
+PREFIX = "hf://"  # says that a name is a repository, whatever folders there are
+CONNECT_SECONDS = 3.0
+_REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_TRUE = ("1", "true", "yes", "on")
+# "weights/mine" is a mistyped folder far more often than a repository of a user called "weights".
+FOLDER_NAMES = frozenset(("checkpoints", "data", "models", "output", "outputs", "out", "runs", "tmp", "weights"))
+
+
+def is_offline() -> bool:
+    """Whether HUBMODELS_OFFLINE or HF_HUB_OFFLINE asks for nothing to be sent."""
+    return any(os.environ.get(name, "").strip().lower() in _TRUE for name in ("HUBMODELS_OFFLINE", "HF_HUB_OFFLINE"))
+
+
+def repo_of(name: str) -> str | None:
+    """The repository "user/name" that a name means; None if it is none, or looks like a path on this machine.
+
+    Like a path look names whose first part is a folder here or is called as folders are (`FOLDER_NAMES`), and those of
+    a file. "hf://user/name" always means a repository.
+
+    Raises:
+        WeightsError: "hf://" is followed by something else.
+    """
+    repo = name.removeprefix(PREFIX)
+    explicit = repo != name
+    if not _REPO.fullmatch(repo) or "--" in repo or ".." in repo or repo.endswith((".git", ".", "-")):
+        if explicit:
+            raise WeightsError(f"{name}: expected hf://user/name")
+        return None
+    first = repo.partition("/")[0]
+    if not explicit and (
+        first.lower() in FOLDER_NAMES or Path(first).exists() or repo.endswith((".safetensors", ".json", ".pt", ".pth"))
+    ):
+        return None
+    return repo
+
+
+def fetch(
+    repo: str,
+    filename: str,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    force_download: bool = False,
+    local_files_only: bool = False,
+) -> Path:
+    """A file of a repository, from the cache of huggingface_hub or downloaded into it.
+
+    A full commit hash as `revision` is served from the cache without a request. Without a connection what is cached
+    is used; if nothing is, the call fails at once instead of trying again for half a minute.
+
+    Raises:
+        WeightsError: the file is not to be had; says why and what to do.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    if revision is not None and _COMMIT.fullmatch(revision) and not force_download:
+        cached = try_to_load_from_cache(repo, filename, cache_dir=cache_dir, revision=revision)
+        if isinstance(cached, str):
+            return Path(cached)
+    local = local_files_only or is_offline() or not is_reachable()
+    with translated(repo, filename, revision, asked=not local):
+        path = hf_hub_download(
+            repo,
+            filename,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            force_download=force_download and not local,
+            local_files_only=local,
+        )
+    return Path(path)
+
+
+def cached_file(repo: str, filename: str) -> Path | None:
+    """A file of a repository's main branch as it was when it was last asked for; None if it never was. No request."""
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(repo, filename)
+    return Path(cached) if isinstance(cached, str) else None
+
+
+def commit_of(path: Path) -> str | None:
+    """The commit hash that a file of the cache belongs to: .../snapshots/HASH/FILE."""
+    return path.parent.name if _COMMIT.fullmatch(path.parent.name) else None
+
+
+def upload(
+    folder: Path,
+    repo: str,
+    *,
+    message: str,
+    private: bool | None = None,
+    token: str | None = None,
+    branch: str | None = None,
+    create_pr: bool | None = None,
+) -> str:
+    """Commit the files of a folder to a repository, made if there is none; returns the commit's address.
+
+    Raises:
+        WeightsError: offline, not allowed, or the connection failed.
+    """
+    from huggingface_hub import HfApi
+
+    repo = repo.removeprefix(PREFIX)
+    if not _REPO.fullmatch(repo):
+        raise WeightsError(f"{repo}: expected user/name")
+    if is_offline():
+        raise WeightsError(f"{repo}: nothing is sent while HUBMODELS_OFFLINE or HF_HUB_OFFLINE is set; unset it")
+    if not is_reachable():
+        raise WeightsError(f"{repo}: {endpoint()} cannot be reached; check the connection")
+    with translated(repo, "", branch):
+        api = HfApi(token=token)
+        repo = api.create_repo(repo, private=private, exist_ok=True).repo_id
+        commit = api.upload_folder(
+            repo_id=repo, folder_path=folder, commit_message=message, revision=branch, create_pr=create_pr
+        )
+    return str(commit)
+
+
+@contextlib.contextmanager
+def translated(repo: str, filename: str, revision: str | None, *, asked: bool = True) -> Iterator[None]:
+    """Turn whatever huggingface_hub and the HTTP client below it raise into a WeightsError.
+
+    Args:
+        repo, filename, revision: what it is about; "" is no file.
+        asked: whether the Hub was asked, or the cache only.
+
+    Raises:
+        WeightsError: says why and what to do.
+    """
+    try:
+        yield
+    except WeightsError:
+        raise
+    except Exception as error:  # its HTTP client, and so the exceptions of a broken connection, change with versions
+        raise WeightsError(_explained(error, repo, filename, revision, asked=asked)) from error
+
+
+def _explained(error: Exception, repo: str, filename: str, revision: str | None, *, asked: bool) -> str:
+    from huggingface_hub import errors
+
+    at = f" at revision {revision!r}" if revision else ""
+    what = f"{repo}{at}: {filename}" if filename else f"{repo}{at}"
+    kinds: tuple[tuple[type[Exception], str], ...] = (
+        (errors.GatedRepoError, f"access is restricted; ask for it at {endpoint()}/{repo} and log in: hf auth login"),
+        (
+            errors.RepositoryNotFoundError,
+            "no such repository, or a private one; check the name, or log in: hf auth login",
+        ),
+        (errors.RevisionNotFoundError, "no such branch, tag or commit; check revision="),
+        (errors.LocalEntryNotFoundError, _offline_text()),
+        (errors.OfflineModeIsEnabled, _offline_text()),
+        (
+            errors.RemoteEntryNotFoundError,
+            "the repository has no such file; was it saved by save_pretrained or push_to_hub?",
+        ),
+        (errors.HFValidationError, "expected user/name"),
+    )
+    for kind, text in kinds:
+        if isinstance(error, kind) and not (asked and kind is errors.LocalEntryNotFoundError):
+            return f"{what}: {text}"
+    if asked and isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
+        error = error.__cause__  # type: ignore[assignment]  # why it came to look in the cache in the end
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return f"{what}: the Hub did not answer as expected ({type(error).__name__}: {reason:.200}); try again"
+
+
+def _offline_text() -> str:
+    if is_offline():
+        return "not in the cache, and HUBMODELS_OFFLINE or HF_HUB_OFFLINE is set; unset it once, or copy HF_HOME"
+    return f"not in the cache, and {endpoint()} cannot be reached; connect once, or copy HF_HOME from where it is"
+
+
+def endpoint() -> str:
+    """Address of the Hub, HF_ENDPOINT as it was when huggingface_hub was imported."""
+    from huggingface_hub import constants
+
+    return str(constants.ENDPOINT)
+
+
+def is_reachable() -> bool:
+    """Whether the Hub, or the proxy in front of it, accepts a connection within `CONNECT_SECONDS`.
+
+    huggingface_hub tries five times over 23 seconds for each file; this says at once that there is no use.
+    """
+    address = urllib.parse.urlsplit(endpoint())
+    proxy = urllib.request.getproxies().get(address.scheme)
+    if proxy and not urllib.request.proxy_bypass(address.hostname or ""):
+        address = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    port = address.port or (443 if address.scheme == "https" else 80)
+    try:
+        with socket.create_connection((address.hostname, port), timeout=CONNECT_SECONDS):
+            return True
+    except OSError:
+        return False

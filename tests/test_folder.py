@@ -1,0 +1,168 @@
+"""Photos and masks of one's own: read with their mistakes named, and taken from the README's commands to a model."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import shlex
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_array_equal
+from PIL import Image
+
+import hubmodels
+from tests.conftest import ROOT
+from training.checkpoint import load_checkpoint
+from training.data import IGNORE
+from training.engine import network_for
+from training.errors import DataError, RecipeError
+from training.export import export_folder
+from training.folder import LONG_SIDE_PX, load_folder, read_classes, split_photos
+from training.recipe import Recipe, read_recipe
+
+RECIPE = ROOT / "training" / "recipes" / "own_photos" / "finetune.toml"
+CLASSES = ["background", "hat", "bag"]
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Six photos of coloured squares on grey: 0001 to 0006."""
+    folder = tmp_path / "my_photos"
+    (folder / "images").mkdir(parents=True)
+    (folder / "masks").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(1, 7):
+        ids = np.zeros((96, 64), np.uint8)
+        for label in (1, 2):
+            top, left = rng.integers(0, 60), rng.integers(0, 40)
+            ids[top : top + 30, left : left + 22] = label
+        colours = np.array([(90, 90, 90), (220, 40, 40), (40, 60, 220)], np.uint8)
+        Image.fromarray(colours[ids]).save(folder / "images" / f"{number:04d}.jpg", quality=95)
+        ids[:3] = IGNORE
+        Image.fromarray(ids).save(folder / "masks" / f"{number:04d}.png")
+    (folder / "classes.json").write_text(json.dumps(CLASSES))
+    return folder
+
+
+def test_every_fifth_photo_is_for_validation_unless_the_split_is_given(photos):
+    assert read_classes(photos) == tuple(CLASSES)
+    splits = {split: [path.stem for path in paths] for split, paths in split_photos(photos).items()}
+    assert splits == {"train": ["0002", "0003", "0004", "0005"], "val": ["0001", "0006"]}
+    (photos / "splits.json").write_text(json.dumps({"train": ["0001", "0003"], "val": ["0006"]}))
+    assert [sample.name for sample in load_folder(photos, "train", "custom")] == ["my_photos/0001", "my_photos/0003"]
+    sample = load_folder(photos, "val", "custom")[0]
+    assert_array_equal(sample.labels["custom"], np.array(Image.open(photos / "masks" / "0006.png")))
+
+
+def test_large_photos_are_narrowed_and_ids_never_mixed(photos):
+    ids = np.zeros((1200, 300), np.uint8)
+    ids[300:] = 2
+    Image.fromarray(np.full((1200, 300, 3), 80, np.uint8)).save(photos / "images" / "0001.jpg")
+    Image.fromarray(ids).save(photos / "masks" / "0001.png")
+    sample = load_folder(photos, "val", "custom")[0]
+    assert sample.image.shape == (LONG_SIDE_PX, 150, 3)
+    assert_array_equal(sample.labels["custom"], np.repeat([[0], [2]], [150, 450], axis=0).repeat(150, 1))
+
+
+def test_a_photo_turned_by_its_camera_meets_its_upright_mask(photos):
+    picture = Image.open(photos / "images" / "0001.jpg")
+    upright = np.array(picture)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter clockwise
+    picture.transpose(Image.Transpose.ROTATE_90).save(photos / "images" / "0001.jpg", exif=exif, quality=95)
+    assert np.abs(load_folder(photos, "val", "custom")[0].image.astype(int) - upright).mean() < 3
+
+
+def spoiled(folder):
+    """What is wrong, how it is made so, and what the message must say."""
+    mask, photo = folder / "masks" / "0001.png", folder / "images" / "0001.jpg"
+    yield lambda: mask.unlink(), "missing label file"
+    yield lambda: Image.new("L", (64, 96), 3).save(mask), r"ids \[3\] are out of range; classes.json names 0\.\.2"
+    yield lambda: Image.new("L", (96, 64)).save(mask), "labels are"
+    yield lambda: Image.new("RGB", (64, 96)).save(mask), "expected an 8-bit PNG"
+    yield lambda: mask.write_bytes(b"no picture"), "cannot be decoded"
+    yield lambda: photo.write_bytes(b"no photo"), "0001.jpg"
+    yield lambda: Image.new("RGB", (64, 96)).save(folder / "images" / "0001.png"), "two photos have one name"
+    yield lambda: (folder / "classes.json").unlink(), "classes.json: missing"
+    yield lambda: (folder / "classes.json").write_text("{"), "not JSON"
+    yield lambda: (folder / "classes.json").write_text('["a"]'), "2 to 255 different names"
+    yield lambda: (folder / "classes.json").write_text('{"0": "a"}'), "expected a list of names"
+    yield lambda: (folder / "splits.json").write_text('{"train": ["0001"]}'), "val is missing or empty"
+    yield lambda: (folder / "splits.json").write_text('{"train": ["x"], "val": ["0001"]}'), r"train names \['x'\]"
+
+
+@pytest.mark.parametrize("case", range(13))
+def test_what_is_wrong_with_a_folder_is_said_with_its_file(photos, case):
+    spoil, message = list(spoiled(photos))[case]
+    spoil()
+    with pytest.raises(DataError, match=message):
+        load_folder(photos, "val", "custom")
+
+
+def test_recipes_of_a_folder_need_a_task_of_their_own(photos):
+    values = read_recipe(RECIPE, folder=photos).to_dict()
+    assert values["classes"] == tuple(CLASSES)
+    for change, message in (
+        ({"tasks": ["fashion"]}, "one name of your own"),
+        ({"tasks": ["a", "b"]}, "one name of your own"),
+        ({"folder": ""}, "tasks must be among"),
+        ({"classes": []}, "2 or more classes"),
+        ({"soft_labels": "somewhere"}, "not for a folder"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            Recipe.from_dict({**values, **change})
+    with pytest.raises(DataError, match=r"classes\.json: missing"):
+        read_recipe(RECIPE, folder=photos / "none")
+
+
+def test_training_starts_from_every_weight_but_the_classifiers(photos):
+    recipe = read_recipe(RECIPE, folder=photos)
+    published = hubmodels.load("deeplabv3plus_fashion").network.state_dict()
+    state = network_for(recipe).state_dict()
+    assert set(state) == set(published)
+    for key, value in state.items():
+        if key.startswith("classifier."):
+            assert value.shape[0] == 3
+        else:
+            assert torch.equal(value, published[key]), key
+
+
+def tutorial() -> list[str]:
+    """The README's commands."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = re.search(r"<!-- tutorial -->\n```sh\n(.*?)```", text, re.DOTALL)
+    assert block
+    return block[1].splitlines()
+
+
+def test_the_readmes_commands_make_a_model_that_labels(photos, tmp_path, monkeypatch):
+    """As written, but for a recipe of two short epochs on small crops."""
+    text = RECIPE.read_text().replace("epochs = 30", "epochs = 2").replace("[416, 288]", "[64, 64]")
+    copy = tmp_path / RECIPE.relative_to(ROOT)
+    copy.parent.mkdir(parents=True)
+    copy.write_text(text.replace("eval_long_side_px = 544", "eval_long_side_px = 96"))
+    monkeypatch.chdir(tmp_path)
+    commands = [shlex.split(line) for line in tutorial()]
+    assert [command[:3] for command in commands[:2]] == [
+        ["python", "-m", f"training.{name}"] for name in ("train", "export")
+    ]
+    for _, _, module, *arguments in commands[:2]:
+        importlib.import_module(module).main(arguments)
+    assert commands[2][:2] == ["python", "-c"]
+    exec(compile(commands[2][2], "README.md", "exec"), {})
+    with Image.open("seen.jpg") as seen:
+        assert seen.size == (64, 96)
+    model = hubmodels.load("my_model")
+    assert model.labels.names == tuple(CLASSES) and model.name == "finetune" and model.input_px == 96
+    saved = load_checkpoint(tmp_path / "runs" / "finetune" / "best.pt")
+    for key, value in model.network.state_dict().items():
+        assert torch.equal(value, saved["ema"][key]), key
+
+
+def test_a_folder_is_for_one_task(tmp_path):
+    torch.save({"recipe": {"tasks": ("fashion", "person")}, "ema": {}}, tmp_path / "best.pt")
+    with pytest.raises(ValueError, match="one task"):
+        export_folder(tmp_path / "best.pt", tmp_path / "out")

@@ -1,0 +1,340 @@
+"""The Hub as users meet it: the real client in fresh processes, against a hub on loopback that can misbehave."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hubmodels.config import ModelConfig
+from hubmodels.entries import ENTRIES
+from hubmodels.labels import PERSON, LabelSet
+from hubmodels.weights_files import WEIGHTS_FOLDER
+from tests.conftest import ROOT
+from tests.hub_server import LoopbackHub
+
+TINY = {"channels": 8, "decoder_channels": 8, "low_channels": 8}
+CONFIG = ModelConfig("tiny", "deeplabv3plus", TINY, PERSON, 64)
+ENTRY = ENTRIES["deeplabv3plus_person"]
+
+COMMON = f"""
+import json, os, sys, time, urllib.request
+waiting = time.sleep
+time.sleep = lambda seconds: waiting(min(seconds, 0.01))  # the client waits a second before it goes on with a download
+import torch, hubmodels
+from hubmodels.config import ModelConfig
+config = ModelConfig("tiny", "deeplabv3plus", {TINY!r}, hubmodels.PERSON, 64)
+
+def sum_of(model):
+    return float(sum(value.double().sum() for value in model.state_dict().values()))
+
+def tell(name, value):
+    print(json.dumps([name, value]), flush=True)
+
+def attempt(name, call):
+    start = time.perf_counter()
+    try:
+        call()
+        told = ["loaded", ""]
+    except Exception as error:
+        told = [type(error).__name__, str(error)]
+    tell(name, [*told, time.perf_counter() - start])
+
+def mark(name):
+    urllib.request.urlopen(os.environ["HF_ENDPOINT"] + "/me/marks/resolve/main/" + name.replace(" ", "_"))
+"""
+
+MARKED = ("commit", "large_row")
+
+PUSH = """
+for seed in (1, 2):
+    torch.manual_seed(seed)
+    model = hubmodels.Segmenter(config.build(), config.labels, name="tiny", input_px=64, config=config).eval()
+    tell(f"sum {seed}", sum_of(model))
+    tell(f"commit {seed}", model.push_to_hub("me/tiny", commit_message="A model"))
+attempt("forbidden", lambda: model.push_to_hub("forbidden/tiny"))
+attempt("bad name", lambda: model.push_to_hub("tiny"))
+from hubmodels.publish import publish
+tell("publish", publish(hubmodels.ENTRIES["deeplabv3plus_person"], "me/person"))
+"""
+
+PULL = """
+print("ready", flush=True)
+sys.stdin.readline()
+model = hubmodels.load("me/tiny")
+tell("main", sum_of(model))
+first, second = sys.argv[1:]
+if first == "-":
+    sys.exit()
+from_pretrained = hubmodels.Segmenter.from_pretrained
+tell("pinned", sum_of(hubmodels.load("me/tiny", revision=first)))
+tell("repo prefix", sum_of(hubmodels.load("hf://me/tiny", revision=second)))
+mark("before cached commit")
+tell("cached commit", sum_of(hubmodels.load("me/tiny", revision=first)))
+for variable in ("HUBMODELS_OFFLINE", "HF_HUB_OFFLINE"):
+    os.environ[variable] = "1"
+    tell(f"main with {variable}", sum_of(hubmodels.load("me/tiny")))
+    attempt(f"uncached with {variable}", lambda: hubmodels.load("me/person"))
+    attempt(f"push with {variable}", lambda: model.push_to_hub("me/other"))
+    del os.environ[variable]
+attempt("folder name", lambda: hubmodels.load("weights/tiny"))
+attempt("dot", lambda: hubmodels.load("./me/tiny"))
+attempt("absolute", lambda: hubmodels.load("/nowhere/tiny"))
+os.mkdir("here")
+attempt("folder that is here", lambda: hubmodels.load("here/tiny"))
+mark("after cached commit")
+tell("wanted digest", sum_of(from_pretrained("me/tiny", revision=second, sha256=json.loads(open(
+    hubmodels.remote.fetch("me/tiny", "config.json", revision=second)).read())["weights_sha256"])))
+attempt("other digest", lambda: from_pretrained("me/tiny", sha256="0" * 64))
+for repo in ("none", "gated", "cut", "page", "empty", "tampered", "pickled", "wrong_arch", "wrong_classes", "not_ours"):
+    attempt(repo, lambda: hubmodels.load(f"me/{repo}"))
+attempt("revision", lambda: hubmodels.load("me/tiny", revision="v9"))
+
+import dataclasses
+from pathlib import Path
+from hubmodels import hub, weights_files
+person = hubmodels.load("deeplabv3plus_person")
+weights_files.WEIGHTS_FOLDER = Path("nowhere")
+row = dataclasses.replace(hubmodels.ENTRIES["deeplabv3plus_person"], large=True, hub_repo="me/person")
+tell("large row", sum_of(hub._published(row, pretrained=True)) - sum_of(person))
+mark("before cached large row")
+hub._published(row, pretrained=True)
+mark("after cached large row")
+tell("published repository", sum_of(hubmodels.load("me/person")) - sum_of(person))
+attempt("large row, other weights",
+        lambda: hub._published(dataclasses.replace(row, hub_repo="me/tiny"), pretrained=True))
+attempt("large row, no repository", lambda: hub._published(dataclasses.replace(row, hub_repo=""), pretrained=True))
+attempt("die", lambda: hubmodels.load("me/die"))
+attempt("unreachable", lambda: hubmodels.load("me/never_asked"))
+tell("cached though unreachable", sum_of(hubmodels.load("me/tiny")))
+attempt("large row, unreachable",
+        lambda: hub._published(dataclasses.replace(row, hub_repo="me/never_asked"), pretrained=True))
+attempt("push, unreachable", lambda: model.push_to_hub("me/tiny"))
+"""
+
+
+def start(script: str, hub: LoopbackHub, folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """A fresh interpreter in `folder` whose Hub is `hub`, with an empty cache there unless one was filled before."""
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": hub.endpoint,
+        "HF_HOME": str(folder / "hf_home"),
+        "HF_TOKEN": "hf_made_up",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+    }
+    for name in ("HF_HUB_OFFLINE", "HUBMODELS_OFFLINE", "http_proxy", "HTTP_PROXY"):
+        environment.pop(name, None)
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMON + script, *arguments],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def told(process: subprocess.Popen[str]) -> dict:
+    """What the script told, once it ended well."""
+    out, err = process.communicate("go\n", timeout=300)
+    assert process.returncode == 0, err
+    return dict(json.loads(line) for line in out.splitlines() if line.startswith("["))
+
+
+def prepare(hub: LoopbackHub) -> None:
+    """Repositories that are wrong in one way each, from the one that was pushed."""
+    files = list(hub.commits["me/tiny"].values())[-1]
+    config, weights = json.loads(files["config.json"]), files["model.safetensors"]
+    for name in ("gated", "cut", "page", "die"):
+        hub.faults[f"me/{name}"] = name
+        hub.commit(f"me/{name}", files)
+    hub.commit("me/empty", {"README.md": b"nothing"})
+    hub.commit("me/tampered", {**files, "model.safetensors": weights[:-5] + bytes([weights[-5] ^ 1]) + weights[-4:]})
+    hub.commit("me/pickled", {"config.json": files["config.json"], "pytorch_model.bin": b"\x80\x02"})
+    other = ModelConfig("tiny", "deeplabv3", {"channels": 8}, PERSON, 64)
+    digest = config["weights_sha256"]
+    hub.commit("me/wrong_arch", {**files, "config.json": other.to_json(weights_sha256=digest).encode()})
+    three = ModelConfig("tiny", "deeplabv3plus", TINY, LabelSet.custom(3), 64)
+    hub.commit("me/wrong_classes", {**files, "config.json": three.to_json(weights_sha256=digest).encode()})
+    hub.commit("me/not_ours", {**files, "config.json": b'{"model_type": "segformer"}'})
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory):
+    """One session of pushing, then two processes with one empty cache that pull at once; what they told."""
+    folder = tmp_path_factory.mktemp("hub")
+    pusher = tmp_path_factory.mktemp("pusher")
+    with LoopbackHub() as hub:
+        hub.commit("me/marks", {f"{when}_cached_{what}": b"" for when in ("before", "after") for what in MARKED})
+        pushed = told(start(PUSH, hub, pusher))
+        prepare(hub)
+        first, second = (pushed[f"commit {n}"].rsplit("/", 1)[1] for n in (1, 2))
+        pullers = [start(PULL, hub, folder, "-", "-"), start(PULL, hub, folder, first, second)]
+        for process in pullers:
+            assert process.stdout.readline() == "ready\n", process.communicate()[1]
+        for process in pullers:
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        beside, pulled = (told(process) for process in pullers)
+        yield {"hub": hub, "pushed": pushed, "pulled": pulled, "beside": beside, "first": first, "second": second}
+
+
+def between(hub: LoopbackHub, start: str, end: str) -> list[str]:
+    """Requests between two marks."""
+    names = [request.rsplit("/", 1)[-1] for request in hub.requests]
+    return hub.requests[names.index(start.replace(" ", "_")) + 1 : names.index(end.replace(" ", "_"))]
+
+
+def test_a_pushed_model_holds_config_weights_and_a_card(session):
+    files = session["hub"].commits["me/tiny"][session["second"]]
+    assert set(files) == {"README.md", "config.json", "model.safetensors"}
+    config = json.loads(files["config.json"])
+    assert config["weights_sha256"] == hashlib.sha256(files["model.safetensors"]).hexdigest()
+    assert config["id2label"] == {"0": "background", "1": "person"} and config["label2id"] == {
+        "background": 0,
+        "person": 1,
+    }
+    assert files["README.md"].startswith(b"---\n") and session["hub"].pages[0].encode() == files["README.md"]
+
+
+def test_a_published_model_is_pushed_with_its_very_bytes(session):
+    (files,) = session["hub"].commits["me/person"].values()
+    assert set(files) == {"README.md", "config.json", "model.safetensors", "example.jpg"}
+    assert files["model.safetensors"] == (WEIGHTS_FOLDER / ENTRY.filename).read_bytes()
+    assert session["pulled"]["published repository"] == 0
+
+
+def test_two_processes_pull_at_once_what_was_pushed(session):
+    assert session["pulled"]["main"] == session["beside"]["main"] == session["pushed"]["sum 2"]
+
+
+def test_a_revision_pins_and_a_full_hash_needs_no_request(session):
+    pulled, pushed = session["pulled"], session["pushed"]
+    assert pushed["sum 1"] != pushed["sum 2"]
+    assert pulled["pinned"] == pulled["cached commit"] == pushed["sum 1"]
+    assert pulled["repo prefix"] == pulled["wanted digest"] == pushed["sum 2"]
+
+
+@pytest.mark.parametrize("variable", ["HUBMODELS_OFFLINE", "HF_HUB_OFFLINE"])
+def test_offline_means_the_cache_or_an_error_at_once(session, variable):
+    pulled = session["pulled"]
+    assert pulled[f"main with {variable}"] == session["pushed"]["sum 2"]
+    for what, words in (("uncached", "not in the cache"), ("push", "nothing is sent")):
+        kind, message, seconds = pulled[f"{what} with {variable}"]
+        assert kind == "WeightsError" and words in message and variable in message and seconds < 2
+
+
+def test_nothing_was_requested_for_what_is_cached_offline_or_a_path(session):
+    for name in ("folder name", "dot", "absolute", "folder that is here"):
+        kind, message, _ = session["pulled"][name]
+        assert kind == "WeightsError" and "no such folder" in message and "hf://user/name" in message
+    assert between(session["hub"], "before cached commit", "after cached commit") == []
+
+
+FAILURES = {
+    "none": "no such repository.*log in",
+    "gated": "access is restricted; ask for it at .*/me/gated",
+    "cut": "peer closed connection|try again",
+    "page": "config.json is a web page",
+    "empty": "no such file.*push_to_hub",
+    "tampered": "sha256 is .*expected.*delete it to have it downloaded again",
+    "pickled": "model.safetensors: the repository has no such file",
+    "wrong_arch": "tensors missing",
+    "wrong_classes": r"classifier.* is \(2.*expected \(3",
+    "not_ours": "format_version",
+    "revision": "no such branch, tag or commit",
+    "other digest": "other weights than the ones asked for",
+    "large row, other weights": "expected .* at most",
+    "large row, no repository": "clone the project with git.*HUBMODELS_WEIGHTS",
+    "die": "try again",
+    "unreachable": "cannot be reached; connect once",
+    "large row, unreachable": "cannot be reached.*clone of the project with git.*HUBMODELS_WEIGHTS",
+    "push, unreachable": "cannot be reached",
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_every_failure_is_one_error_with_the_remedy(session, name):
+    kind, message, _ = session["pulled"][name]
+    assert kind == "WeightsError" and re.search(FAILURES[name], message), message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("name, words", [("forbidden", "no write access"), ("bad name", "expected user/name")])
+def test_a_push_that_fails_says_why(session, name, words):
+    kind, message, _ = session["pushed"][name]
+    assert kind == "WeightsError" and words in message
+
+
+def test_no_pickled_file_was_asked_for(session):
+    assert not [request for request in session["hub"].requests if request.endswith((".bin", ".pt", ".pth"))]
+
+
+def test_large_weights_come_from_the_hub_once_and_from_the_cache_then(session):
+    assert session["pulled"]["large row"] == 0
+    assert between(session["hub"], "before cached large row", "after cached large row") == []
+
+
+def test_an_unreachable_hub_is_noticed_at_once_and_the_cache_used(session):
+    pulled = session["pulled"]
+    assert pulled["cached though unreachable"] == session["pushed"]["sum 2"]
+    for name in ("unreachable", "push, unreachable"):
+        assert pulled[name][2] < 2
+
+
+def test_a_damaged_download_is_replaced_once_the_file_that_the_message_names_is_deleted(tmp_path):
+    """In the cache a file is a link to a blob: deleting the link would only bring the damage back."""
+    script = """
+import re
+from pathlib import Path
+from hubmodels import remote
+model = hubmodels.Segmenter(config.build(), config.labels, name="tiny", input_px=64, config=config).eval()
+model.push_to_hub("me/tiny")
+blob = remote.fetch("me/tiny", "model.safetensors").resolve()
+blob.write_bytes(blob.read_bytes()[:-7])
+try:
+    hubmodels.load("me/tiny")
+except hubmodels.WeightsError as error:
+    Path(re.search("restore (.*), or delete", str(error))[1]).unlink()
+tell("difference", sum_of(hubmodels.load("me/tiny")) - sum_of(model))
+"""
+    with LoopbackHub() as hub:
+        assert told(start(script, hub, tmp_path))["difference"] == 0
+
+
+def test_a_hub_that_does_not_answer_is_given_up_soon(monkeypatch):
+    import socket
+
+    from hubmodels import remote
+
+    with socket.create_server(("127.0.0.1", 0), backlog=1) as closed:
+        port = closed.getsockname()[1]
+    monkeypatch.setattr(remote, "endpoint", lambda: f"http://127.0.0.1:{port}")
+    started = time.perf_counter()
+    assert not remote.is_reachable()
+    assert time.perf_counter() - started < remote.CONNECT_SECONDS + 1
+
+
+def test_behind_a_proxy_the_proxy_is_what_must_be_reached(monkeypatch):
+    from hubmodels import remote
+
+    with LoopbackHub() as hub:
+        monkeypatch.setattr(remote, "endpoint", lambda: "https://hub.example")
+        monkeypatch.setenv("https_proxy", hub.endpoint)
+        monkeypatch.delenv("no_proxy", raising=False)
+        assert remote.is_reachable()
+        monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+        assert not remote.is_reachable()
+        monkeypatch.setenv("no_proxy", "hub.example")
+        assert not remote.is_reachable()  # asked directly: the fixture lets only loopback be reached

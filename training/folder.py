@@ -1,0 +1,104 @@
+"""A folder of one's own photos and masks as training data.
+
+FOLDER/images/NAME.jpg (or .png, .webp), FOLDER/masks/NAME.png, FOLDER/classes.json, and FOLDER/splits.json if the split
+is not to be made by name. A mask is an 8-bit PNG of the photo's size whose pixel values are label ids, 255 where
+nothing is to be learnt. classes.json is the list of label names in id order, the background first.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from hubmodels import ImageError, read_image
+from training.data import Sample, read_labels
+from training.errors import DataError
+from training.tags import IGNORE
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+LONG_SIDE_PX = 600  # that of the photos the published models saw
+VAL_EVERY = 5  # without splits.json every fifth photo is for validation
+
+
+def read_classes(folder: Path) -> tuple[str, ...]:
+    """Label names in id order.
+
+    Raises:
+        DataError: the file is missing, or is not a list of 2 to 255 different names.
+    """
+    path = folder / "classes.json"
+    names = _read_json(path)
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise DataError(f'{path}: expected a list of names, such as ["background", "hat"]; got {type(names).__name__}')
+    if not 2 <= len(names) <= IGNORE or len(set(names)) != len(names):
+        raise DataError(f"{path}: expected 2 to {IGNORE} different names, the background first; got {len(names)}")
+    return tuple(names)
+
+
+def load_folder(folder: Path, split: str, task: str, *, limit: int | None = None) -> list[Sample]:
+    """The photos of a split, "train" or "val", with their masks, the long side brought to `LONG_SIDE_PX` at most.
+
+    Raises:
+        DataError: a file is missing or cannot be read, sizes differ, a label id is out of range, or a split is empty.
+    """
+    count = len(read_classes(folder))
+    samples = []
+    for path in tqdm(split_photos(folder)[split][:limit], desc=f"{folder.name} {split}", unit="photo", leave=False):
+        try:
+            image = read_image(path)
+        except ImageError as error:
+            raise DataError(f"{path}: {error}") from error
+        mask_path = folder / "masks" / f"{path.stem}.png"
+        ids = read_labels(mask_path, image.shape[1::-1])
+        if wrong := sorted(set(np.unique(ids).tolist()) - set(range(count)) - {IGNORE})[:3]:
+            raise DataError(
+                f"{mask_path}: ids {wrong} are out of range; classes.json names 0..{count - 1}, {IGNORE} is undecided"
+            )
+        factor = min(1.0, LONG_SIDE_PX / max(image.shape[:2]))
+        if factor < 1:
+            size = (round(image.shape[1] * factor), round(image.shape[0] * factor))
+            # Ids are picked, never mixed.
+            ids = np.array(Image.fromarray(ids).resize(size, Image.Resampling.NEAREST))
+            image = np.array(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
+        samples.append(Sample(f"{folder.name}/{path.stem}", image, {task: ids}))
+    return samples
+
+
+def split_photos(folder: Path) -> dict[str, list[Path]]:
+    """The photos for training and for validation, as splits.json says, or every fifth in order of name for the latter.
+
+    Raises:
+        DataError: no photos, two of one name, a split that is empty or names a photo that is not there.
+    """
+    base = folder / "images"
+    paths = sorted(path for path in base.glob("*") if path.suffix.lower() in SUFFIXES)
+    photos = {path.stem: path for path in paths}
+    if len(photos) < 2:
+        raise DataError(f"{base}: expected 2 or more photos ({', '.join(SUFFIXES)}); got {len(photos)}")
+    if len(photos) != len(paths):
+        raise DataError(f"{base}: two photos have one name, so they would share a mask; rename one")
+    if (path := folder / "splits.json").is_file():
+        splits = _read_json(path)
+        names = {split: splits.get(split) if isinstance(splits, dict) else None for split in ("train", "val")}
+        for split, listed in names.items():
+            if not isinstance(listed, list) or not listed:
+                raise DataError(f'{path}: expected {{"train": [names], "val": [names]}}; {split} is missing or empty')
+            if unknown := [name for name in listed if name not in photos][:3]:
+                raise DataError(f"{path}: {split} names {unknown}, which are not in {base}")
+        return {split: [photos[name] for name in listed] for split, listed in names.items()}
+    val = [path for index, path in enumerate(paths) if index % VAL_EVERY == 0]
+    return {"train": [path for path in paths if path not in val], "val": val}
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path}: missing") from None
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error})") from error
