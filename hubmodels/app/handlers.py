@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import logging
 import time
@@ -78,6 +79,8 @@ class Handlers:
         scores = self._scores(analysis, truth_ids)
         details = texts.details_html(analysis, seconds, list(dict.fromkeys(notes)))
         url = links.base_url(request.headers, root_path=_root_path(request))
+        if "other" not in (view.left, view.right):
+            view = dataclasses.replace(view, other="")  # not seen, so not shared
         shared = links.Shared(model, analysis.settings, view, self._examples.get(photo.key, ""))
         link = f"{url}/?{links.to_query(shared, analysis.entry.task)}"
         return (
@@ -121,13 +124,14 @@ class Handlers:
         if side == "truth" and ids is None:
             notes.append("No ground truth yet: add a mask to compare with. The final result stands in its place.")
             side = "final"
-        if side == "other" and view.other in ("", analysis.entry.name):
-            notes.append("Choose another model to compare with. The final result stands in its place.")
+        other = view.other if view.other != analysis.entry.name else ""
+        if side == "other" and not other:
+            notes.append("Choose another model than this one to compare with. The final result stands in its place.")
             side = "final"
         shown, name = analysis, views.SIDES[side]
         if side == "other":
-            shown = self.studio.analyse(analysis.photo, view.other, analysis.settings)
-            name = view.other
+            shown = self.studio.analyse(analysis.photo, other, analysis.settings)
+            name = other
         seg = _as_result(analysis.final, ids) if side == "truth" and ids is not None else shown.stage(_stage(side))
         ids_of_superpixels = None
         if view.style == "superpixels":
@@ -159,7 +163,8 @@ class Handlers:
             return None
         task = find_entry(shared.model).task
         settings = [getattr(shared.settings, name) for name in CONTROLS]
-        return paths.get(shared.example), task, self.menu(task, shared.model), *settings, *vars(shared.view).values()
+        view = dataclasses.replace(shared.view, other=shared.view.other or self.studio.models[-1])
+        return paths.get(shared.example), task, self.menu(task, shared.model), *settings, *vars(view).values()
 
     def menu(self, task: str, current: str) -> gr.Dropdown:
         """The models of a task; the current one stays chosen if it is among them."""

@@ -90,6 +90,8 @@ CSS = """
   margin: .8rem 0 0}
 #legend .times {font-variant-numeric: tabular-nums}
 #legend .facts {margin-top: .3rem}
+#scores:not(:has(table)), .block:has(> #scores):not(:has(table)) {display: none}
+#model input {text-overflow: ellipsis}
 #scores table.scores {border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums}
 #scores caption {text-align: left; font-weight: 700; padding-bottom: .3rem}
 #scores th, #scores td {padding: .15rem .5rem; text-align: right; border-top: 1px solid var(--border-color-primary)}
@@ -100,7 +102,6 @@ CSS = """
 .code textarea {font-family: ui-monospace, monospace !important; font-size: .85rem !important; white-space: pre;
   overflow-x: auto}
 #answer:has(#compare .notice) :is(#details, #take, #code, #truth-part) {display: none}  /* nothing to show or take */
-#file {position: absolute !important; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%)}
 footer .divider {display: none !important}
 @media (max-width: 820px) {  /* one column, and the sliders right below the picture they change */
   #layout {display: flex; flex-direction: column; align-items: stretch}
@@ -116,10 +117,9 @@ footer .divider {display: none !important}
 TOOLTIPS = """() => {
   document.addEventListener('pointerover', event => {
     const block = event.target.closest && event.target.closest('#tune .block');
-    const info = block && !block.title && block.querySelector('[data-testid=block-info] ~ div, .info, [class*=info]');
+    const info = block && !block.title && block.querySelector('[class*=info-text]');
     if (info) block.title = info.textContent.trim();
   });
 }"""
-CLICK_FILE = (
-    "() => { const a = document.querySelector('#file a, a#file') || document.querySelector('#file'); a.click(); }"
-)
+# The button has its address a moment after the answer came.
+CLICK_FILE = "() => { setTimeout(() => document.querySelector('#file').click(), 100); }"

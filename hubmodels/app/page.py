@@ -194,7 +194,7 @@ def _view_form(handlers: Handlers) -> dict[str, Any]:
         ground = _menu("Background", views.GROUNDS, off.ground, "ground", visible=False)
         colour = _raw(gr.ColorPicker(off.colour, label="Colour", elem_id="ground-colour", visible=False))
     models = {key: title for title, key in handlers.choices()}
-    other = _menu("Other model", models, next(iter(models)), "other-model", visible=False)
+    other = _menu("Other model", models, handlers.studio.models[-1], "other-model", visible=False)
     made = {
         "left": left,
         "right": right,
@@ -231,7 +231,9 @@ def _take_form() -> tuple[dict[str, gr.Button], gr.DownloadButton]:
     with gr.Column(elem_id="take"):
         with gr.Row(elem_id="files"):
             files = {kind: gr.Button(title, size="md", elem_id=f"take-{kind}") for kind, title in KINDS.items()}
-        return files, gr.DownloadButton("File", elem_id="file")  # clicked by script once the file is made
+        return files, gr.DownloadButton(
+            "File", elem_id="file", visible="hidden"
+        )  # clicked by script once the file is made
 
 
 def _code_form() -> list[gr.Textbox]:
@@ -331,7 +333,8 @@ def _tie_light_events(page: gr.Blocks, parts: Parts, handlers: Handlers) -> None
 
     def reset() -> Any:
         off = View()
-        return [c.default for c in CONTROLS.values()] + [getattr(off, name) for name in parts.view]
+        view = {**vars(off), "other": handlers.studio.models[-1]}
+        return [control.default for control in CONTROLS.values()] + [view[name] for name in parts.view]
 
     parts.reset.click(reset, None, [*settings, *view.values()], **_LIGHT)
 

@@ -20,7 +20,8 @@ def changed(settings: Refinement) -> dict[str, Any]:
 
 def python(model: str, settings: Refinement, *, opacity: int = 55) -> str:
     """A script that writes the labels and the overlay."""
-    arguments = ", ".join(f"{name}={value!r}" for name, value in changed(settings).items())
+    arguments = "".join(f"\n    {name}={value!r}," for name, value in changed(settings).items())
+    arguments += "\n" if arguments else ""
     return f"""import hubmodels
 
 model = hubmodels.load({model!r})

@@ -50,6 +50,8 @@ def read_truth(path: Path, labels: LabelSet, size: tuple[int, int], *, max_pixel
 
 
 def _ids(picture: Image.Image, labels: LabelSet) -> np.ndarray:
+    if picture.mode == "P" and _in_our_colours(picture, labels):
+        return _from_colours(np.asarray(picture.convert("RGB")), labels)  # whatever order its palette has
     if picture.mode in ("P", "L", "1"):
         values = np.asarray(picture if picture.mode != "1" else picture.convert("L")).astype(np.uint8)
         present = set(np.unique(values).tolist())
@@ -57,29 +59,21 @@ def _ids(picture: Image.Image, labels: LabelSet) -> np.ndarray:
             return (values == 255).astype(np.uint8)
         if present <= {*range(len(labels)), IGNORE}:
             return values
-        if picture.mode != "P":
-            raise _unknown_ids(present, labels)
-        if not _known_colours(picture, labels):
-            raise _unknown_ids(present, labels)
-    elif picture.mode not in ("RGB", "RGBA", "LA"):
+        unknown = sorted(present - {*range(len(labels)), IGNORE})
+        raise ImageError(
+            f"the mask holds id {unknown[0]}, but {labels.task} has ids 0..{len(labels) - 1} "
+            f"({', '.join(labels.names)}); is it for another task?"
+        )
+    if picture.mode not in ("RGB", "RGBA", "LA"):
         raise ImageError(f"the mask has pixels of kind {picture.mode}; expected an indexed, grey or colour PNG")
     return _from_colours(np.asarray(picture.convert("RGB")), labels)
 
 
-def _unknown_ids(present: set[int], labels: LabelSet) -> ImageError:
-    unknown = sorted(present - {*range(len(labels)), IGNORE})
-    return ImageError(
-        f"the mask holds id {unknown[0]}, but {labels.task} has ids 0..{len(labels) - 1} ({', '.join(labels.names)}); "
-        "is it for another task?"
-    )
-
-
-def _known_colours(picture: Image.Image, labels: LabelSet) -> bool:
-    try:
-        _from_colours(np.asarray(picture.convert("RGB")), labels)
-    except ImageError:
-        return False
-    return True
+def _in_our_colours(picture: Image.Image, labels: LabelSet) -> bool:
+    """Whether every colour that an indexed picture uses is exactly that of a label."""
+    palette = picture.getpalette() or []
+    used = {tuple(palette[3 * i : 3 * i + 3]) for i in np.unique(np.asarray(picture)).tolist()}
+    return used <= set(labels.palette)
 
 
 def _from_colours(pixels: np.ndarray, labels: LabelSet) -> np.ndarray:
