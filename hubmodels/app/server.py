@@ -15,7 +15,8 @@ from PIL import Image
 
 from hubmodels import __version__
 from hubmodels.app.examples import EXAMPLES
-from hubmodels.app.studio import MAX_MEGAPIXELS, Photo, Studio
+from hubmodels.app.options import add_options, logins
+from hubmodels.app.studio import Photo, Studio
 from hubmodels.errors import HubmodelsError
 from hubmodels.refine import SETTINGS, Refinement
 
@@ -30,47 +31,6 @@ LAUNCH: dict[str, Any] = {
     "enable_monitoring": False,
     "state_session_capacity": 200,
 }
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of `python demo.py` and `hubmodels demo`."""
-    parser.add_argument("--host", help="address to listen at; GRADIO_SERVER_NAME or 127.0.0.1 unless given")
-    parser.add_argument("--port", type=int, help="GRADIO_SERVER_PORT or the first free one from 7860 unless given")
-    parser.add_argument("--share", action="store_true", help="ask Gradio for a public link, good for a week at most")
-    parser.add_argument("--auth", action="append", metavar="USER:PASSWORD", help="let only them in; may be repeated")
-    parser.add_argument("--models", nargs="+", metavar="NAME", help="models to serve; all trained ones unless given")
-    parser.add_argument(
-        "--max-megapixels",
-        type=_positive(float),
-        default=MAX_MEGAPIXELS,
-        help="larger photos are refused (%(default)s)",
-    )
-    parser.add_argument(
-        "--queue-size", type=_positive(int), default=32, help="calls that may wait; others hear 'busy' (%(default)s)"
-    )
-    parser.add_argument("--concurrency", type=_positive(int), default=1, help="heavy calls at a time (%(default)s)")
-
-
-def _positive(kind: type) -> Any:
-    def parse(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = 0
-        if not 0 < value < 1e6:
-            raise argparse.ArgumentTypeError(f"expected a positive number; got {text!r}")
-        return value
-
-    return parse
-
-
-def _logins(pairs: Sequence[str] | None) -> list[tuple[str, str]] | None:
-    if not pairs:
-        return None
-    logins = [tuple(pair.split(":", 1)) for pair in pairs]
-    if any(len(login) != 2 or not all(login) for login in logins):
-        raise ValueError("--auth must be USER:PASSWORD, both not empty")
-    return logins  # type: ignore[return-value]
 
 
 def require_gradio() -> None:
@@ -155,7 +115,7 @@ def serve(options: argparse.Namespace) -> int:
         OSError: the address or port cannot be had.
     """
     require_gradio()
-    logins = _logins(options.auth)
+    allowed = logins(options.auth)
     studio = Studio(options.models, max_megapixels=options.max_megapixels)
     warm_up(studio)
     page, share_url = start(
@@ -165,7 +125,7 @@ def serve(options: argparse.Namespace) -> int:
         server_name=options.host,
         server_port=options.port,
         share=options.share,
-        auth=logins,
+        auth=allowed,
     )
     if options.share and not share_url:
         print("No public link: Gradio's sharing service cannot be reached. The local address works.", flush=True)

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from hubmodels.app.memory import BoundedMemory
+from hubmodels.app.options import MAX_MEGAPIXELS
 from hubmodels.entries import DEFAULTS, Entry, find_entry, list_models
 from hubmodels.errors import ModelNotFoundError
 from hubmodels.hub import load_model
@@ -23,7 +24,6 @@ from hubmodels.refine import Refinement
 from hubmodels.result import Segmentation
 from hubmodels.segmenter import PhotoTuner, Segmenter
 
-MAX_MEGAPIXELS = 24.0  # a phone's photo
 WORK_PX = 800  # long side at which the page works on larger photos; networks see 576 at most
 KEPT_PHOTOS, KEPT_PIXELS, KEPT_S = 8, 2_500_000, 1800  # a pixel with 7 labels and a CRF takes about 600 bytes
 STAGES = ("network", "crf", "superpixels", "final")
