@@ -7,7 +7,7 @@ import html
 import logging
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +44,9 @@ class Handlers:
 
     # --- The page -----------------------------------------------------------------------------------------------------
 
-    def update(
-        self, photo: str | None, model: str, mask: str | None, request: gr.Request, **values: Any
-    ) -> tuple[Any, ...]:
+    def update(self, photo: Any, model: str, mask: Any, request: gr.Request, **values: Any) -> tuple[Any, ...]:
         """Everything that the page shows for a photo; what is wrong stands in the place of the pictures."""
+        photo, mask = uploaded_path(photo), uploaded_path(mask)
         if photo is None:
             linked = "example" not in request.query_params and request.query_params.get("model")
             return self._nothing(texts.notice_html(texts.LINKED if linked else texts.WELCOME))
@@ -87,11 +86,11 @@ class Handlers:
             pictures,
             details,
             scores,
-            link,
-            snippets.python(model, analysis.settings, opacity=view.opacity),
-            snippets.command(model, analysis.settings),
-            snippets.client(url, model, analysis.settings),
-            snippets.curl(url, model, analysis.settings),
+            texts.copy_html("Link to what you see", link),
+            texts.copy_html("Python", snippets.python(model, analysis.settings, opacity=view.opacity)),
+            texts.copy_html("Command", snippets.command(model, analysis.settings)),
+            texts.copy_html("API call from Python", snippets.client(url, model, analysis.settings)),
+            texts.copy_html("API call by curl", snippets.curl(url, model, analysis.settings)),
         )
 
     def _truth(self, mask: str | None, analysis: Analysis, notes: list[str]) -> np.ndarray | None:
@@ -151,16 +150,17 @@ class Handlers:
     def _nothing(notice: str) -> tuple[Any, ...]:
         return notice, *[""] * (OUTPUTS - 1)
 
-    def restore(self, request: gr.Request, paths: dict[str, str]) -> tuple[Any, ...] | None:
-        """Values from a link's query string, or None if the address says nothing.
+    def restore(self, query: Mapping[str, str], paths: dict[str, str]) -> tuple[Any, ...]:
+        """Values for every control: those of a link's query string, or of the first example if it says nothing.
 
         Returns:
             photo, task, model menu, settings in the order of CONTROLS, view in the order of its fields.
         """
+        default = self.studio.default_model()
         models = {name: find_entry(name).task for name in self.studio.models_of()}
-        shared = links.from_query(dict(request.query_params), models=models, default=self.studio.default_model())
+        shared = links.from_query(query, models=models, default=default)
         if shared is None:
-            return None
+            shared = links.Shared(default, Refinement(), View(), next(iter(paths)))
         task = find_entry(shared.model).task
         settings = [getattr(shared.settings, name) for name in CONTROLS]
         view = dataclasses.replace(shared.view, other=shared.view.other or self.studio.models[-1])
@@ -175,8 +175,9 @@ class Handlers:
         """Rows of the model menu: what is shown and the name it stands for."""
         return [(texts.model_choice(name, self.studio.speeds), name) for name in self.studio.models_of(task)]
 
-    def take(self, kind: str, photo: str | None, model: str, **values: Any) -> str:
+    def take(self, kind: str, photo: Any, model: str, **values: Any) -> str:
         """Path of a file to download, at the photo's own size; refusals are said in a toast."""
+        photo = uploaded_path(photo)
         if photo is None:
             raise refusal(texts.WELCOME)
         view, settings = View.of(values), settings_from(values)
@@ -196,13 +197,14 @@ class Handlers:
 
     # --- The API ------------------------------------------------------------------------------------------------------
 
-    def segment(self, photo: str | None, model: str, **settings: Any) -> tuple[str, str, dict[str, Any]]:
+    def segment(self, photo: Any, model: str, **settings: Any) -> tuple[str, str, dict[str, Any]]:
         """Label every pixel of a photo.
 
         Returns:
             An indexed PNG whose values are label ids, the overlay as JPEG, and a report: model, labels, the share of
             each in the photo, and all settings.
         """
+        photo = uploaded_path(photo)
         if photo is None:
             raise refusal("photo is missing: upload one and pass its path")
 
@@ -260,19 +262,21 @@ class Handlers:
 
 
 def uploaded_path(payload: Any) -> str | None:
-    """The path of an uploaded file; nothing is opened."""
-    if payload is None:
-        return None
-    if (payload.url or "").startswith("data:") or not payload.path:  # these pass by the limit on uploads
+    """The path of an uploaded file, from what Gradio hands over before it looks into the file itself.
+
+    By then Gradio has made sure that the path is one of its own uploads.
+    """
+    if payload is None or isinstance(payload, str):
+        return payload
+    path, url = payload.get("path"), payload.get("url") or ""
+    if url.startswith("data:") or not path:  # these pass by the limit on uploads
         raise refusal("Send the photo as an uploaded file, not inside of the request.")
-    return payload.path
+    return path
 
 
-async def refuse_addresses(block: gr.Image, move: Callable[..., Any], resource: Any) -> Any:
-    """Stands before Gradio's own step that would fetch an address: this server visits none."""
-    if str(resource or "").strip().lower().partition(":")[0] in ("http", "https"):
-        raise refusal("Upload the photo itself: this server fetches no addresses.")
-    return await move(resource)
+async def fetch_nothing(url: str, *args: Any, **options: Any) -> str:
+    """Stands in the place of Gradio's download of addresses that callers name: this server visits none."""
+    raise refusal("Upload the photo itself: this server fetches no addresses.")
 
 
 def refusal(message: str) -> gr.Error:

@@ -99,8 +99,15 @@ CSS = """
 #scores .up::before {content: "▲ "} #scores .down::before {content: "▼ "}
 #scores .up {color: #0f766e} #scores .down {color: #b45309}
 .dark #scores .up {color: #5eead4} .dark #scores .down {color: #fbbf24}
-.code textarea {font-family: ui-monospace, monospace !important; font-size: .85rem !important; white-space: pre;
-  overflow-x: auto}
+.copy {position: relative}
+.copy .label {font-weight: 700; color: var(--block-title-text-color)}
+.copy button {position: absolute; top: 0; right: 0; border: 1px solid var(--border-color-primary); border-radius: 999px;
+  padding: .1rem .8rem; background: none; color: inherit; font-size: .85rem}
+.copy button:focus-visible, .copy pre:focus-visible {outline: 2px solid var(--primary-500)}
+.copy pre {margin: .5rem 0 0; padding: .6rem .8rem; border-radius: var(--radius-lg); overflow-x: auto;
+  max-height: 22rem; background: var(--background-fill-secondary); color: inherit;
+  font: .85rem/1.45 ui-monospace, monospace}
+#link pre {white-space: pre-wrap; overflow-wrap: anywhere}
 #answer:has(#compare .notice) :is(#details, #take, #code, #truth-part) {display: none}  /* nothing to show or take */
 footer .divider {display: none !important}
 @media (max-width: 820px) {  /* one column, and the sliders right below the picture they change */

@@ -8,12 +8,13 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import gradio as gr
+from gradio import processing_utils
 
 from hubmodels.app import texts, views
 from hubmodels.app.controls import CONTROLS, SECTIONS, Control
 from hubmodels.app.downloads import KINDS
 from hubmodels.app.examples import EXAMPLES
-from hubmodels.app.handlers import Handlers, refuse_addresses, uploaded_path
+from hubmodels.app.handlers import Handlers, fetch_nothing
 from hubmodels.app.look import CLICK_FILE, TOOLTIPS
 from hubmodels.app.studio import Photo, Studio
 from hubmodels.app.views import View
@@ -22,7 +23,15 @@ from hubmodels.refine import PRESETS, Refinement
 
 CLEAN_EVERY_S, FILE_AGE_S = 600, 3000  # together: no visitor's file outlives an hour
 HEAVY = "heavy"  # the one slot of everything that computes
-_LIGHT: dict[str, Any] = {"api_visibility": "private", "trigger_mode": "always_last", "show_progress": "hidden"}
+# Handlers get what came from the browser or the API and check it themselves: the page clamps where the API refuses, and
+# no photo is opened by anybody else. Gradio has found by then that files are its own uploads.
+_AS_IT_CAME: dict[str, Any] = {"preprocess": False}
+_LIGHT: dict[str, Any] = {
+    **_AS_IT_CAME,
+    "api_visibility": "private",
+    "trigger_mode": "always_last",
+    "show_progress": "hidden",
+}
 
 
 @dataclass
@@ -51,6 +60,7 @@ def build(studio: Studio, *, queue_size: int = 32, concurrency: int = 1) -> gr.B
         queue_size: calls that may wait; further ones are told that the server is busy.
         concurrency: heavy calls at a time.
     """
+    processing_utils.async_ssrf_protected_download = fetch_nothing
     with gr.Blocks(title="hubmodels", analytics_enabled=False, delete_cache=(CLEAN_EVERY_S, FILE_AGE_S)) as page:
         gr.HTML(texts.INTRO, label="About", elem_id="intro")
         handlers = Handlers(studio, cache_dir="", examples={Photo.of(e.pixels()).key: n for n, e in EXAMPLES.items()})
@@ -112,12 +122,8 @@ def _photo_input() -> tuple[gr.Image, dict[str, str]]:
 
 
 def _upload(value: Any, **options: Any) -> gr.Image:
-    """An image input that hands over the file as it came; who reads it knows orientation, 16 bits and palettes."""
-    image = gr.Image(value, type="filepath", image_mode=None, format="png", buttons=["fullscreen"], **options)
-    image.preprocess = uploaded_path  # type: ignore[method-assign]  # Gradio's own would open the file
-    move = image.async_move_resource_to_block_cache
-    image.async_move_resource_to_block_cache = functools.partial(refuse_addresses, image, move)  # type: ignore
-    return image
+    """An image input for files as they come; who reads them knows orientation, 16 bits and palettes."""
+    return gr.Image(value, type="filepath", image_mode=None, format="png", buttons=["fullscreen"], **options)
 
 
 def _model_inputs(handlers: Handlers) -> tuple[gr.Radio, gr.Dropdown]:
@@ -155,7 +161,7 @@ def _settings_form(studio: Studio) -> tuple[dict[str, gr.Button], gr.Button, dic
 
 
 def _control(control: Control) -> Any:
-    """The component of a setting. It hands over what came: the page clamps it, the API refuses it."""
+    """The component of a setting."""
     common: dict[str, Any] = {"label": control.label, "info": control.info, "elem_id": control.name}
     made: Any
     if control.choices == (False, True):
@@ -166,18 +172,12 @@ def _control(control: Control) -> Any:
     else:
         low, high, step = control.minimum, control.maximum, control.step
         made = gr.Slider(low, high, value=control.default, step=step, **common)
-    return _raw(made)
-
-
-def _raw(component: Any) -> Any:
-    """The component, made to hand over what came from the browser or the API; our own functions check it."""
-    component.preprocess = lambda value: value
-    return component
+    return made
 
 
 def _menu(label: str, choices: Any, value: str, elem_id: str, **options: Any) -> Any:
     pairs = [(title, key) for key, title in choices.items()]
-    return _raw(gr.Dropdown(pairs, value=value, filterable=False, label=label, elem_id=elem_id, **options))
+    return gr.Dropdown(pairs, value=value, filterable=False, label=label, elem_id=elem_id, **options)
 
 
 def _view_form(handlers: Handlers) -> dict[str, Any]:
@@ -187,12 +187,12 @@ def _view_form(handlers: Handlers) -> dict[str, Any]:
         right = _menu("Right", views.SIDES, off.right, "right")
         style = _menu("View", views.STYLES, off.style, "style")
         layout = _menu("Layout", views.LAYOUTS, off.layout, "layout-choice")
-    opacity = _raw(gr.Slider(0, 100, value=off.opacity, step=5, label="Overlay opacity, percent", elem_id="opacity"))
+    opacity = gr.Slider(0, 100, value=off.opacity, step=5, label="Overlay opacity, percent", elem_id="opacity")
     with gr.Row(elem_id="cut"):
         cuts = {key: title for title, key in _labels(handlers.studio.default_model())}
         label = _menu("Cut out", cuts, off.label, "cut-label", visible=False)
         ground = _menu("Background", views.GROUNDS, off.ground, "ground", visible=False)
-        colour = _raw(gr.ColorPicker(off.colour, label="Colour", elem_id="ground-colour", visible=False))
+        colour = gr.ColorPicker(off.colour, label="Colour", elem_id="ground-colour", visible=False)
     models = {key: title for title, key in handlers.choices()}
     other = _menu("Other model", models, handlers.studio.models[-1], "other-model", visible=False)
     made = {
@@ -236,22 +236,17 @@ def _take_form() -> tuple[dict[str, gr.Button], gr.DownloadButton]:
         )  # clicked by script once the file is made
 
 
-def _code_form() -> list[gr.Textbox]:
-    def text(label: str, elem_id: str, lines: int) -> gr.Textbox:
-        return gr.Textbox(
-            "", label=label, lines=lines, max_lines=20, buttons=["copy"], elem_id=elem_id, elem_classes=["code"]
-        )
-
+def _code_form() -> list[gr.HTML]:
     with gr.Column(elem_id="code"):
-        link = gr.Textbox("", label="Link to what you see", lines=1, buttons=["copy"], elem_id="link")
+        link = gr.HTML("", label="Link", container=True, padding=True, elem_id="link")
         with gr.Accordion("Copy as code", open=False, elem_id="section-code"), gr.Tabs():
             with gr.Tab("Python", elem_id="tab-python"):
-                python = text("Python", "python", 7)
+                python = gr.HTML("", label="Python", elem_id="python")
             with gr.Tab("CLI", elem_id="tab-cli"):
-                command = text("Command", "command", 2)
+                command = gr.HTML("", label="Command", elem_id="command")
             with gr.Tab("API", elem_id="tab-api"):
-                client = text("API call from Python", "client", 9)
-                curl = text("API call by curl", "curl", 6)
+                client = gr.HTML("", label="API call from Python", elem_id="client")
+                curl = gr.HTML("", label="API call by curl", elem_id="curl")
     return [link, python, command, client, curl]
 
 
@@ -259,11 +254,11 @@ def _code_form() -> list[gr.Textbox]:
 
 
 def _heavy(concurrency: int) -> dict[str, Any]:
-    return {"concurrency_id": HEAVY, "concurrency_limit": concurrency}
+    return {**_AS_IT_CAME, "concurrency_id": HEAVY, "concurrency_limit": concurrency}
 
 
 def _tie_updates(page: gr.Blocks, parts: Parts, handlers: Handlers, concurrency: int) -> None:
-    def update(photo: str | None, model: str, mask: str | None, request: gr.Request, **values: Any) -> Any:
+    def update(photo: Any, model: str, mask: Any, request: gr.Request, **values: Any) -> Any:
         return handlers.update(photo, model, mask, request, **values)
 
     options: dict[str, Any] = {
@@ -282,8 +277,7 @@ def _tie_updates(page: gr.Blocks, parts: Parts, handlers: Handlers, concurrency:
     outputs = [parts.photo, parts.task, parts.model, *parts.settings.values(), *parts.view.values()]
 
     def restore(request: gr.Request) -> Any:
-        values = handlers.restore(request, parts.paths)
-        return [gr.skip() for _ in outputs] if values is None else list(values)
+        return list(handlers.restore(dict(request.query_params), parts.paths))
 
     restored = page.load(restore, None, outputs, api_visibility="private", show_progress="hidden")
     restored.then(update, trigger_mode="always_last", **options)

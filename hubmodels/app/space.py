@@ -18,10 +18,9 @@ from hubmodels.app.server import main
 if __name__ == "__main__":
     main()
 '''
-# Import name -> what pip calls it; versions are the lower bounds of pyproject.toml, which a test compares.
+# What pyproject.toml asks for, with the page's extra but for Gradio, whose version is in the front matter.
 REQUIREMENTS = (
     "torch>=2.4",
-    "torchvision",
     "timm>=1.0.12",
     "safetensors>=0.4.3",
     "numpy>=1.26",

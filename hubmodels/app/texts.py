@@ -131,3 +131,19 @@ def notice_html(message: str, *, error: bool = False) -> str:
     mark = '<p class="mark" aria-hidden="true">!</p>' if error else ""
     role = "alert" if error else "status"
     return f'<div class="notice{" wrong" if error else ""}" role="{role}">{mark}<p>{html.escape(message)}</p></div>'
+
+
+# Selecting first works without https too, where browsers deny pages the clipboard.
+_COPY = (
+    "const text = this.parentElement.querySelector('pre'); getSelection().selectAllChildren(text); "
+    "document.execCommand('copy'); this.textContent = 'Copied'; setTimeout(() => this.textContent = 'Copy', 1500)"
+)
+
+
+def copy_html(label: str, text: str) -> str:
+    """Text with a button that copies it."""
+    return (
+        f'<div class="copy"><span class="label">{html.escape(label)}</span>'
+        f'<button type="button" onclick="{_COPY}" aria-label="Copy: {html.escape(label, quote=True)}">Copy</button>'
+        f'<pre tabindex="0" role="region" aria-label="{html.escape(label, quote=True)}">{html.escape(text)}</pre></div>'
+    )
