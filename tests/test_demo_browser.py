@@ -246,7 +246,7 @@ def test_any_two_sides_are_compared_in_any_view(visit, studio, astronaut):
         assert_array_equal(picture(page, "left"), palette[analysis.stage(stage).labels])
     assert_array_equal(picture(page, "right"), palette[analysis.final.labels])
     choose(page, "right", SIDES["other"])
-    expect(page.locator("#compare figcaption span").last).to_contain_text("deeplabv3plus", timeout=WAIT_MS)
+    expect(page.locator("#compare figcaption span").last).to_contain_text(studio.models[-1], timeout=WAIT_MS)
     expect(page.locator("#other-model")).to_be_visible()
     choose(page, "right", SIDES["final"])
     for style in STYLES.values():

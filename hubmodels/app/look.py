@@ -104,10 +104,10 @@ CSS = """
 .copy button {position: absolute; top: 0; right: 0; border: 1px solid var(--border-color-primary); border-radius: 999px;
   padding: .1rem .8rem; background: none; color: inherit; font-size: .85rem}
 .copy button:focus-visible, .copy pre:focus-visible {outline: 2px solid var(--primary-500)}
-.copy pre {margin: .5rem 0 0; padding: .6rem .8rem; border-radius: var(--radius-lg); overflow-x: auto;
+.copy pre {white-space: pre-wrap; overflow-wrap: anywhere; margin: .5rem 0 0; padding: .6rem .8rem;
+  border-radius: var(--radius-lg); overflow-x: auto;
   max-height: 22rem; background: var(--background-fill-secondary); color: inherit;
   font: .85rem/1.45 ui-monospace, monospace}
-#link pre {white-space: pre-wrap; overflow-wrap: anywhere}
 #answer:has(#compare .notice) :is(#details, #take, #code, #truth-part) {display: none}  /* nothing to show or take */
 footer .divider {display: none !important}
 @media (max-width: 820px) {  /* one column, and the sliders right below the picture they change */

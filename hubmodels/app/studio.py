@@ -131,11 +131,6 @@ def fitted(settings: Refinement, entry: Entry) -> Refinement:
     return dataclasses.replace(settings, **changes) if changes else settings
 
 
-def trained_models(task: str | None = None) -> list[str]:
-    """Names of the models that have trained and measured weights, all or those of one task."""
-    return [name for name in list_models(task) if find_entry(name).metrics]
-
-
 class Studio:
     """Models being served, and the last few photos with the networks' answers to them.
 
@@ -150,12 +145,12 @@ class Studio:
     """
 
     def __init__(self, models: Sequence[str] | None = None, *, max_megapixels: float = MAX_MEGAPIXELS) -> None:
-        self.models = tuple(dict.fromkeys(trained_models() if models is None else models))
+        self.models = tuple(dict.fromkeys(list_models() if models is None else models))
         if not self.models:
             raise ModelNotFoundError("no model to serve; `hubmodels list` shows those there are")
         for name in self.models:
             if find_entry(name).name not in list_models():
-                raise ModelNotFoundError(f"{name} is no network; networks: {', '.join(list_models())}")
+                raise ModelNotFoundError(f"{name} is no trained network; there are: {', '.join(list_models())}")
         self.max_pixels = round(max_megapixels * 1e6)
         self.speeds: dict[str, float] = {}  # seconds of a network for one photo, measured by warm_up
         self._photos: BoundedMemory[Photo] = BoundedMemory(max_items=16, max_cost=8e6, max_age_s=KEPT_S)
