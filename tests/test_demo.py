@@ -353,6 +353,12 @@ def test_the_copied_api_calls_run(api, photo, person, small, tmp_path):
         assert_array_equal(np.asarray(picture), wanted.labels)
 
 
+def test_the_readme_shows_the_calls_that_run():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for snippet in (snippets.client, snippets.curl):
+        assert snippet("http://127.0.0.1:7860", CLOTHES, Refinement(crf_iterations=5)) in readme
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
