@@ -91,7 +91,7 @@ CSS = """
 #legend .times {font-variant-numeric: tabular-nums}
 #legend .facts {margin-top: .3rem}
 #scores:not(:has(table)), .block:has(> #scores):not(:has(table)) {display: none}
-#model input {text-overflow: ellipsis; padding-right: 1.6rem}
+:is(#model, #choose, #cut) input {text-overflow: ellipsis; padding-right: 1.6rem}
 #scores table.scores {border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums}
 #scores caption {text-align: left; font-weight: 700; padding-bottom: .3rem}
 #scores th, #scores td {padding: .15rem .5rem; text-align: right; border-top: 1px solid var(--border-color-primary)}

@@ -211,7 +211,7 @@ def _view_form(handlers: Handlers) -> dict[str, Any]:
 
 def _labels(model: str) -> list[tuple[str, str]]:
     names = find_entry(model).labels.names
-    return [("all but the background", ""), *((name, name) for name in names[1:])]
+    return [("all that was found", ""), *((name, name) for name in names[1:])]
 
 
 def _truth_form() -> gr.Image:
