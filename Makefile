@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test bench lint style golden build clean
+.PHONY: demo test soak screenshots bench lint style golden build clean
 
 demo: $(VENV)/demo
 	$(BIN)/python demo.py
@@ -11,9 +11,16 @@ demo: $(VENV)/demo
 test: $(VENV)/dev
 	$(BIN)/python -m pytest $(ARGS)
 
+soak: $(VENV)/dev  ## twenty visitors for two minutes
+	$(BIN)/python -m pytest -m slow -s tests/test_soak.py
+
+screenshots: $(VENV)/dev  ## of the running page, for the README; needs Debian's chromium
+	$(BIN)/python -m tests.screenshots
+
 bench: $(VENV)/dev $(VENV)/oracle  ## needs a C++ compiler and the machine to itself
 	$(BIN)/python -m training.bench_crf
 	$(BIN)/python -m training.bench_refine
+	$(BIN)/python -m training.bench_page
 
 lint: $(VENV)/dev  ## checks, never edits
 	$(BIN)/ruff check .

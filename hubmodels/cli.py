@@ -1,4 +1,4 @@
-"""The `hubmodels` command: label photos, list models, show one model's facts, check and publish weights."""
+"""The `hubmodels` command: label photos, list models, show facts, serve the page, check and publish weights."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hubmodels import __version__
+from hubmodels.app.options import add_options
 from hubmodels.entries import DEFAULTS, ENTRIES, find_entry, list_models
 from hubmodels.entry_docs import entry_facts, text_table
 from hubmodels.errors import HubmodelsError
@@ -41,6 +42,17 @@ def build_parser() -> argparse.ArgumentParser:
     info.add_argument("name", metavar="NAME")
     info.set_defaults(handler=_info)
     _add_publishing(commands)
+
+    demo = commands.add_parser("demo", help="serve the page; needs the extra: pip install 'hubmodels[demo]'")
+    add_options(demo)
+    demo.set_defaults(handler=_demo)
+
+    space = commands.add_parser("space", help="write the page as a Hugging Face Space, and perhaps upload it")
+    space.add_argument("out", type=Path, metavar="OUT", help="folder for the Space; new, empty, or a Space of before")
+    space.add_argument("--title", default="hubmodels", help="what it is called (%(default)s)")
+    space.add_argument("--push", metavar="USER/NAME", help="upload it, with the token of `hf auth login` or HF_TOKEN")
+    space.add_argument("--private", action="store_true", help="with --push: only for you to see")
+    space.set_defaults(handler=_space)
     return parser
 
 
@@ -164,6 +176,23 @@ def _verify(arguments: argparse.Namespace) -> int:
         print(f"{'ok' if is_well else 'FAILED':8}{name}: {text}")
     print(f"{failed} failed" if failed else "all weights are as published")
     return 1 if failed else 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from hubmodels.app.server import serve
+
+    return serve(arguments)
+
+
+def _space(arguments: argparse.Namespace) -> int:
+    from hubmodels.app.space import push_space, write_space
+
+    files = write_space(arguments.out, title=arguments.title)
+    size = sum((arguments.out / file).stat().st_size for file in files)
+    print(f"{len(files)} files, {size / 1e6:.1f} MB, in {arguments.out}; try it: cd {arguments.out} && python demo.py")
+    if arguments.push:
+        print(f"uploaded to {push_space(arguments.out, arguments.push, private=arguments.private)}")
+    return 0
 
 
 def _label(arguments: argparse.Namespace) -> int:

@@ -134,8 +134,16 @@ class PhotoTuner:
 
     def refine(self, settings: Refinement) -> Segmentation:
         """The photo's segmentation under `settings`."""
-        labels, probs = self._tuner.refine(settings)
-        return Segmentation(self._tuner.image, labels, probs, self._labels)
+        return self.refine_timed(settings)[0]
+
+    def refine_timed(self, settings: Refinement) -> tuple[Segmentation, dict[str, float]]:
+        """`refine`, with the seconds of each stage that ran; what was remembered is not there."""
+        labels, probs, seconds = self._tuner.refine_timed(settings)
+        return Segmentation(self._tuner.image, labels, probs, self._labels), seconds
+
+    def superpixels(self, settings: Refinement) -> np.ndarray:
+        """(H, W) int32 ids of the superpixels that vote under `settings`; ValueError if those are off."""
+        return self._tuner.superpixels(settings)
 
 
 @torch.inference_mode()

@@ -1,17 +1,18 @@
-"""The page without a browser: the work behind it, what it is built of, and its API."""
+"""The page without a browser: what it is built of, what it answers, its API and its command."""
 
 from __future__ import annotations
 
 import ast
-import asyncio
-import dataclasses
-import io
+import html
 import json
+import subprocess
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from types import MappingProxyType
+from types import SimpleNamespace
+from typing import Any
 
 import gradio as gr
 import gradio_client
@@ -22,13 +23,21 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 import demo
-import hubmodels
-from hubmodels import ImageError, LabelSet, Refinement, Segmentation
-from hubmodels.segmenter import Segmenter
+import hubmodels.app
+from hubmodels import Refinement
+from hubmodels.app import server as serving
+from hubmodels.app import snippets
+from hubmodels.app.controls import CONTROLS
+from hubmodels.app.examples import EXAMPLES
+from hubmodels.app.handlers import OUTPUTS, Handlers
+from hubmodels.app.page import HEAVY, build
+from hubmodels.app.studio import Photo, Studio
+from hubmodels.app.views import SIDES, STYLES, View
+from hubmodels.cli import build_parser
+from tests.conftest import ROOT, grid
+from tests.page_server import free_port, no_stray_event_loops
 
-FASHION = "deeplabv3plus_fashion"
-PERSON = "deeplabv3plus_person"
-SMALL = (96, 64)  # height, width: fast through the network
+CLOTHES, PEOPLE = "deeplabv3plus_fashion", "deeplabv3plus_person"
 
 # Gradio 6.31 counts its events with what pandas 3.1 calls outdated.
 pytestmark = [
@@ -38,360 +47,499 @@ pytestmark = [
 
 
 @pytest.fixture(autouse=True, scope="module")
-def no_stray_event_loops() -> Iterator[None]:
-    """Gradio opens an event loop for each lock and never closes it; since Python 3.10 locks need none."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gradio.queueing.safe_get_lock", asyncio.Lock)
-        patch.setattr("gradio.utils.safe_get_lock", asyncio.Lock)
-        patch.setattr("gradio.utils.safe_get_stop_event", asyncio.Event)
+def quiet_gradio() -> Iterator[None]:
+    with no_stray_event_loops():
         yield
 
 
-@pytest.fixture(autouse=True)
-def empty_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "TUNERS", demo.TunerCache())
+@pytest.fixture(scope="module")
+def studio() -> Studio:
+    return Studio()
+
+
+@pytest.fixture(scope="module")
+def page(studio: Studio) -> gr.Blocks:
+    return build(studio)
 
 
 @pytest.fixture
-def network_runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the models whose networks ran."""
-    runs: list[str] = []
-    real = Segmenter.probabilities
-
-    def counted(self: Segmenter, image: np.ndarray, **options: object) -> np.ndarray:
-        runs.append(self.name)
-        return real(self, image, **options)
-
-    monkeypatch.setattr(Segmenter, "probabilities", counted)
-    return runs
+def handlers(studio: Studio, tmp_path: Path) -> Handlers:
+    return Handlers(studio, cache_dir=str(tmp_path / "cache"), examples={})
 
 
 @pytest.fixture
 def small(astronaut: np.ndarray) -> np.ndarray:
-    return np.asarray(Image.fromarray(astronaut).resize(SMALL[::-1]))
+    return np.asarray(Image.fromarray(astronaut).resize((64, 96)))
 
 
-def png_file(folder: Path, array: np.ndarray) -> str:
-    Image.fromarray(array).save(folder / "photo.png")
-    return str(folder / "photo.png")
+@pytest.fixture
+def photo(tmp_path: Path, small: np.ndarray) -> str:
+    Image.fromarray(small).save(tmp_path / "photo.png")
+    return str(tmp_path / "photo.png")
 
 
-# --- analyse ----------------------------------------------------------------------------------------------------------
+def somewhere() -> dict[str, Any]:
+    """Where a server of these tests listens; Gradio's own search for a free port leaves sockets open."""
+    return {"server_name": "127.0.0.1", "server_port": free_port()}
 
 
-@pytest.mark.parametrize("settings", [{}, {"superpixel_scale": 50.0, "min_region_px": 300}], ids=["off", "on"])
-def test_analyse_gives_what_predict_gives(astronaut, fashion, settings):
-    wanted = fashion.predict(astronaut, refinement=Refinement(**settings))
-    assert len(np.unique(wanted.labels)) > 1
-    assert_array_equal(demo.analyse(astronaut, FASHION, **settings).segmentation.labels, wanted.labels)
+def asked(**query: str) -> Any:
+    """A request as handlers see it."""
+    return SimpleNamespace(headers={"host": "127.0.0.1:7860"}, query_params=query)
 
 
-def test_every_slider_changes_the_labels(astronaut):
-    off = demo.analyse(astronaut, FASHION).segmentation.labels
-    for control in demo.CONTROLS:
-        on = demo.analyse(astronaut, FASHION, **{control.name: control.maximum / 2}).segmentation.labels
-        assert (on != off).any(), control.name
-
-
-def test_the_network_runs_once_per_photo_and_model(small, network_runs):
-    for scale in (0, 50, 100):
-        demo.analyse(small, FASHION, superpixel_scale=scale)
-        demo.analyse(Image.fromarray(small), FASHION, min_region_px=scale)  # the same pixels in another wrapping
-    assert network_runs == [FASHION]
-    demo.analyse(small, PERSON)
-    assert network_runs == [FASHION, PERSON]
-
-
-def test_answers_of_photos_alike_are_not_mixed_up(small, network_runs):
-    other = small.copy()
-    other[0, 0, 0] ^= 1
-    reshaped = small.reshape(SMALL[1], SMALL[0], 3)  # the same bytes, another picture
-    for photo in (small, other, reshaped):
-        assert_array_equal(demo.analyse(photo, FASHION).segmentation.image, photo)
-    assert network_runs == [FASHION] * 3
-
-
-@pytest.mark.parametrize("control", demo.CONTROLS, ids=lambda control: control.name)
-def test_numbers_out_of_range_are_clamped(small, control):
-    assert getattr(demo.analyse(small, PERSON, **{control.name: 1e9}).settings, control.name) == control.maximum
-    assert getattr(demo.analyse(small, PERSON, **{control.name: -1e9}).settings, control.name) == 0
-
-
-@pytest.mark.parametrize("value", ["12", None, True, float("nan"), [1]], ids=repr)
-def test_what_is_no_number_is_refused(small, value):
-    for control in demo.CONTROLS:
-        with pytest.raises((TypeError, ValueError), match=control.name):
-            demo.analyse(small, PERSON, **{control.name: value})
-
-
-def test_unknown_names_are_refused(small):
-    with pytest.raises(ValueError, match="superpixel_scael"):
-        demo.analyse(small, PERSON, superpixel_scael=3)
-    with pytest.raises(hubmodels.ModelNotFoundError, match=PERSON):
-        demo.analyse(small, PERSON + "s")
-
-
-def test_photos_with_too_many_pixels_are_refused_before_the_network(small, network_runs, monkeypatch):
-    monkeypatch.setattr(demo, "MAX_PIXELS", small.size // 3 - 1)
-    with pytest.raises(ImageError, match="megapixels"):
-        demo.analyse(small, PERSON)
-    assert not network_runs
-
-
-def test_previews_are_small_and_clean(small):
-    picture = Image.fromarray(small).resize((1500, 30))
-    file = io.BytesIO()
-    exif = Image.Exif()
-    exif[0x010E] = "secret"
-    picture.save(file, "JPEG", exif=exif, comment=b"secret")
-    result = demo.analyse(file.getvalue(), PERSON)
-    assert result.segmentation.labels.shape == (30, 1500)
-    for shown in (result.photo, result.overlay):
-        assert shown.size == (1024, 20) and shown.mode == "RGB"
-        assert not shown.info and not shown.getexif()
-
-
-def test_previews_of_small_photos_are_the_photo_and_the_overlay(astronaut):
-    result = demo.analyse(astronaut, FASHION)
-    assert_array_equal(np.asarray(result.photo), astronaut)
-    assert_array_equal(np.asarray(result.overlay), np.asarray(result.segmentation.overlay()))
-
-
-def test_the_cache_forgets_what_was_used_longest_ago():
-    def fail() -> object:
-        raise AssertionError("computed again")
-
-    cache = demo.TunerCache(max_pixels=100, max_photos=3)
-    tuners = {key: object() for key in "abcde"}
-    for key in "abc":
-        cache.get(key, 10, lambda key=key: tuners[key])
-    assert cache.get("a", 10, fail) is tuners["a"]
-    cache.get("d", 10, lambda: tuners["d"])  # the fourth: b goes, as a was used after it
-    assert [cache.get(key, 10, fail) for key in "cad"] == [tuners[key] for key in "cad"]
-    with pytest.raises(AssertionError, match="computed again"):
-        cache.get("b", 10, fail)
-    cache.get("e", 1000, lambda: tuners["e"])  # larger than all room: it stays alone
-    assert cache.get("e", 1000, fail) is tuners["e"]
-    with pytest.raises(AssertionError, match="computed again"):
-        cache.get("d", 10, fail)
-
-
-# --- Text -------------------------------------------------------------------------------------------------------------
-
-
-def test_the_legend_names_every_label_with_its_share():
-    labels = LabelSet("demo", ("ground", "<b>&hat", "shoe"), ((0, 0, 0), (1, 2, 3), (4, 5, 6)))
-    drawn = np.array([[0, 0, 0, 1]], np.uint8)
-    seg = Segmentation(np.zeros((1, 4, 3), np.uint8), drawn, np.zeros((3, 1, 4), np.float32), labels)
-    page = demo.legend_html(seg, FASHION)
-    assert "<b>" not in page and page.count("&lt;b&gt;&amp;hat") == 2
-    assert page.count("<li") == 3 and page.count("background:rgb(1, 2, 3)") == 2
-    assert "Found &lt;b&gt;&amp;hat (25.0\u00a0%); 75.0\u00a0% is ground." in page
-    assert 'class="absent"' in page
-
-
-@pytest.mark.parametrize(
-    ("share", "text"), [(0, "0"), (1e-9, "<0.1"), (0.0005, "0.1"), (0.25, "25.0"), (1, "100.0")], ids=str
-)
-def test_shares_read_well(share, text):
-    assert demo.percent(share) == f"{text}\u00a0%"
-
-
-def test_nothing_found_is_said():
-    assert demo.summary({"background": 1.0, "person": 0.0}) == "Nothing found: all of the photo is background."
-
-
-def test_the_menu_shows_scores_only_when_there_are_any(monkeypatch):
-    def menu_with(metrics: dict[str, float]) -> list[tuple[str, str]]:
-        entry = dataclasses.replace(hubmodels.ENTRIES[FASHION])
-        object.__setattr__(entry, "measured", MappingProxyType({**entry.measured, "metrics": metrics}))
-        monkeypatch.setattr(demo, "find_entry", lambda name: entry)
-        return demo.model_choices("fashion")[:1]
-
-    assert menu_with({}) == [(FASHION, FASHION)]
-    assert menu_with({"miou": 0.6123}) == [(f"{FASHION} · 61.2 mIoU", FASHION)]
-
-
-def test_the_task_chooses_the_models():
-    menu = demo.model_menu("person", FASHION)
-    assert [name for _, name in menu.choices] == hubmodels.list_models("person")
-    assert menu.value == PERSON
-    assert demo.model_menu("fashion", FASHION).value == FASHION
-
-
-# --- The page ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def page() -> gr.Blocks:
-    return demo.build()
+# --- What it is built of ----------------------------------------------------------------------------------------------
 
 
 def test_every_component_can_be_found_and_named(page):
-    shown = [block for block in page.blocks.values() if isinstance(block, gr.components.Component)]
-    assert len(shown) > 8
+    from gradio.components.api_component import Api  # stands for the types of gr.api; never shown
+
+    components = [block for block in page.blocks.values() if isinstance(block, gr.components.Component)]
+    shown = [block for block in components if not isinstance(block, Api)]
+    assert len(shown) > 40
     for block in shown:
         assert block.elem_id and (getattr(block, "label", None) or getattr(block, "value", None)), block
     assert len({block.elem_id for block in shown}) == len(shown)
 
 
-def test_sliders_come_from_the_library(page):
-    sliders = {block.elem_id: block for block in page.blocks.values() if isinstance(block, gr.Slider)}
-    assert set(sliders) == {control.name for control in demo.CONTROLS}
-    for control in demo.CONTROLS:
-        slider = sliders[control.name]
-        assert slider.value == getattr(Refinement(), control.name)
-        Refinement(**{control.name: slider.maximum})  # the whole range is allowed
+def test_controls_come_from_the_library(page):
+    blocks = {block.elem_id: block for block in page.blocks.values() if getattr(block, "elem_id", None)}
+    for control in CONTROLS.values():
+        component = blocks[control.name]
+        assert component.value == control.default and component.info == control.info
+    assert [title for title, _ in blocks["model"].choices] == [
+        title for title, _ in Handlers(Studio(), cache_dir="", examples={}).choices()
+    ]
+    assert blocks["left"].choices == [(title, key) for key, title in SIDES.items()]
 
 
-def test_one_public_endpoint_with_stable_names(page):
+def test_public_endpoints_have_stable_names(page):
     named = page.get_api_info()["named_endpoints"]
-    assert list(named) == ["/segment"]
+    assert list(named) == ["/segment", "/models"]
     parameters = {p["parameter_name"]: p for p in named["/segment"]["parameters"]}
-    assert list(parameters) == ["photo", "model", *(control.name for control in demo.CONTROLS)]
-    assert parameters["model"]["type"]["enum"] == hubmodels.list_models()
-    for control in demo.CONTROLS:
+    assert list(parameters) == ["photo", "model", *CONTROLS]
+    assert sorted(parameters["model"]["type"]["enum"]) == hubmodels.list_models()
+    for control in CONTROLS.values():
         assert parameters[control.name]["parameter_default"] == control.default
-    public = [function for function in page.fns.values() if function.api_visibility == "public"]
-    assert [function.api_name for function in public] == ["segment"]
+    assert [answer["label"] for answer in named["/segment"]["returns"]] == ["mask", "overlay", "report"]
 
 
-def test_the_server_is_bounded_and_silent(page):
-    heavy = next(function for function in page.fns.values() if function.api_name == "segment")
-    assert (heavy.concurrency_id, heavy.concurrency_limit) == ("segment", 1)
-    assert page.max_queue_size if hasattr(page, "max_queue_size") else page._queue.max_size == 16
-    assert page.api_open is False and page.analytics_enabled is False and page.delete_cache
-    assert demo.LAUNCH["show_error"] is False and demo.LAUNCH["run_history"] is False
-    assert demo.LAUNCH["ssr_mode"] is False and demo.LAUNCH["max_file_size"]
+def test_heavy_work_shares_one_slot_and_the_queue_is_bounded(studio):
+    page = build(studio, queue_size=7, concurrency=2)
+    heavy = [f for f in page.fns.values() if f.concurrency_id == HEAVY]
+    names = {f.api_name or getattr(f.fn, "__name__", "") for f in heavy}
+    assert "segment" in names and len(heavy) >= 8  # updates twice, five downloads, and the API
+    assert all(f.concurrency_limit == 2 for f in heavy)
+    assert page._queue.max_size == 7 and page.api_open is False
+    assert page.analytics_enabled is False and page.delete_cache
+    assert all(
+        f.queue is not False for f in page.fns.values() if f.fn is not None and f.api_name != "load_example"
+    )  # that one only names a file
+    launch = serving.LAUNCH
+    assert launch["show_error"] is False and launch["run_history"] is False and launch["ssr_mode"] is False
+    assert launch["max_file_size"] and launch["enable_monitoring"] is False
 
 
-def test_telemetry_is_off_before_gradio_is_imported():
-    body = ast.parse(Path(demo.__file__).read_text(encoding="utf-8")).body
-    first_import = next(i for i, node in enumerate(body) if ast.unparse(node) == "import gradio as gr")
-    before = {ast.unparse(node) for node in body[:first_import]}
-    assert "os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'" in before
-    assert "os.environ['HF_HUB_DISABLE_TELEMETRY'] = '1'" in before
-    assert not any("hubmodels" in line for line in before)
+def test_telemetry_is_off_before_gradio_can_be_imported():
+    """hubmodels.app sets it, and is imported before each of its modules."""
+    text = Path(hubmodels.app.__file__).read_text(encoding="utf-8")
+    assert 'os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"' in text
+    assert 'os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"' in text
+    imported = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import)]
+    assert [alias.name for node in imported for alias in node.names] == ["os"]
+    assert "gradio" not in Path(demo.__file__).read_text(encoding="utf-8")
+
+
+# --- What it answers --------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_has_pictures_numbers_a_link_and_code(handlers, photo, small):
+    pictures, details, scores, link, python, command, client, curl = handlers.update(
+        photo, CLOTHES, None, asked(), crf_iterations=1, opacity=30
+    )
+    assert pictures.count("<img") == 2 and "Found" in pictures
+    assert "CRF" in details and not scores
+    wanted = {"model": CLOTHES, "crf_iterations": "1", "opacity": "30", "task": "fashion"}
+    address = html.unescape(link[link.index("<pre") :].partition(">")[2].partition("<")[0])
+    assert dict(pair.split("=") for pair in address.split("?")[1].split("&")) == wanted
+    settings = Refinement(crf_iterations=1)
+    for shown, text in (
+        (python, snippets.python(CLOTHES, settings, opacity=30)),
+        (command, snippets.command(CLOTHES, settings)),
+    ):
+        assert html.escape(text) in shown
+    assert "127.0.0.1:7860" in client and "127.0.0.1:7860" in curl
+    assert photo not in link + python + command + client + curl
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_every_side_is_drawn_in_every_style(handlers, photo, tmp_path, style):
+    Image.fromarray(np.zeros((96, 64), np.uint8)).save(tmp_path / "mask.png")
+    for side in SIDES:
+        values = {"left": "photo", "right": side, "style": style, "other": PEOPLE}
+        pictures, *_ = handlers.update(photo, CLOTHES, str(tmp_path / "mask.png"), asked(), **values)
+        assert pictures.count("<img") == 2, side
+        assert {"other": PEOPLE}.get(side, SIDES[side]) in pictures
+
+
+def test_what_is_missing_for_a_comparison_is_said(handlers, photo):
+    for side, words in (("truth", "add a mask"), ("other", "Choose another model")):
+        details = handlers.update(photo, CLOTHES, None, asked(), right=side, other=CLOTHES)[1]
+        assert words in details
+    assert "scale 60" in handlers.update(photo, CLOTHES, None, asked(), style="superpixels")[1]
+
+
+def test_scores_follow_the_settings(handlers, tmp_path, studio, astronaut):
+    Image.fromarray(astronaut).save(tmp_path / "large.png")
+    photo = str(tmp_path / "large.png")
+    truth = studio.analyse(Photo.of(astronaut), CLOTHES, Refinement(min_region_px=1000)).final.labels
+    Image.fromarray(truth).save(tmp_path / "mask.png")
+    mask = str(tmp_path / "mask.png")
+    off = handlers.update(photo, CLOTHES, mask, asked())[2]
+    best = handlers.update(photo, CLOTHES, mask, asked(), min_region_px=1000)[2]
+    assert '<th scope="row">mIoU</th><td>100.00</td>' in best and off != best and "boundary F" in off
+    Image.fromarray(grid("01")).save(tmp_path / "mask.png")
+    _, details, scores, *_ = handlers.update(photo, CLOTHES, mask, asked())
+    assert "ground truth is not used: the mask is 2x1" in details and not scores
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"no photo at all", b"\x89PNG\r\n\x1a\n cut off"], ids=["empty", "text", "cut"]
 )
-def test_unreadable_photos_get_a_plain_sentence(tmp_path, content):
+def test_unreadable_photos_get_a_plain_sentence(handlers, tmp_path, content):
     path = tmp_path / "private-name.jpg"
     path.write_bytes(content)
-    with pytest.raises(gr.Error) as caught:
-        demo.segment(str(path), PERSON, cache_dir=str(tmp_path))
-    message = caught.value.message
-    assert message.startswith("This photo cannot be read: ")
-    assert "private-name" not in message and str(tmp_path) not in message and not caught.value.print_exception
-    assert demo.clear_unreadable(str(path))[0] is None  # and the result of another photo does not stay
+    notice, *rest = handlers.update(str(path), PEOPLE, None, asked())
+    assert 'role="alert"' in notice and "This photo cannot be read: " in notice and rest == [""] * (OUTPUTS - 1)
+    assert "private-name" not in notice and str(tmp_path) not in notice
+    with pytest.raises(gr.Error, match="This photo cannot be read") as caught:
+        handlers.segment(str(path), PEOPLE)
+    assert "private-name" not in caught.value.message and not caught.value.print_exception
 
 
-def test_other_failures_are_plain_sentences_too(tmp_path, small):
-    photo = png_file(tmp_path, small)
+def test_unforeseen_failures_are_logged_without_names(handlers, photo, monkeypatch, caplog):
+    def explode(*args: object) -> None:
+        raise RuntimeError(" ".join(["sec" + "ret", photo]))
+
+    monkeypatch.setattr(handlers.studio, "analyse", explode)
+    notice, *_ = handlers.update(photo, PEOPLE, None, asked())
+    assert "went wrong on the server" in notice and "secret" not in notice
+    with pytest.raises(gr.Error, match="went wrong on the server"):
+        handlers.take("labels", photo, PEOPLE)
+    assert "RuntimeError" in caplog.text and "explode" in caplog.text
+    assert "secret" not in caplog.text and "photo.png" not in caplog.text
+
+
+def test_other_failures_are_plain_sentences_too(handlers, tmp_path, photo):
+    gone = str(tmp_path / "gone.png")
+    assert "no longer here" in handlers.update(gone, PEOPLE, None, asked())[0]
     with pytest.raises(gr.Error, match="no longer here"):
-        demo.segment(str(tmp_path / "gone.png"), PERSON, cache_dir=str(tmp_path))
-    with pytest.raises(gr.Error, match="did you mean"):
-        demo.segment(photo, PERSON + "x", cache_dir=str(tmp_path))
-    with pytest.raises(gr.Error, match="min_region_px must be a number"):
-        demo.segment(photo, PERSON, cache_dir=str(tmp_path), min_region_px="<i>")
-    assert demo.clear_unreadable(photo)[0] == gr.skip()  # not the photo's fault: the result stays
+        handlers.take("labels", gone, PEOPLE)
+    assert "Served models" in handlers.update(photo, "<b>", None, asked())[0]
+    assert "<b>" not in handlers.update(photo, "<b>", None, asked())[0]
 
 
-def test_no_photo_is_an_invitation(tmp_path):
-    compare, mask, report, legend = demo.segment(None, PERSON, cache_dir=str(tmp_path))
-    assert compare is None and report is None and mask is None and "pick the example" in legend
+def test_no_photo_is_an_invitation(handlers):
+    assert "pick an example" in handlers.update(None, PEOPLE, None, asked())[0]
+    assert "not a photo" in handlers.update(None, PEOPLE, None, asked(model=PEOPLE))[0]
+
+
+def test_a_link_sets_every_control(handlers):
+    paths = {"astronaut": "/x/astronaut.png"}
+    values = handlers.restore(
+        {"model": PEOPLE, "example": "astronaut", "crf_iterations": "7", "style": "labels"}, paths
+    )
+    photo, task, menu, *rest = values
+    assert (photo, task, menu.value) == ("/x/astronaut.png", "person", PEOPLE)
+    assert rest[: len(CONTROLS)] == [7 if name == "crf_iterations" else c.default for name, c in CONTROLS.items()]
+    assert rest[len(CONTROLS) :] == list(vars(View(style="labels", other=handlers.studio.models[-1])).values())
+    assert handlers.restore({"model": PEOPLE}, paths)[0] is None  # somebody's own photo does not travel
+    first = handlers.restore({}, paths)
+    assert first[:2] == ("/x/astronaut.png", "fashion") and first[3 : 3 + len(CONTROLS)] == tuple(
+        control.default for control in CONTROLS.values()
+    )
+
+
+def test_the_task_chooses_the_models(handlers):
+    menu = handlers.menu("person", CLOTHES)
+    assert {name for _, name in menu.choices} == set(hubmodels.list_models("person"))
+    assert menu.value == PEOPLE
+    assert handlers.menu("fashion", CLOTHES).value == CLOTHES
 
 
 # --- The API ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def server(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def api(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """The page served on loopback, files in a folder of its own; the network is shut by conftest meanwhile."""
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
-    page = demo.build()
-    page.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **demo.LAUNCH)
-    yield page
-    page.close()
+    folder = tmp_path_factory.mktemp("api")
+    with pytest.MonkeyPatch.context() as patch, no_stray_event_loops():
+        patch.setenv("GRADIO_TEMP_DIR", str(folder / "gradio"))
+        page, _ = serving.start(studio, queue_size=16, concurrency=1, quiet=True, **somewhere())
+        client = gradio_client.Client(
+            page.local_url, download_files=folder / "answers", analytics_enabled=False, verbose=False
+        )
+        try:
+            yield SimpleNamespace(url=page.local_url.rstrip("/"), page=page, client=client, folder=folder)
+        finally:
+            client.close()
+            page.close()
 
 
-def post(url: str, body: object) -> int:
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+def ask(api: SimpleNamespace, path: Any, model: str = PEOPLE, **settings: Any) -> tuple[str, str, dict[str, Any]]:
+    photo = path if isinstance(path, dict) else gradio_client.handle_file(path)
+    return api.client.predict(photo=photo, model=model, **settings, api_name="/segment")
+
+
+def get(url: str, body: object = None) -> tuple[int, bytes]:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
     try:
-        return urllib.request.urlopen(request, timeout=20).status
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         with error:
-            return error.code
+            return error.code, error.read()
 
 
-def test_the_api_answers_like_the_library(server, tmp_path, astronaut, person):
-    url = server.local_url
-    client = gradio_client.Client(url, download_files=tmp_path / "answers", analytics_enabled=False, verbose=False)
-    try:
-        photo = gradio_client.handle_file(png_file(tmp_path, astronaut))
-        compare, mask, report, legend = client.predict(
-            photo=photo, model=PERSON, min_region_px=200, api_name="/segment"
-        )
-        wanted = person.predict(astronaut, refinement=Refinement(min_region_px=200))
-        with Image.open(mask) as picture:
-            assert picture.mode == "P" and not picture.getexif()
-            assert tuple(picture.getpalette()[:6]) == (*person.labels.palette[0], *person.labels.palette[1])
-            assert_array_equal(np.asarray(picture), wanted.labels)
-        assert report["areas"] == wanted.areas() and report["model"] == PERSON
-        assert Refinement.from_dict(report["settings"]) == Refinement(min_region_px=200)
-        assert len(compare) == 2 and "person" in legend
+def is_well(api: SimpleNamespace) -> bool:
+    """The server goes on answering."""
+    status, body = get(f"{api.url}/health")
+    return status == 200 and json.loads(body)["status"] == "ok"
 
-        plain = client.predict(photo=photo, model=PERSON, api_name="/segment")  # settings are optional: all off
-        with Image.open(plain[1]) as picture:
-            assert_array_equal(np.asarray(picture), person.predict(astronaut).labels)
 
-        clamped = client.predict(photo=photo, model=PERSON, min_region_px=5000.4, api_name="/segment")
-        assert clamped[2]["settings"]["min_region_px"] == 1000
-        with pytest.raises(AppError, match="min_region_px must be a number"):
-            client.predict(photo=photo, model=PERSON, min_region_px="many", api_name="/segment")
-        (tmp_path / "photo.jpg").write_bytes(b"no photo at all")
-        with pytest.raises(AppError, match="This photo cannot be read: not an image"):
-            client.predict(photo=gradio_client.handle_file(tmp_path / "photo.jpg"), model=PERSON, api_name="/segment")
-        data_url = {"url": "data:image/png;base64,AAAA", "path": None, "meta": {"_type": "gradio.FileData"}}
-        with pytest.raises(AppError, match="as an uploaded file"):
-            client.predict(photo=data_url, model=PERSON, api_name="/segment")
-    finally:
-        client.close()
-    heavy = next(index for index, function in server.fns.items() if function.api_name == "segment")
-    for body in ({"data": []}, {"data": [], "fn_index": heavy}):  # the ways around the queue are closed
-        assert post(f"{url}gradio_api/run/segment", body) == 404
+def test_the_api_answers_like_the_library(api, photo, person, small):
+    mask, overlay, report = ask(api, photo, min_region_px=200)
+    wanted = person.predict(small, refinement=Refinement(min_region_px=200))
+    with Image.open(mask) as picture:
+        assert picture.mode == "P" and not picture.getexif()
+        assert_array_equal(np.asarray(picture), wanted.labels)
+    with Image.open(overlay) as picture:
+        assert picture.size == (64, 96)
+    assert report["areas"] == wanted.areas() and report["model"] == PEOPLE
+    assert Refinement.from_dict(report["settings"]) == Refinement(min_region_px=200)
+    plain, *_ = ask(api, photo)  # settings are optional: all off
+    with Image.open(plain) as picture:
+        assert_array_equal(np.asarray(picture), person.predict(small).labels)
+
+
+def test_models_and_health_are_told(api):
+    assert {model["name"] for model in api.client.predict(api_name="/models")} == set(hubmodels.list_models())
+    status, body = get(f"{api.url}/health")
+    assert status == 200 and set(json.loads(body)) == {"status", "version", "models", "waiting", "remembered"}
+
+
+def test_the_copied_api_calls_run(api, photo, person, small, tmp_path):
+    settings = Refinement(crf_iterations=1, keep_largest=True, person_threshold=0.4)
+    wanted = person.predict(small, refinement=settings)
+    Path(photo).rename(tmp_path / "photo.jpg")  # the name in the snippets; what counts is the content
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        scope: dict[str, Any] = {}
+        exec(snippets.client(api.url, PEOPLE, settings), scope)
+        scope["client"].close()
+    with Image.open(scope["mask"]) as picture:
+        assert_array_equal(np.asarray(picture), wanted.labels)
+    call = ["bash", "-euc", snippets.curl(api.url, PEOPLE, settings)]
+    done = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "event: complete" in done.stdout, done.stdout + done.stderr
+    mask, _, report = json.loads(done.stdout.partition("event: complete")[2].partition("data: ")[2].splitlines()[0])
+    assert report["areas"] == wanted.areas()
+    status, content = get(mask["url"])
+    (tmp_path / "labels.png").write_bytes(content)
+    with Image.open(tmp_path / "labels.png") as picture:
+        assert status == 200
+        assert_array_equal(np.asarray(picture), wanted.labels)
+
+
+def test_the_readme_shows_the_calls_that_run():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for snippet in (snippets.client, snippets.curl):
+        assert snippet("http://127.0.0.1:7860", CLOTHES, Refinement(crf_iterations=5)) in readme
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"min_region_px": "many"}, "min_region_px must be a number"),
+        ({"crf_iterations": 1000}, r"crf_iterations must be in 0\.\.20"),
+        ({"crf_iterations": -1}, r"crf_iterations must be in 0\.\.20"),
+        ({"crf_iterations": 2.5}, "whole number"),
+        ({"keep_largest": "yes"}, "keep_largest must be one of"),
+        ({"vote": ["loudly"]}, "vote must be one of"),
+        ({"vote": "classifier"}, "has none"),
+        ({"superpixel_scale": None}, "must be a number"),
+        ({"model": "../../etc/passwd"}, "Served models"),
+        ({"model": CLOTHES, "person_threshold": 0.3}, "two labels"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_wrong_parameters_are_refused(api, photo, settings, message):
+    with pytest.raises(AppError, match=message):
+        ask(api, photo, **settings)
+    assert is_well(api)
+
+
+def bomb(path: Path) -> None:
+    """A PNG of 100 megapixels that says so in 60 bytes; its pixels would decode to 300 MB."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+    size = (10_000).to_bytes(4, "big") * 2
+    header = chunk(b"IHDR", size + b"\x08\x02\x00\x00\x00")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b""))
+
+
+def heic(path: Path) -> None:
+    path.write_bytes(b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(200))
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize(
+    ("name", "make", "message"),
+    [
+        ("bomb.png", bomb, "100 megapixels; at most 24"),
+        ("text.jpg", lambda path: path.write_text("no photo " * 1_200_000), "not an image of a known kind"),
+        ("photo.heic", heic, "not an image of a known kind; expected JPEG"),
+        ("empty.png", lambda path: path.write_bytes(b""), "cannot be read|empty"),
+    ],
+    ids=["bomb", "10 MB of text", "heic", "zero bytes"],
+)
+def test_files_that_are_no_photos_are_refused(api, tmp_path, name, make, message):
+    make(tmp_path / name)
+    with pytest.raises(AppError, match=message):
+        ask(api, tmp_path / name)
+    assert is_well(api)
+
+
+def test_uncommon_photos_are_read(api, tmp_path, astronaut, person):
+    """Animated GIF: its first frame; CMYK, 16 bits, palette and transparency as they look."""
+    picture = Image.fromarray(astronaut).resize((64, 64))
+    grey = np.asarray(picture.convert("L")).astype(np.uint16) * 257
+    picture.save(tmp_path / "a.gif", save_all=True, append_images=[Image.new("RGB", (64, 64), "red")] * 2)
+    picture.convert("CMYK").save(tmp_path / "b.jpg", quality=95)
+    Image.fromarray(grey).save(tmp_path / "c.png")
+    picture.convert("RGBA").save(tmp_path / "d.webp", lossless=True)
+    for path in sorted(tmp_path.glob("*.*")):
+        mask, *_ = ask(api, path)
+        with Image.open(mask) as labels:
+            assert_array_equal(np.asarray(labels), person.predict(path).labels, err_msg=path.name)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        {"path": "/etc/passwd"},
+        {"path": str(ROOT / "pyproject.toml")},
+        {"path": "../../../etc/passwd"},
+        {"path": "http://127.0.0.1:9/x.png"},
+        {"path": "HTTPS://example.org/x.png"},
+        {"path": None, "url": "http://169.254.169.254/latest"},
+        {"path": None, "url": "data:image/png;base64,AAAA"},
+        {"path": "file:///etc/passwd"},
+        {"path": ""},
+    ],
+    ids=str,
+)
+def test_files_of_the_server_and_addresses_are_out_of_reach(api, place):
+    """By the queue, as the page and curl ask; gradio_client would refuse some of these on its own."""
+    photo = {**place, "meta": {"_type": "gradio.FileData"}}
+    status, body = get(f"{api.url}/gradio_api/call/v2/segment", {"photo": photo, "model": PEOPLE})
+    if status == 200:
+        event = json.loads(body)["event_id"]
+        status, body = get(f"{api.url}/gradio_api/call/segment/{event}")
+        assert b"event: error" in body and b"event: complete" not in body, body
+    else:
+        assert 400 <= status < 500
+    assert b"root:" not in body and b"Traceback" not in body
+    assert is_well(api)
+
+
+def test_ways_around_the_queue_are_closed(api):
+    heavy = next(index for index, function in api.page.fns.items() if function.api_name == "segment")
+    for body in ({"data": []}, {"data": [], "fn_index": heavy}):
+        assert get(f"{api.url}/gradio_api/run/segment", body)[0] == 404
+    assert get(f"{api.url}/gradio_api/runs")[0] == 404
+    assert get(f"{api.url}/gradio_api/file=/etc/passwd")[0] in (403, 404)
+    assert get(f"{api.url}/gradio_api/file={ROOT / 'pyproject.toml'}")[0] in (403, 404)
+
+
+def test_results_are_found_by_nobody_else(api, photo):
+    """Files of answers lie under digests of their content; pictures of the page travel inside of the answer."""
+    mask, *_ = ask(api, photo)
+    folders = [path.parent.name for path in (api.folder / "gradio").rglob("labels.png")]
+    assert folders and all(len(name) == 64 for name in folders)
+    assert Path(mask).is_file()
 
 
 # --- The command ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def launches(monkeypatch) -> list[dict[str, object]]:
+def launches(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What `main` passes on to Gradio; nothing is loaded or served."""
-    calls: list[dict[str, object]] = []
+    calls: list[dict[str, Any]] = []
 
-    def launch(self: gr.Blocks, **options: object) -> tuple[None, str, None]:
+    def launch(self: gr.Blocks, **options: Any) -> tuple[Any, str, None]:
         calls.append(options)
-        return None, "http://127.0.0.1", None
+        return SimpleNamespace(router=SimpleNamespace(routes=[])), "http://127.0.0.1", None
 
     monkeypatch.setattr(gr.Blocks, "launch", launch)
     monkeypatch.setattr(gr.Blocks, "block_thread", lambda self: None)
-    monkeypatch.setattr(demo, "warm_up", lambda: None)
+    monkeypatch.setattr(serving, "warm_up", lambda studio: None)
     return calls
 
 
 def test_the_environment_decides_unless_told_otherwise(launches):
     demo.main([])
-    demo.main(["--host", "0.0.0.0", "--port", "8000"])
+    demo.main(["--host", "0.0.0.0", "--port", "8000", "--auth", "me:pass:word"])
     assert [(call["server_name"], call["server_port"]) for call in launches] == [(None, None), ("0.0.0.0", 8000)]
+    assert [call["auth"] for call in launches] == [None, [("me", "pass:word")]]
+
+
+def test_options_reach_the_page(monkeypatch, launches):
+    built: list[Any] = []
+
+    def note(studio: Studio, **options: int) -> gr.Blocks:
+        built.append((studio.models, studio.max_pixels, options))
+        return build(studio, **options)
+
+    monkeypatch.setattr("hubmodels.app.page.build", note)
+    options = ["--models", PEOPLE, "--max-megapixels", "2.5", "--queue-size", "3", "--concurrency", "2"]
+    demo.main(options)
+    wanted = ((PEOPLE,), 2_500_000, {"queue_size": 3, "concurrency": 2})
+    assert built == [wanted]
+    arguments = build_parser().parse_args(["demo", *options])  # the same command under the other name
+    assert arguments.handler(arguments) == 0 and built == [wanted] * 2
 
 
 def test_a_link_that_cannot_be_had_is_said(launches, capsys):
     demo.main(["--share"])
     assert launches[0]["share"] is True
     assert "No public link" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--models", "no_such"], "no model named"),
+        (["--auth", "nobody"], "USER:PASSWORD"),
+    ],
+)
+def test_wrong_options_end_with_a_sentence(launches, options, message):
+    with pytest.raises(SystemExit, match=message):
+        demo.main(options)
+    assert not launches
+
+
+@pytest.mark.parametrize("option", ["--queue-size", "--concurrency", "--max-megapixels"])
+@pytest.mark.parametrize("value", ["0", "-1", "many"])
+def test_limits_must_be_positive(option, value, capsys):
+    with pytest.raises(SystemExit):
+        demo.main([option, value])
+    assert "expected a positive number" in capsys.readouterr().err
 
 
 def test_a_busy_port_ends_with_a_sentence(launches, monkeypatch):
@@ -403,10 +551,34 @@ def test_a_busy_port_ends_with_a_sentence(launches, monkeypatch):
         demo.main(["--port", "80"])
 
 
-def test_warm_up_answers_for_the_example_before_the_first_visitor(network_runs, capsys):
-    demo.warm_up()
-    assert sorted(network_runs) == hubmodels.list_models()
-    for name in hubmodels.list_models():
-        demo.analyse(demo.example_photo(), name)
-    assert sorted(network_runs) == hubmodels.list_models()  # nothing ran again
-    assert all(name in capsys.readouterr().out for name in hubmodels.list_models()[:1])
+def test_without_gradio_the_remedy_is_said(launches, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match=r"pip install 'hubmodels\[demo\]'"):
+        demo.main([])
+
+
+def test_warm_up_answers_for_the_example_before_the_first_visitor(studio, capsys, monkeypatch):
+    fresh = Studio()
+    serving.warm_up(fresh)
+    said = capsys.readouterr().out
+    assert all(f"Loading models: {i} of" in said and name in said for i, name in enumerate(fresh.models, 1))
+    assert set(fresh.speeds) == set(fresh.models) and min(fresh.speeds.values()) > 0
+    for name in fresh.models:
+        photo = Photo.of(EXAMPLES["astronaut"].pixels())
+        assert "network" not in fresh.analyse(photo, name, Refinement()).seconds
+
+
+def test_visitors_hear_when_the_server_is_busy(studio, tmp_path, photo, monkeypatch):
+    """With room for one waiting call, more at a time are refused with a clear message and the rest succeeds."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
+    page, _ = serving.start(studio, queue_size=1, concurrency=1, quiet=True, **somewhere())
+    client = gradio_client.Client(page.local_url, download_files=False, analytics_enabled=False, verbose=False)
+    try:
+        uploaded = gradio_client.handle_file(photo)
+        jobs = [client.submit(photo=uploaded, model=PEOPLE, api_name="/segment") for _ in range(12)]
+        errors = [error for job in jobs if (error := job.exception(timeout=120))]
+        assert 0 < len(errors) < len(jobs)
+        assert all("Queue is full" in str(error) for error in errors)
+    finally:
+        client.close()
+        page.close()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import io
+import json
 import re
 import shutil
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,17 +17,22 @@ import pytest
 from numpy.testing import assert_array_equal
 from PIL import Image
 
-import demo
-from hubmodels import Refinement
-
-from .conftest import ROOT
+from hubmodels import FASHION, Refinement
+from hubmodels.app import texts
+from hubmodels.app.controls import CONTROLS
+from hubmodels.app.studio import Photo, Studio
+from hubmodels.app.views import SIDES, STYLES
+from hubmodels.export import indexed_png
+from tests.page_server import running_demo
 
 CHROMIUM = "/usr/bin/chromium"
-START_S = 300  # importing torch and Gradio on a machine that is busy with other work
 WAIT_MS = 60_000
-NAMELESS = """() => [...document.querySelectorAll('main button, main input')]
+CLOTHES, PEOPLE = "deeplabv3plus_fashion", "deeplabv3plus_person"
+NAMELESS = """() => [...document.querySelectorAll('main button, main input, main textarea')]
     .filter(e => e.offsetParent && !(e.innerText || e.ariaLabel || e.title || (e.labels && e.labels.length)))
     .map(e => e.outerHTML.slice(0, 200))"""  # what a screen reader could not announce
+SPEECHLESS = "() => [...document.querySelectorAll('main img')].filter(e => e.offsetParent && !e.alt).length"
+OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 try:
     from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -39,36 +42,11 @@ if not shutil.which(CHROMIUM):
     pytest.skip(f"no {CHROMIUM}: apt-get install chromium", allow_module_level=True)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a running demo.py; what it logs must hold no traceback, and no name of a visitor's file."""
-    folder, port = tmp_path_factory.mktemp("server"), free_port()
-    log = folder / "log.txt"
-    # As on a host that says where to listen, and that would like to hear from its servers.
-    env = os.environ | {
-        "GRADIO_SERVER_NAME": "127.0.0.1",
-        "GRADIO_SERVER_PORT": str(port),
-        "GRADIO_TEMP_DIR": str(folder / "gradio"),
-        "GRADIO_ANALYTICS_ENABLED": "True",
-    }
-    with log.open("w") as out:
-        process = subprocess.Popen([sys.executable, ROOT / "demo.py"], cwd=folder, env=env, stdout=out, stderr=out)
-    try:
-        deadline = time.monotonic() + START_S
-        while "Running on" not in log.read_text():
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
-            time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}"
-        assert process.poll() is None, log.read_text()
-    finally:
-        process.terminate()
-        process.wait(20)
+    with running_demo(tmp_path_factory.mktemp("server")) as (url, _, log):
+        yield url
     text = log.read_text()
     assert "Loading models: 1 of" in text
     assert "Traceback" not in text and "holiday" not in text, text
@@ -83,6 +61,12 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+@pytest.fixture(scope="module")
+def studio() -> Studio:
+    """Tells what the page should show."""
+    return Studio()
+
+
 @pytest.fixture
 def visit(server: str, browser: Browser) -> Iterator[Callable[..., Page]]:
     """Open the page and wait for the example's result; in the end nothing may have gone wrong or out."""
@@ -94,7 +78,7 @@ def visit(server: str, browser: Browser) -> Iterator[Callable[..., Page]]:
         if urlsplit(url).scheme not in ("data", "blob"):
             hosts.add(urlsplit(url).hostname)
 
-    def open_page(width: int = 1280, query: str = "") -> Page:
+    def open_page(width: int = 1280, query: str = "", *, result: bool = True) -> Page:
         page = browser.new_page(viewport={"width": width, "height": 900})
         pages.append(page)
         page.set_default_timeout(WAIT_MS)
@@ -102,8 +86,9 @@ def visit(server: str, browser: Browser) -> Iterator[Callable[..., Page]]:
         page.on("pageerror", lambda error: trouble.append(str(error)))
         page.on("console", lambda message: trouble.append(message.text) if message.type == "error" else None)
         page.goto(f"{server}/{query}")
-        expect(page.locator("#compare img")).to_have_count(2, timeout=WAIT_MS)
-        expect(page.locator("#legend li")).not_to_have_count(0, timeout=WAIT_MS)
+        if result:
+            expect(page.locator("#compare img")).to_have_count(2, timeout=WAIT_MS)
+            expect(page.locator("#legend li")).not_to_have_count(0, timeout=WAIT_MS)
         return page
 
     yield open_page
@@ -118,137 +103,317 @@ def shares(page: Page) -> list[str]:
     return page.locator("#legend .share").all_inner_texts()
 
 
-def wait_for_change(page: Page, before: list[str]) -> list[str]:
-    deadline = time.monotonic() + WAIT_MS / 1000
-    while (now := shares(page)) == before or not now:
-        assert time.monotonic() < deadline, f"the result stayed {before}"
-        page.wait_for_timeout(50)
-    return now
-
-
-def expected_shares(photo: Any, model: str, **settings: float) -> list[str]:
-    areas = demo.analyse(photo, model, **settings).segmentation.areas()
-    return [demo.percent(share) for share in areas.values()]
-
-
 def wait_for_shares(page: Page, wanted: list[str]) -> None:
     expect(page.locator("#legend .share")).to_have_text(wanted, timeout=WAIT_MS)
 
 
-def clear(page: Page) -> None:
-    page.locator("#photo").get_by_label(re.compile("Clear|Remove")).first.click()
+def wait_until(page: Page, condition: Callable[[], Any], what: str) -> None:
+    deadline = time.monotonic() + WAIT_MS / 1000
+    while not condition():
+        assert time.monotonic() < deadline, what
+        page.wait_for_timeout(50)
+
+
+def text_of(page: Page, name: str) -> str:
+    return page.locator(f"#{name} pre").inner_text()
+
+
+def set_number(page: Page, name: str, value: object) -> None:
+    number = page.locator(f"#{name} input[type=number]")
+    number.fill(str(value))
+    number.press("Tab")
+
+
+def choose(page: Page, name: str, option: str) -> None:
+    page.locator(f"#{name} input").first.click()
+    page.get_by_role("option", name=option, exact=True).click()
+
+
+def picture(page: Page, side: str) -> np.ndarray:
+    """Pixels of one of the two pictures, as the browser got them."""
+    import base64
+
+    data = str(page.locator(f"#compare img.{side}").get_attribute("src")).partition(",")[2]
+    with Image.open(io.BytesIO(base64.b64decode(data))) as shown:
+        assert not shown.getexif() and "comment" not in shown.info
+        return np.asarray(shown.convert("RGB"))
 
 
 def upload(page: Page, path: Path) -> None:
     """Put a photo in the place of the one that is there."""
-    clear(page)
+    page.locator("#photo").get_by_label(re.compile("Clear|Remove")).first.click()
     page.locator("#photo input[type=file]").set_input_files(path)
 
 
+@pytest.fixture(scope="module")
+def expected(studio: Studio, astronaut: np.ndarray) -> Callable[..., list[str]]:
+    def shares_of(pixels: np.ndarray = astronaut, model: str = CLOTHES, **settings: Any) -> list[str]:
+        analysis = studio.analyse(Photo.of(pixels), model, Refinement(**settings))
+        return [texts.percent(share) for share in analysis.final.areas().values()]
+
+    return shares_of
+
+
 @pytest.mark.parametrize(("width", "theme"), [(1280, "light"), (390, "dark")])
-def test_the_example_is_there_at_first_sight(visit, width, theme, astronaut):
+def test_the_example_is_there_at_first_sight(visit, width, theme, expected, astronaut):
     page = visit(width, f"?__theme={theme}")
-    assert shares(page) == expected_shares(astronaut, "deeplabv3plus_fashion")
+    assert shares(page) == expected()
     expect(page.locator("#legend .summary")).to_contain_text("is background")
-    sizes = page.locator("#compare img").evaluate_all("all => all.map(i => [i.naturalWidth, i.naturalHeight])")
-    assert sizes == [[512, 512], [512, 512]]
-    left, right = page.locator("#compare img").evaluate_all("all => all.map(i => i.src)")
-    assert left != right
-    assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+    expect(page.locator("#legend .times")).to_contain_text("Time on the server")
+    assert np.abs(picture(page, "left").astype(int) - astronaut).mean() < 3  # JPEG
+    assert picture(page, "right").shape == astronaut.shape
+    assert page.evaluate(OVERFLOW) <= 0
     ground = page.locator("#legend").evaluate("e => getComputedStyle(e).backgroundColor")
     assert (sum(map(int, re.findall(r"\d+", ground)[:3])) / 3 < 80) == (theme == "dark"), ground
-    assert page.evaluate(NAMELESS) == []
+    assert page.evaluate(NAMELESS) == [] and page.evaluate(SPEECHLESS) == 0
     if width < 500:  # the sliders stand right below the picture they change
         tops = [page.locator(name).bounding_box()["y"] for name in ("#photo", "#compare", "#tune", "#legend")]
         assert tops == sorted(tops)
+        for title in ("CRF: strengths", "Superpixels: method", "Ground truth", "Copy as code"):
+            page.get_by_role("button", name=re.compile(title)).click()
+        page.wait_for_timeout(500)
+        assert page.evaluate(OVERFLOW) <= 0  # nor with everything open
+        assert page.evaluate(NAMELESS) == []
 
 
-@pytest.mark.parametrize("control", demo.CONTROLS, ids=lambda control: control.name)
-def test_every_slider_works_by_keyboard_number_and_reset(visit, control, astronaut):
+def test_every_slider_works_by_keyboard(visit, expected):
+    """Each key press arrives in the copied command; the shares are those of the settings."""
     page = visit()
-    model, off = "deeplabv3plus_fashion", shares(page)
-    page.get_by_role("slider", name=f"range slider for {control.label}").press("ArrowRight")
-    wait_for_shares(page, expected_shares(astronaut, model, **{control.name: control.step}))
-    number = page.locator(f"#{control.name} input[type=number]")
-    number.fill(str(control.maximum // 2))
-    number.press("Tab")
-    halfway = expected_shares(astronaut, model, **{control.name: control.maximum // 2})
-    assert halfway != off  # else the slider shows nothing
-    wait_for_shares(page, halfway)
-    page.locator(f"#{control.name} [data-testid=reset-button]").click()
+    for section in ("CRF: strengths", "Superpixels: method", "Clean-up: more"):
+        page.get_by_role("button", name=re.compile(section)).click()
+    now: dict[str, Any] = {}
+    for control in CONTROLS.values():
+        if control.choices or control.name == "person_threshold":  # that one is for another task
+            continue
+        slider = page.locator(f"#{control.name} input[type=range]")
+        assert slider.get_attribute("aria-label")
+        slider.focus()
+        slider.press("ArrowRight" if control.default < control.maximum else "ArrowLeft")
+        now[control.name] = control.clamp(slider.input_value())
+        assert now[control.name] != control.default
+        option = f"--{control.name.replace('_', '-')} {now[control.name]:g}"
+        wait_until(page, lambda option=option: option in text_of(page, "link").replace("=", " ").replace("_", "-")
+                   .replace("&", " --"), option)  # fmt: skip
+    wait_for_shares(page, expected(**now))
+    page.locator("#crf_iterations").hover()
+    assert "usual" in page.locator("#crf_iterations").get_attribute("title")
+
+
+def test_numbers_reset_and_presets(visit, expected):
+    page = visit()
+    off = shares(page)
+    set_number(page, "min_region_px", 99999)
+    expect(page.locator("#min_region_px input[type=number]")).to_have_value("1000")
+    wait_for_shares(page, expected(min_region_px=1000))
+    page.locator("#min_region_px [data-testid=reset-button]").click()
     wait_for_shares(page, off)
+    for preset in ("Gentle", "Strong", "Off"):
+        page.get_by_role("button", name=preset, exact=True).click()
+        settings = Refinement.preset(preset.lower(), task="fashion")
+        wait_for_shares(page, expected(**{k: getattr(settings, k) for k in CONTROLS}))
+    page.get_by_role("button", name="Gentle", exact=True).click()
+    choose(page, "style", "Labels")
+    wait_until(page, lambda: "style=labels" in text_of(page, "link"), "the view")
+    page.get_by_role("button", name="Reset", exact=True).click()
+    wait_for_shares(page, off)
+    expect(page.locator("#style input").first).to_have_value("Overlay")
+    wait_until(page, lambda: text_of(page, "link").endswith("example=astronaut"), "the link")
 
 
-def test_a_number_beyond_the_range_is_brought_back(visit, astronaut):
+def test_the_task_changes_model_labels_and_controls(visit, expected):
     page = visit()
-    number = page.locator("#min_region_px input[type=number]")
-    number.fill("99999")
-    number.press("Tab")
-    expect(number).to_have_value("1000")
-    wait_for_shares(page, expected_shares(astronaut, "deeplabv3plus_fashion", min_region_px=1000))
-
-
-def test_the_task_changes_model_and_labels(visit, astronaut):
-    page = visit()
-    page.get_by_label("Person").check()
-    wait_for_shares(page, expected_shares(astronaut, "deeplabv3plus_person"))
-    expect(page.get_by_label("Model")).to_have_value(re.compile("^deeplabv3plus_person"))
+    expect(page.locator("#person_threshold")).to_have_count(0)
+    page.get_by_label("Person", exact=True).check()
+    wait_for_shares(page, expected(model=PEOPLE))
+    expect(page.locator("#model input")).to_have_value(re.compile(r"^deeplabv3plus_person · [\d.]+ mIoU · [\d.]+ MB"))
     assert page.locator("#legend .name").all_inner_texts() == ["background", "person"]
-    page.get_by_label("Fashion").check()
+    set_number(page, "person_threshold", 0.2)
+    wait_for_shares(page, expected(model=PEOPLE, person_threshold=0.2))
+    page.get_by_label("Fashion", exact=True).check()
     expect(page.locator("#legend .share")).to_have_count(7, timeout=WAIT_MS)
 
 
-def test_a_phone_photo_stands_upright(visit, tmp_path, astronaut):
+def test_any_two_sides_are_compared_in_any_view(visit, studio, astronaut):
+    page = visit(query="?crf_iterations=3&superpixel_scale=60&min_region_px=100&example=astronaut")
+    settings = Refinement(crf_iterations=3, superpixel_scale=60, min_region_px=100)
+    analysis = studio.analyse(Photo.of(astronaut), CLOTHES, settings)
+    choose(page, "style", "Labels")
+    wait_until(page, lambda: "labels" in page.locator("#compare figcaption").inner_text(), "the view")
+    palette = np.array(FASHION.palette, np.uint8)
+    for side, stage in (("Raw network", "network"), ("After CRF", "crf"), ("After superpixels", "superpixels")):
+        choose(page, "left", side)
+        expect(page.locator("#compare figcaption span").first).to_contain_text(side, timeout=WAIT_MS)
+        assert_array_equal(picture(page, "left"), palette[analysis.stage(stage).labels])
+    assert_array_equal(picture(page, "right"), palette[analysis.final.labels])
+    choose(page, "right", SIDES["other"])
+    expect(page.locator("#compare figcaption span").last).to_contain_text(studio.models[-1], timeout=WAIT_MS)
+    expect(page.locator("#other-model")).to_be_visible()
+    choose(page, "right", SIDES["final"])
+    for style in STYLES.values():
+        choose(page, "style", style)
+        expect(page.locator("#compare figcaption span").last).to_contain_text(f"Final · {style.lower()}")
+        expect(page.locator("#opacity")).to_be_visible(visible=style == "Overlay")
+    choose(page, "style", "Cut-out")
+    choose(page, "cut-label", "hair")
+    choose(page, "ground", "Colour")
+    expect(page.locator("#ground-colour")).to_be_visible()
+    wait_until(page, lambda: "ground=colour" in text_of(page, "link"), "the ground")
+    shown = picture(page, "right")
+    assert shown[~analysis.final.mask("hair")].mean() > 250  # white, but for JPEG's ringing
+
+
+def test_the_handle_moves_by_keys_and_both_layouts_work(visit):
+    page = visit()
+    handle = page.get_by_label("Place of the dividing line, percent")
+    handle.focus()
+    for _ in range(10):
+        handle.press("ArrowRight")
+    place = "() => getComputedStyle(document.querySelector('#compare img.left')).clipPath"
+    assert "40%" in page.evaluate(place)
+    set_number(page, "min_region_px", 500)
+    wait_until(page, lambda: "min_region_px=500" in text_of(page, "link"), "the slider")
+    assert "40%" in page.evaluate(place) and handle.input_value() == "60"  # it stays where it was put
+    choose(page, "layout-choice", "Two-up")
+    expect(page.locator("#compare .two-up")).to_be_visible(timeout=WAIT_MS)
+    left, right = (page.locator(f"#compare img.{side}").bounding_box() for side in ("left", "right"))
+    assert left["x"] + left["width"] <= right["x"] and left["width"] == pytest.approx(right["width"], abs=2)
+
+
+def test_a_ground_truth_makes_a_tuning_bench(visit, studio, astronaut, tmp_path):
+    truth = studio.analyse(Photo.of(astronaut), CLOTHES, Refinement(min_region_px=300)).final.labels
+    indexed_png(truth, FASHION).convert("RGB").save(tmp_path / "mask.png")  # by its colours
+    Image.fromarray(truth[:10]).save(tmp_path / "cut.png")
+    page = visit()
+    page.get_by_role("button", name=re.compile("Ground truth")).click()
+    page.locator("#truth input[type=file]").set_input_files(tmp_path / "mask.png")
+    first = page.locator("#scores tr", has_text="mIoU").locator("td").first
+    expect(first).not_to_have_text("100.00", timeout=WAIT_MS)
+    set_number(page, "min_region_px", 300)
+    expect(first).to_have_text("100.00", timeout=WAIT_MS)
+    for score in ("boundary F", "IoU hair"):
+        expect(page.locator("#scores tr", has_text=score).locator("td").first).to_have_text("100.00")
+    choose(page, "left", SIDES["truth"])
+    choose(page, "style", "Labels")
+    wait_until(page, lambda: "style=labels" in text_of(page, "link"), "the view")
+    assert_array_equal(picture(page, "left"), np.array(FASHION.palette, np.uint8)[truth])
+    page.locator("#truth").get_by_label(re.compile("Clear|Remove")).first.click()
+    expect(page.locator("#scores table")).to_have_count(0, timeout=WAIT_MS)
+    page.locator("#truth input[type=file]").set_input_files(tmp_path / "cut.png")
+    expect(page.locator("#legend .note").first).to_contain_text("the mask is 512x10, the photo 512x512")
+
+
+def test_a_link_brings_back_what_was_seen(visit):
+    page = visit()
+    page.get_by_label("Person", exact=True).check()
+    expect(page.locator("#legend .share")).to_have_count(2, timeout=WAIT_MS)
+    page.get_by_role("button", name="Strong", exact=True).click()
+    choose(page, "style", "Boundaries")
+    set_number(page, "person_threshold", 0.4)
+    wait_until(page, lambda: "style=boundaries" in (link := text_of(page, "link")) and "=0.4" in link, "the link")
+    link, seen = text_of(page, "link"), shares(page)
+    assert urlsplit(link).hostname == "127.0.0.1" and "example=astronaut" in link
+    other = visit(query="?" + urlsplit(link).query)
+    wait_for_shares(other, seen)
+    wait_until(other, lambda: text_of(other, "link") == link, "the same link")
+    other.get_by_role("button", name=re.compile("Clean-up: more")).click()
+    expect(other.get_by_label("Keep only the largest part")).to_be_checked()
+    expect(other.locator("#crf_iterations input[type=number]")).to_have_value("10")
+    own = visit(query="?" + urlsplit(link).query.replace("&example=astronaut", ""), result=False)
+    expect(own.locator("#compare .notice")).to_contain_text("settings, not a photo", timeout=WAIT_MS)
+    own.get_by_role("button", name="Astronaut").click()
+    wait_for_shares(own, seen)
+
+
+def test_a_phone_photo_stands_upright_and_takes_nothing_along(visit, tmp_path, astronaut, expected):
     upright = np.ascontiguousarray(astronaut[:, 100:400])
     exif = Image.Exif()
     exif[0x0112] = 6  # turn a quarter clockwise to view
     exif[0x010E] = "secret place"
     Image.fromarray(np.rot90(upright)).save(tmp_path / "holiday.jpg", exif=exif, quality=95)
+    with Image.open(tmp_path / "holiday.jpg") as saved:
+        pixels = np.rot90(np.asarray(saved), 3)
     page = visit()
-    before = shares(page)
     upload(page, tmp_path / "holiday.jpg")
-    wait_for_change(page, before)
-    wait_for_shares(page, expected_shares(tmp_path / "holiday.jpg", "deeplabv3plus_fashion"))
-    images = page.locator("#compare img")
-    assert images.evaluate_all("all => all.map(i => [i.naturalWidth, i.naturalHeight])") == [[300, 512]] * 2
-    for source in images.evaluate_all("all => all.map(i => i.src)"):
-        assert b"secret" not in page.request.get(source).body()
+    wait_for_shares(page, expected(pixels))
+    assert picture(page, "left").shape == (512, 300, 3)
+    assert "example" not in text_of(page, "link") and "holiday" not in page.locator("#answer").inner_text()
+    for kind in ("Labels", "Overlay", "Cut-out"):
+        with page.expect_download() as download:
+            page.get_by_role("button", name=kind).click()
+        assert b"secret" not in download.value.path().read_bytes()
 
 
-def test_a_broken_photo_is_explained_and_the_page_goes_on(visit, tmp_path, astronaut):
+def test_a_broken_photo_is_explained_and_the_page_goes_on(visit, tmp_path):
     (tmp_path / "holiday.jpg").write_bytes(b"no photo at all")
     page = visit()
     before = shares(page)
     upload(page, tmp_path / "holiday.jpg")
-    toast = page.get_by_test_id("toast-body")
-    expect(toast).to_contain_text("This photo cannot be read: not an image of a known kind", timeout=WAIT_MS)
-    assert not re.search(r"[Tt]raceback|holiday|/tmp|/gradio", toast.inner_text())
-    expect(page.locator("#legend .notice")).to_contain_text("cannot be read")  # not the result of the photo before
-    expect(page.locator("#compare img")).to_have_count(0)
-    expect(page.locator("#mask")).to_be_hidden()
+    notice = page.get_by_role("alert")
+    expect(notice).to_contain_text("This photo cannot be read: not an image of a known kind", timeout=WAIT_MS)
+    assert not re.search(r"[Tt]raceback|holiday|/tmp|/gradio", notice.inner_text())
+    expect(page.locator("#compare img")).to_have_count(0)  # not the result of the photo before
+    for part in ("#details", "#take", "#code"):
+        expect(page.locator(part)).to_be_hidden()
     page.get_by_role("button", name="Astronaut").click()
     wait_for_shares(page, before)
 
 
-def test_the_labels_can_be_downloaded(visit, tmp_path, fashion, astronaut):
-    page = visit()
-    before = shares(page)
-    number = page.locator("#min_region_px input[type=number]")
-    number.fill("500")
-    number.press("Tab")
-    wait_for_change(page, before)
-    with page.expect_download() as download:
-        page.get_by_role("button", name="Download labels (PNG)").click()
-    assert download.value.suggested_filename == "labels.png"
-    download.value.save_as(tmp_path / "labels.png")
-    with Image.open(tmp_path / "labels.png") as picture:
-        assert picture.mode == "P"
-        wanted = fashion.predict(astronaut, refinement=Refinement(min_region_px=500)).labels
-        assert_array_equal(np.asarray(picture), wanted)
+def test_results_can_be_taken_away(visit, tmp_path, fashion, astronaut):
+    settings = Refinement(min_region_px=500, crf_iterations=2)
+    page = visit(query="?crf_iterations=2&min_region_px=500&example=astronaut&style=cutout&label=hair")
+    wanted = fashion.predict(astronaut, refinement=settings)
+
+    def take(button: str) -> tuple[str, Path]:
+        with page.expect_download() as download:
+            page.get_by_role("button", name=button).click()
+        path = tmp_path / download.value.suggested_filename
+        download.value.save_as(path)
+        return path.name, path
+
+    name, path = take("Labels (PNG)")
+    with Image.open(path) as shown:
+        assert (name, shown.mode) == ("labels.png", "P")
+        assert_array_equal(np.asarray(shown), wanted.labels)
+    name, path = take("Cut-out (PNG)")
+    with Image.open(path) as shown:
+        assert (name, shown.mode) == ("hair.png", "RGBA")
+        assert_array_equal(np.asarray(shown)[..., 3] > 0, wanted.mask("hair"))
+    assert take("Overlay (JPEG)")[0] == "overlay.jpg"
+    _, path = take("Settings (JSON)")
+    assert Refinement.from_dict(json.loads(path.read_text())) == settings
+    _, path = take("Probabilities (NPZ)")
+    with np.load(path, allow_pickle=False) as arrays:
+        assert_array_equal(arrays["labels"], wanted.labels)
+
+
+def test_what_is_on_screen_can_be_copied_as_code(visit):
+    page = visit(query="?crf_iterations=2&example=astronaut")
+    wait_until(page, lambda: "crf_iterations=2" in text_of(page, "link"), "the link")
+    page.get_by_role("button", name=re.compile("Copy as code")).click()
+    assert "crf_iterations=2" in text_of(page, "python") and CLOTHES in text_of(page, "python")
+    page.get_by_role("tab", name="CLI").click()
+    assert "--crf-iterations 2" in text_of(page, "command")
+    page.get_by_role("tab", name="API").click()
+    assert "crf_iterations=2" in text_of(page, "client") and '"crf_iterations": 2' in text_of(page, "curl")
 
 
 def test_clearing_the_photo_invites_another(visit):
     page = visit()
-    clear(page)
-    expect(page.locator("#legend .notice")).to_contain_text("Add a photo of a person", timeout=WAIT_MS)
+    page.locator("#photo").get_by_label(re.compile("Clear|Remove")).first.click()
+    expect(page.locator("#compare .notice")).to_contain_text("Add a photo of a person", timeout=WAIT_MS)
     expect(page.locator("#compare img")).to_have_count(0)
+
+
+def test_visitors_with_different_photos_see_their_own(visit, tmp_path, astronaut, expected):
+    """Both at once, each again and again."""
+    photos = {"a": np.ascontiguousarray(astronaut[:300, :300]), "b": np.ascontiguousarray(astronaut[100:420, 150:400])}
+    pages = {name: visit() for name in photos}
+    for name, pixels in photos.items():
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+        upload(pages[name], tmp_path / f"{name}.png")
+    for value in (100, 400):
+        for page in pages.values():
+            set_number(page, "min_region_px", value)
+        for name, page in pages.items():
+            wait_for_shares(page, expected(photos[name], min_region_px=value))
+            assert np.abs(picture(page, "left").astype(int) - photos[name]).mean() < 4

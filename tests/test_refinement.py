@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -29,6 +31,7 @@ from hubmodels.refine import (
     vote,
 )
 from hubmodels.refine.region_classifier import RegionSettings
+from hubmodels.refine.stopwatch import Stopwatch
 from tests.conftest import ROOT
 
 
@@ -246,3 +249,31 @@ def test_settings_cost_no_pytorch():
 def test_a_photo_of_another_size_is_refused(probs, photo):
     with pytest.raises(ValueError, match="size of probs"):
         refine(probs, photo[:-1], Refinement())
+
+
+def test_the_time_of_each_stage_is_told_once(probs, photo):
+
+    tuner = Tuner(probs, photo)
+    settings = Refinement(crf_iterations=1, superpixel_scale=50, merge="cut", min_region_px=20)
+    *_, seconds = tuner.refine_timed(settings)
+    assert set(seconds) == {"crf", "superpixels", "merge", "vote", "clean-up"} and min(seconds.values()) > 0
+    assert set(tuner.refine_timed(dataclasses.replace(settings, min_region_px=30))[2]) == {"clean-up"}
+    assert tuner.refine_timed(settings)[2] == {}
+
+
+def test_the_superpixels_that_vote_can_be_seen(probs, photo):
+    tuner = Tuner(probs, photo)
+    settings = Refinement(superpixel_scale=50)
+    assert_array_equal(tuner.superpixels(settings), superpixels(photo, scale=50))
+    with pytest.raises(ValueError, match="superpixel_scale"):
+        tuner.superpixels(Refinement())
+
+
+def test_nested_stages_are_counted_for_themselves():
+    watch = Stopwatch()
+    with watch.stage("outer"):
+        for _ in range(2):
+            with watch.stage("inner"):
+                time.sleep(0.05)
+    assert list(watch.seconds) == ["inner", "outer"]
+    assert watch.seconds["inner"] >= 0.1 > 0.05 > watch.seconds["outer"]

@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from hubmodels.labels import FASHION
+from hubmodels.metrics import IGNORE
 from training.errors import DataError
 
-IGNORE = 255  # label id of pixels without a decision; every loss and metric skips it
+__all__ = ["IGNORE", "TO_FASHION", "read_tags", "tag_table"]
 
 TO_FASHION: dict[str, str] = {
     "null": "background",

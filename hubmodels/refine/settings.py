@@ -108,7 +108,9 @@ class Refinement:
 
     # 1. Dense CRF on probabilities
     crf_iterations: int = _whole(0, 0, 20, "rounds of the dense CRF; 0 is off, 5 to 10 is usual")
-    crf_appearance_weight: float = _number(3.0, 0, 100, "CRF: pull of pixels of similar place and colour, nats")
+    crf_appearance_weight: float = _number(
+        3.0, 0, 100, "CRF: pull of pixels of similar place and colour, nats; 1 to 10 is usual"
+    )
     crf_appearance_sigma_px: float = _number(80.0, 1, 500, "CRF: reach of that pull, pixels; 30 to 100 is usual")
     crf_appearance_sigma_colour: float = _number(
         5.0,
@@ -116,15 +118,21 @@ class Refinement:
         200,
         "CRF: colour difference it spans, steps of 0..255; 3 to 20 is usual, less keeps faint edges",
     )
-    crf_smoothness_weight: float = _number(3.0, 0, 100, "CRF: pull of near pixels whatever their colour, nats")
+    crf_smoothness_weight: float = _number(
+        3.0, 0, 100, "CRF: pull of near pixels whatever their colour, nats; 1 to 5 is usual"
+    )
     crf_smoothness_sigma_px: float = _number(3.0, 0.5, 100, "CRF: reach of that pull, pixels; 1 to 5 is usual")
     # 2. From probabilities to labels
-    person_threshold: float = _number(0.5, 0, 1, "probability above which a pixel is person; only with two labels")
+    person_threshold: float = _number(
+        0.5, 0, 1, "probability above which a pixel is person, 0.3 to 0.7 is usual; only with two labels"
+    )
     # 3. Superpixels, merged, that vote on one label each
     superpixel_scale: float = _number(0.0, 0, 10_000, "size of superpixels; 0 is off, 50 to 400 is usual")
     superpixel_method: str = _one_of("felzenszwalb", METHODS, "how superpixels are cut")
     superpixel_sigma: float = _number(0.8, 0, 20, "smoothing before superpixels are cut, pixels; 0.5 to 2 is usual")
-    superpixel_min_size_px: int = _whole(20, 0, 10_000, "superpixels with fewer pixels join a neighbour")
+    superpixel_min_size_px: int = _whole(
+        20, 0, 10_000, "superpixels with fewer pixels join a neighbour; 10 to 100 is usual"
+    )
     superpixel_foreground: bool = _one_of(
         False, (False, True), "cut up only what is not background, so that no superpixel crosses its outline"
     )
@@ -134,14 +142,18 @@ class Refinement:
     merge_threshold: float = _number(
         8.0, 0, 200, "colour difference below which they join, Lab units; 2 is barely seen, 5 to 20 is usual"
     )
-    merge_clusters: int = _whole(40, 1, 1000, "clusters of colour for merge kmeans")
+    merge_clusters: int = _whole(40, 1, 1000, "clusters of colour for merge kmeans; 10 to 100 is usual")
     vote: str = _one_of("probability", VOTES, "by summed probability, by majority of pixels, or a trained classifier")
-    keep_confident: float = _number(0.0, 0, 1, "pixels of at least this probability keep their label; 0 is off")
+    keep_confident: float = _number(
+        0.0, 0, 1, "pixels of at least this probability keep their label; 0 is off, 0.8 to 0.95 is usual"
+    )
     # 4. Clean-up of regions of one label
     min_region_px: int = _whole(
         0, 0, REFERENCE_PX, "smaller regions take the label around them, pixels; 0 is off, 50 to 1000 is usual"
     )
-    fill_holes_px: int = _whole(0, 0, REFERENCE_PX, "smaller holes inside of a label are filled, pixels; 0 is off")
+    fill_holes_px: int = _whole(
+        0, 0, REFERENCE_PX, "smaller holes inside of a label are filled, pixels; 0 is off, 50 to 1000 is usual"
+    )
     keep_largest: bool = _one_of(False, (False, True), "keep only the largest part of what is not background")
     connectivity: int = _one_of(4, (4, 8), "neighbours over which a region holds together")
 

@@ -15,6 +15,7 @@ from hubmodels.refine.merge import RegionGraph
 from hubmodels.refine.region_classifier import RegionClassifier
 from hubmodels.refine.regions import clean_regions
 from hubmodels.refine.settings import REFERENCE_PX, Refinement
+from hubmodels.refine.stopwatch import Stopwatch
 from hubmodels.refine.superpixels import PreparedSuperpixels
 from hubmodels.refine.vote import decide, vote
 
@@ -73,6 +74,7 @@ class Tuner:
             LastUsed(KEPT_RESULTS) for _ in range(5)
         )
         self._lock = threading.Lock()
+        self._watch = Stopwatch()
 
     def refine(self, settings: Refinement) -> tuple[np.ndarray, np.ndarray]:
         """(H, W) uint8 label ids and (C, H, W) float32 probabilities under `settings`.
@@ -80,18 +82,42 @@ class Tuner:
         Raises:
             ValueError: a person threshold for other than two labels, or a vote by classifier without one.
         """
+        labels, probs, _ = self.refine_timed(settings)
+        return labels, probs
+
+    def refine_timed(self, settings: Refinement) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
+        """`refine`, with the seconds of each stage that ran: crf, superpixels, merge, vote, clean-up.
+
+        A stage whose result was remembered did not run, and is not there.
+        """
         with self._lock:
+            self._watch = Stopwatch()
             probs = self._after_crf(settings)
             voted = self._votes.get(_vote_key(settings), lambda: self._decide(probs, settings))
-            return self._after_cleaning(voted, settings), probs
+            return self._after_cleaning(voted, settings), probs, self._watch.seconds
+
+    def superpixels(self, settings: Refinement) -> np.ndarray:
+        """(H, W) int32 ids from 0 of the superpixels that vote under `settings`, merged if that is turned on.
+
+        Raises:
+            ValueError: `settings` have no superpixels.
+        """
+        if settings.superpixel_scale == 0:
+            raise ValueError("superpixel_scale is 0, which is off; expected a positive scale")
+        with self._lock:
+            return self._regions(self._after_crf(settings), settings)
 
     def _after_crf(self, settings: Refinement) -> np.ndarray:
         if settings.crf_iterations == 0:
             return self.probs
         return self._sharpened.get(_crf_key(settings), lambda: self._run_crf(settings))
 
-    @torch.inference_mode()
     def _run_crf(self, settings: Refinement) -> np.ndarray:
+        with self._watch.stage("crf"):
+            return self._sharpen(settings)
+
+    @torch.inference_mode()
+    def _sharpen(self, settings: Refinement) -> np.ndarray:
         def prepare() -> PreparedCRF:
             crf = DenseCRF(
                 appearance_weight=settings.crf_appearance_weight,
@@ -109,6 +135,10 @@ class Tuner:
 
     def _decide(self, probs: np.ndarray, settings: Refinement) -> np.ndarray:
         """Labels from probabilities, by pixel or by superpixel."""
+        with self._watch.stage("vote"):
+            return self._elect(probs, settings)
+
+    def _elect(self, probs: np.ndarray, settings: Refinement) -> np.ndarray:
         threshold = settings.person_threshold
         if settings.superpixel_scale == 0:
             return decide(probs, threshold=threshold)
@@ -127,7 +157,7 @@ class Tuner:
     def _regions(self, probs: np.ndarray, settings: Refinement) -> np.ndarray:
         """(H, W) int32: superpixels, merged if that is turned on."""
         key = _superpixel_key(settings)
-        segments = self._segments.get(key, lambda: self._superpixels(probs, settings))
+        segments = self._segments.get(key, lambda: self._cut(probs, settings))
         if settings.merge == "off":
             return segments
 
@@ -136,22 +166,24 @@ class Tuner:
             return RegionGraph(segments, self.image, keep_apart=outside)
 
         def merge() -> np.ndarray:
-            regions: RegionGraph = self._graphs.get(key, graph)
-            if settings.merge == "kmeans":
-                new_ids = regions.kmeans(int(settings.merge_clusters))
-            else:
-                new_ids = getattr(regions, settings.merge)(settings.merge_threshold)
-            return new_ids.astype(np.int32)[segments]
+            with self._watch.stage("merge"):
+                regions: RegionGraph = self._graphs.get(key, graph)
+                if settings.merge == "kmeans":
+                    new_ids = regions.kmeans(int(settings.merge_clusters))
+                else:
+                    new_ids = getattr(regions, settings.merge)(settings.merge_threshold)
+                return new_ids.astype(np.int32)[segments]
 
         return self._merged.get((*key, *_merge_key(settings)), merge)
 
-    def _superpixels(self, probs: np.ndarray, settings: Refinement) -> np.ndarray:
+    def _cut(self, probs: np.ndarray, settings: Refinement) -> np.ndarray:
         def prepare() -> PreparedSuperpixels:
             method, sigma = settings.superpixel_method, settings.superpixel_sigma
             return PreparedSuperpixels(self.image, method=method, sigma=sigma, mask=self._foreground(probs, settings))
 
-        prepared: PreparedSuperpixels = self._prepared.get(_superpixel_key(settings)[2:], prepare)
-        return prepared.segments(settings.superpixel_scale, int(settings.superpixel_min_size_px))
+        with self._watch.stage("superpixels"):
+            prepared: PreparedSuperpixels = self._prepared.get(_superpixel_key(settings)[2:], prepare)
+            return prepared.segments(settings.superpixel_scale, int(settings.superpixel_min_size_px))
 
     def _foreground(self, probs: np.ndarray, settings: Refinement) -> np.ndarray | None:
         """(H, W) bool: what is cut into superpixels; None for all of the photo."""
@@ -164,13 +196,14 @@ class Tuner:
         grown = voted.size / REFERENCE_PX
 
         def compute() -> np.ndarray:
-            return clean_regions(
-                voted,
-                min_region_px=round(settings.min_region_px * grown),
-                fill_holes_px=round(settings.fill_holes_px * grown),
-                keep_largest=settings.keep_largest,
-                connectivity=settings.connectivity,
-            )
+            with self._watch.stage("clean-up"):
+                return clean_regions(
+                    voted,
+                    min_region_px=round(settings.min_region_px * grown),
+                    fill_holes_px=round(settings.fill_holes_px * grown),
+                    keep_largest=settings.keep_largest,
+                    connectivity=settings.connectivity,
+                )
 
         cleaning = (settings.min_region_px, settings.fill_holes_px, settings.keep_largest, settings.connectivity)
         return self._cleaned.get((*_vote_key(settings), *cleaning), compute)

@@ -1,0 +1,314 @@
+"""What happens when something on the page changes or the API is called: values in, outputs for Gradio out."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import logging
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from gradio.processing_utils import save_bytes_to_cache
+from PIL import Image
+
+from hubmodels.app import downloads, links, snippets, texts, truth, views
+from hubmodels.app.compare import Side, compare_html
+from hubmodels.app.controls import CONTROLS, settings_from
+from hubmodels.app.studio import Analysis, Studio
+from hubmodels.app.views import View
+from hubmodels.entries import find_entry
+from hubmodels.errors import HubmodelsError, ImageError
+from hubmodels.refine import Refinement
+from hubmodels.result import Segmentation
+
+LOG = logging.getLogger(__name__)
+OUTPUTS = 8  # of `update`: pictures, details, scores, link, and four snippets
+
+
+class Handlers:
+    """The page's functions, bound to what is served.
+
+    Args:
+        studio: models and memory.
+        cache_dir: folder of files for visitors, which Gradio cleans.
+        examples: digest of an example's pixels -> its name.
+    """
+
+    def __init__(self, studio: Studio, *, cache_dir: str, examples: dict[str, str]) -> None:
+        self.studio, self._cache_dir, self._examples = studio, cache_dir, examples
+
+    # --- The page -----------------------------------------------------------------------------------------------------
+
+    def update(self, photo: Any, model: str, mask: Any, request: gr.Request, **values: Any) -> tuple[Any, ...]:
+        """Everything that the page shows for a photo; what is wrong stands in the place of the pictures."""
+        photo, mask = uploaded_path(photo), uploaded_path(mask)
+        if photo is None:
+            linked = "example" not in request.query_params and request.query_params.get("model")
+            return self._nothing(texts.notice_html(texts.LINKED if linked else texts.WELCOME))
+        try:
+            return self._show(photo, model, mask, request, values)
+        except FileNotFoundError:
+            return self._nothing(texts.notice_html(texts.GONE, error=True))
+        except ImageError as error:
+            return self._nothing(texts.notice_html(unreadable(error, photo), error=True))
+        except (HubmodelsError, ValueError, TypeError) as error:
+            log_failure(error)
+            return self._nothing(texts.notice_html(_without_paths(error), error=True))
+        except Exception as error:  # whatever it is, a visitor reads a sentence, and the log gets no file name
+            log_failure(error)
+            return self._nothing(texts.notice_html(texts.FAILED, error=True))
+
+    def _show(
+        self, path: str, model: str, mask: str | None, request: gr.Request, values: dict[str, Any]
+    ) -> tuple[Any, ...]:
+        view = View.of(values)
+        photo = self.studio.open(Path(path))
+        analysis = self.studio.analyse(photo, model, settings_from(values))
+        notes: list[str] = []
+        truth_ids = self._truth(mask, analysis, notes)
+        start = time.perf_counter()
+        left, right = (self._side(side, analysis, view, truth_ids, notes) for side in (view.left, view.right))
+        pictures = compare_html(left, right, layout=view.layout)
+        seconds = {**analysis.seconds, "pictures": time.perf_counter() - start}
+        scores = self._scores(analysis, truth_ids)
+        details = texts.details_html(analysis, seconds, list(dict.fromkeys(notes)))
+        url = links.base_url(request.headers, root_path=_root_path(request))
+        if "other" not in (view.left, view.right):
+            view = dataclasses.replace(view, other="")  # not seen, so not shared
+        shared = links.Shared(model, analysis.settings, view, self._examples.get(photo.key, ""))
+        link = f"{url}/?{links.to_query(shared, analysis.entry.task)}"
+        return (
+            pictures,
+            details,
+            scores,
+            texts.copy_html("Link to what you see", link),
+            texts.copy_html("Python", snippets.python(model, analysis.settings, opacity=view.opacity)),
+            texts.copy_html("Command", snippets.command(model, analysis.settings)),
+            texts.copy_html("API call from Python", snippets.client(url, model, analysis.settings)),
+            texts.copy_html("API call by curl", snippets.curl(url, model, analysis.settings)),
+        )
+
+    def _truth(self, mask: str | None, analysis: Analysis, notes: list[str]) -> np.ndarray | None:
+        """(h, w) uint8 ids of a visitor's mask at working size; None, with a note, if it cannot be used."""
+        if mask is None:
+            return None
+        photo, labels = analysis.photo, analysis.final.label_set
+        try:
+            ids = truth.read_truth(Path(mask), labels, photo.size, max_pixels=self.studio.max_pixels)
+        except ImageError as error:
+            notes.append(f"The ground truth is not used: {error}.")
+            return None
+        except FileNotFoundError:
+            notes.append("The ground truth is no longer here. Please add it again.")
+            return None
+        return truth.to_size(ids, photo.work.shape[:2])
+
+    @staticmethod
+    def _scores(analysis: Analysis, ids: np.ndarray | None) -> str:
+        if ids is None:
+            return ""
+        labels = analysis.final.label_set
+        final = truth.score(ids, analysis.final.labels, labels)
+        return texts.scores_html(final, truth.score(ids, analysis.stage("network").labels, labels))
+
+    def _side(self, side: str, analysis: Analysis, view: View, ids: np.ndarray | None, notes: list[str]) -> Side:
+        """One of the two pictures, with its caption and text alternative."""
+        if side == "photo":
+            return Side(Image.fromarray(analysis.photo.work), "Photo", "The photo as it is")
+        if side == "truth" and ids is None:
+            notes.append("No ground truth yet: add a mask to compare with. The final result stands in its place.")
+            side = "final"
+        other = view.other if view.other != analysis.entry.name else ""
+        if side == "other" and not other:
+            notes.append("Choose another model than this one to compare with. The final result stands in its place.")
+            side = "final"
+        shown, name = analysis, views.SIDES[side]
+        if side == "other":
+            shown = self.studio.analyse(analysis.photo, other, analysis.settings)
+            name = other
+        seg = _as_result(analysis.final, ids) if side == "truth" and ids is not None else shown.stage(_stage(side))
+        ids_of_superpixels = None
+        if view.style == "superpixels":
+            if not analysis.settings.superpixel_scale:
+                notes.append(f"Superpixels are off; shown are those of scale {views.SHOWN_SCALE:.0f}.")
+            ids_of_superpixels = shown.tuner.superpixels(views.with_superpixels(shown.settings))
+        if view.style == "confidence":
+            if side == "truth":
+                notes.append("A ground truth has no confidence: its labels are shown.")
+                return Side(views.draw(seg, View(style="labels")), name, f"{name}: {texts.summary(seg.areas())}")
+            notes.append("Confidence: yellow is sure, dark blue is undecided.")
+        style = views.STYLES[view.style]
+        alt = f"{name}, {style.lower()}. {texts.summary(seg.areas())}"
+        return Side(views.draw(seg, view, ids_of_superpixels), f"{name} · {style.lower()}", alt)
+
+    @staticmethod
+    def _nothing(notice: str) -> tuple[Any, ...]:
+        return notice, *[""] * (OUTPUTS - 1)
+
+    def restore(self, query: Mapping[str, str], paths: dict[str, str]) -> tuple[Any, ...]:
+        """Values for every control: those of a link's query string, or of the first example if it says nothing.
+
+        Returns:
+            photo, task, model menu, settings in the order of CONTROLS, view in the order of its fields.
+        """
+        default = self.studio.default_model()
+        models = {name: find_entry(name).task for name in self.studio.models_of()}
+        shared = links.from_query(query, models=models, default=default)
+        if shared is None:
+            shared = links.Shared(default, Refinement(), View(), next(iter(paths)))
+        task = find_entry(shared.model).task
+        settings = [getattr(shared.settings, name) for name in CONTROLS]
+        view = dataclasses.replace(shared.view, other=shared.view.other or self.studio.models[-1])
+        return paths.get(shared.example), task, self.menu(task, shared.model), *settings, *vars(view).values()
+
+    def menu(self, task: str, current: str) -> gr.Dropdown:
+        """The models of a task; the current one stays chosen if it is among them."""
+        names = self.studio.models_of(task)
+        return gr.Dropdown(self.choices(task), value=current if current in names else self.studio.default_model(task))
+
+    def choices(self, task: str | None = None) -> list[tuple[str, str]]:
+        """Rows of the model menu: what is shown and the name it stands for."""
+        return [(texts.model_choice(name, self.studio.speeds), name) for name in self.studio.models_of(task)]
+
+    def take(self, kind: str, photo: Any, model: str, **values: Any) -> str:
+        """Path of a file to download, at the photo's own size; refusals are said in a toast."""
+        photo = uploaded_path(photo)
+        if photo is None:
+            raise refusal(texts.WELCOME)
+        view, settings = View.of(values), settings_from(values)
+
+        def make() -> tuple[str, bytes]:
+            path = Path(photo)
+            if kind == "settings":
+                return downloads.settings_file(self.studio.analyse(self.studio.open(path), model, settings).settings)
+            if kind == "probabilities":
+                return downloads.probabilities_file(self.studio.analyse(self.studio.open(path), model, settings).final)
+            seg = self.studio.whole(path, model, settings)
+            if kind == "overlay":
+                return downloads.overlay_file(seg, view)
+            return downloads.cutout_file(seg, view) if kind == "cutout" else downloads.labels_file(seg)
+
+        return self._file(*self._refusing(photo, make))
+
+    # --- The API ------------------------------------------------------------------------------------------------------
+
+    def segment(self, photo: Any, model: str, **settings: Any) -> tuple[str, str, dict[str, Any]]:
+        """Label every pixel of a photo.
+
+        Returns:
+            An indexed PNG whose values are label ids, the overlay as JPEG, and a report: model, labels, the share of
+            each in the photo, and all settings.
+        """
+        photo = uploaded_path(photo)
+        if photo is None:
+            raise refusal("photo is missing: upload one and pass its path")
+
+        def label() -> Segmentation:
+            asked = Refinement(**settings)  # unlike the page, the API clamps nothing: it says what is wrong
+            self.studio.model(model)
+            if len(find_entry(model).labels) != 2 and asked.person_threshold != Refinement().person_threshold:
+                raise ValueError(f"person_threshold needs a model with two labels; {model} has more")
+            if asked.vote == "classifier" and find_entry(model).regions is None:
+                raise ValueError(f"vote 'classifier' needs a model with a region classifier; {model} has none")
+            return self.studio.whole(Path(photo), model, asked)
+
+        seg = self._refusing(photo, label)
+        report = {
+            "model": model,
+            "labels": list(seg.label_set.names),
+            "areas": seg.areas(),
+            "settings": Refinement(**settings).to_dict(),
+        }
+        return self._file(*downloads.labels_file(seg)), self._file(*downloads.overlay_file(seg, View())), report
+
+    def models(self) -> list[dict[str, Any]]:
+        """The models served here: name, task, labels, size and scores."""
+        return [
+            {
+                "name": name,
+                "task": (entry := find_entry(name)).task,
+                "labels": list(entry.labels.names),
+                "size_bytes": entry.size_bytes,
+                "parameters": entry.parameters,
+                "seconds": self.studio.speeds.get(name),
+                "metrics": dict(entry.metrics),
+            }
+            for name in self.studio.models_of()
+        ]
+
+    @staticmethod
+    def _refusing(photo: str, work: Callable[[], Any]) -> Any:
+        """What `work` returns; its foreseen failures become sentences, all others one sentence."""
+        try:
+            return work()
+        except FileNotFoundError:
+            failure = refusal(texts.GONE)
+        except ImageError as error:
+            failure = refusal(unreadable(error, photo))
+        except (HubmodelsError, ValueError, TypeError) as error:
+            failure = refusal(_without_paths(error))
+        except Exception as error:
+            log_failure(error)
+            failure = refusal(texts.FAILED)
+        raise failure from None
+
+    def _file(self, name: str, content: bytes) -> str:
+        return save_bytes_to_cache(content, name, self._cache_dir)
+
+
+def uploaded_path(payload: Any) -> str | None:
+    """The path of an uploaded file, from what Gradio hands over before it looks into the file itself.
+
+    By then Gradio has made sure that the path is one of its own uploads.
+    """
+    if payload is None or isinstance(payload, str):
+        return payload
+    path, url = payload.get("path"), payload.get("url") or ""
+    if url.startswith("data:") or not path:  # these pass by the limit on uploads
+        raise refusal("Send the photo as an uploaded file, not inside of the request.")
+    return path
+
+
+async def fetch_nothing(url: str, *args: Any, **options: Any) -> str:
+    """Stands in the place of Gradio's download of addresses that callers name: this server visits none."""
+    raise refusal("Upload the photo itself: this server fetches no addresses.")
+
+
+def refusal(message: str) -> gr.Error:
+    """What a visitor did wrong, as a toast or an API error."""
+    return gr.Error(html.escape(message, quote=False), duration=10, print_exception=False)
+
+
+def unreadable(error: ImageError, path: str) -> str:
+    """What is wrong with a photo, without the server's path to it."""
+    return f"This photo cannot be read: {str(error).removeprefix(f'{path}: ')}."
+
+
+def _without_paths(error: Exception) -> str:
+    text = str(error)
+    return texts.FAILED if "/" in text and "tmp" in text else text
+
+
+def log_failure(error: Exception) -> None:
+    """Where something failed, for the host; texts of errors hold names of visitors' files, so they are left out."""
+    LOG.error("%s\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
+
+
+def _stage(side: str) -> str:
+    return "final" if side in ("other", "truth") else side
+
+
+def _as_result(final: Segmentation, ids: np.ndarray) -> Segmentation:
+    """A ground truth in the form of a result; undecided pixels show as background."""
+    labels = np.where(ids < len(final.label_set), ids, 0).astype(np.uint8)
+    return Segmentation(final.image, labels, np.zeros_like(final.probs), final.label_set)
+
+
+def _root_path(request: gr.Request) -> str:
+    scope = getattr(getattr(request, "request", None), "scope", None) or {}
+    return str(scope.get("root_path", "")).rstrip("/")

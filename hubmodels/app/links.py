@@ -1,0 +1,74 @@
+"""Links that carry what is on the page in their query string: settings and an example's name, never a photo."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+from hubmodels.app.controls import CONTROLS, settings_from
+from hubmodels.app.examples import EXAMPLES
+from hubmodels.app.views import View
+from hubmodels.refine import Refinement
+
+MAX_VALUE = 100  # characters of a value that is looked at
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What a link carries.
+
+    Attributes:
+        model: name of a model; its task follows from it.
+        settings: post-processing.
+        view: what is shown.
+        example: name of an example; empty if the photo was a visitor's own.
+    """
+
+    model: str
+    settings: Refinement
+    view: View
+    example: str = ""
+
+
+def to_query(shared: Shared, task: str) -> str:
+    """The query string, without `?`; settings at their defaults are left out, as they are restored anyway."""
+    off = Refinement()
+    values = dataclasses.asdict(shared.settings)
+    changed = {name: values[name] for name in CONTROLS if values[name] != getattr(off, name)}
+    example = {"example": shared.example} if shared.example else {}
+    return urlencode({"task": task, "model": shared.model, **example, **changed, **shared.view.changes()})
+
+
+def from_query(query: Mapping[str, str], *, models: Mapping[str, str], default: str) -> Shared | None:
+    """What a link says, clamped to what the page can do; None if it says nothing.
+
+    Args:
+        query: parameters of the address, untrusted.
+        models: served models -> their tasks, defaults first.
+        default: the model if neither the link's model nor its task is known.
+    """
+    known = {"task", "model", "example", *CONTROLS, *(field.name for field in dataclasses.fields(View))}
+    given: dict[str, Any] = {k: v for k, v in query.items() if k in known and len(v) <= MAX_VALUE}
+    if not given:
+        return None
+    of_task = [name for name, task in models.items() if task == given.get("task")]
+    model = given.get("model", "")
+    if model not in models:
+        model = of_task[0] if of_task else default
+    view = View.of(given)
+    if view.other not in models:
+        view = dataclasses.replace(view, other="")
+    example = given.get("example", "")
+    return Shared(model, settings_from(given), view, example if example in EXAMPLES else "")
+
+
+def base_url(headers: Mapping[str, str], *, root_path: str = "") -> str:
+    """Address under which a visitor sees the page, from a request's headers; proxies say theirs in X-Forwarded-*."""
+    host = headers.get("x-forwarded-host") or headers.get("host") or "127.0.0.1:7860"
+    scheme = headers.get("x-forwarded-proto") or "http"
+    first = [text.split(",")[0].strip() for text in (scheme, host)]
+    safe = all(all(c.isalnum() or c in ".:-[]_" for c in text) for text in first)  # it becomes part of shell commands
+    return f"{first[0]}://{first[1]}{root_path}" if safe else "http://127.0.0.1:7860"

@@ -1,0 +1,51 @@
+"""Options of the page's command line, without anything heavy."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+MAX_MEGAPIXELS = 24.0  # a phone's photo
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of `python demo.py` and `hubmodels demo`."""
+    parser.add_argument("--host", help="address to listen at; GRADIO_SERVER_NAME or 127.0.0.1 unless given")
+    parser.add_argument("--port", type=int, help="GRADIO_SERVER_PORT or the first free one from 7860 unless given")
+    parser.add_argument("--share", action="store_true", help="ask Gradio for a public link, good for a week at most")
+    parser.add_argument("--auth", action="append", metavar="USER:PASSWORD", help="let only them in; may be repeated")
+    parser.add_argument("--models", nargs="+", metavar="NAME", help="models to serve; all trained ones unless given")
+    parser.add_argument(
+        "--max-megapixels",
+        type=_positive(float),
+        default=MAX_MEGAPIXELS,
+        help="larger photos are refused (%(default)s)",
+    )
+    parser.add_argument(
+        "--queue-size", type=_positive(int), default=32, help="calls that may wait; others hear 'busy' (%(default)s)"
+    )
+    parser.add_argument("--concurrency", type=_positive(int), default=1, help="heavy calls at a time (%(default)s)")
+
+
+def _positive(kind: type) -> Any:
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = 0
+        if not 0 < value < 1e6:
+            raise argparse.ArgumentTypeError(f"expected a positive number; got {text!r}")
+        return value
+
+    return parse
+
+
+def logins(pairs: Sequence[str] | None) -> list[tuple[str, str]] | None:
+    """Users and passwords of `--auth`; None for none. Raises ValueError for what is no USER:PASSWORD."""
+    if not pairs:
+        return None
+    split = [tuple(pair.split(":", 1)) for pair in pairs]
+    if any(len(login) != 2 or not all(login) for login in split):
+        raise ValueError("--auth must be USER:PASSWORD, both not empty")
+    return split  # type: ignore[return-value]

@@ -1,0 +1,367 @@
+"""The page: components, and which of them do what."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import gradio as gr
+from gradio import processing_utils
+
+from hubmodels.app import texts, views
+from hubmodels.app.controls import CONTROLS, SECTIONS, Control
+from hubmodels.app.downloads import KINDS
+from hubmodels.app.examples import EXAMPLES
+from hubmodels.app.handlers import Handlers, fetch_nothing
+from hubmodels.app.look import CLICK_FILE, TOOLTIPS
+from hubmodels.app.studio import Photo, Studio
+from hubmodels.app.views import View
+from hubmodels.entries import find_entry
+from hubmodels.refine import PRESETS, Refinement
+
+CLEAN_EVERY_S, FILE_AGE_S = 600, 3000  # together: no visitor's file outlives an hour
+HEAVY = "heavy"  # the one slot of everything that computes
+# Handlers get what came from the browser or the API and check it themselves: the page clamps where the API refuses, and
+# no photo is opened by anybody else. Gradio has found by then that files are its own uploads.
+_AS_IT_CAME: dict[str, Any] = {"preprocess": False}
+_LIGHT: dict[str, Any] = {
+    **_AS_IT_CAME,
+    "api_visibility": "private",
+    "trigger_mode": "always_last",
+    "show_progress": "hidden",
+}
+
+
+@dataclass
+class Parts:
+    """The components that events tie together."""
+
+    photo: gr.Image
+    paths: dict[str, str]  # example -> file
+    task: gr.Radio
+    model: gr.Dropdown
+    settings: dict[str, Any]
+    view: dict[str, Any]
+    truth: gr.Image
+    presets: dict[str, gr.Button]
+    reset: gr.Button
+    outputs: list[Any]
+    files: dict[str, gr.Button]
+    file: gr.DownloadButton
+
+
+def build(studio: Studio, *, queue_size: int = 32, concurrency: int = 1) -> gr.Blocks:
+    """The page, not yet served.
+
+    Args:
+        studio: what is served.
+        queue_size: calls that may wait; further ones are told that the server is busy.
+        concurrency: heavy calls at a time.
+    """
+    processing_utils.async_ssrf_protected_download = fetch_nothing
+    with gr.Blocks(title="hubmodels", analytics_enabled=False, delete_cache=(CLEAN_EVERY_S, FILE_AGE_S)) as page:
+        gr.HTML(texts.INTRO, label="About", elem_id="intro")
+        handlers = Handlers(studio, cache_dir="", examples={Photo.of(e.pixels()).key: n for n, e in EXAMPLES.items()})
+        with gr.Row(elem_id="layout"):
+            with gr.Column(elem_id="controls"):  # on a narrow screen the columns dissolve: see CSS
+                with gr.Column(elem_id="input"):
+                    photo, paths = _photo_input()
+                    task, model = _model_inputs(handlers)
+                with gr.Column(elem_id="tune"):
+                    presets, reset, settings = _settings_form(studio)
+            with gr.Column(elem_id="answer"):
+                with gr.Column(elem_id="view"):
+                    view = _view_form(handlers)
+                    pictures = gr.HTML(
+                        texts.notice_html("One moment …"), label="Comparison", container=True, elem_id="compare"
+                    )
+                with gr.Column(elem_id="details"):
+                    legend = gr.HTML("", label="Legend", container=True, padding=True, elem_id="legend")
+                    scores = gr.HTML("", label="Scores", elem_id="scores")
+                truth = _truth_form()
+                files, file = _take_form()
+                code = _code_form()
+        gr.HTML(texts.PRIVACY, label="Privacy", elem_id="privacy")
+        handlers._cache_dir = file.GRADIO_CACHE
+        outputs = [pictures, legend, scores, *code]
+        parts = Parts(photo, paths, task, model, settings, view, truth, presets, reset, outputs, files, file)
+        _tie_updates(page, parts, handlers, concurrency)
+        _tie_light_events(page, parts, handlers)
+        _tie_downloads(parts, handlers, concurrency)
+        _add_api(parts, handlers, concurrency)
+    return page.queue(max_size=queue_size, api_open=False)
+
+
+# --- Components -------------------------------------------------------------------------------------------------------
+
+
+def _photo_input() -> tuple[gr.Image, dict[str, str]]:
+    first, *_ = EXAMPLES.values()
+    photo = _upload(
+        first.pixels(),
+        sources=["upload", "clipboard", "webcam"],
+        height=260,
+        label="Photo",
+        alt_text="The photo to label",
+        elem_id="photo",
+    )
+    paths: dict[str, str] = {}
+    for name, example in EXAMPLES.items():
+        paths[name] = str(photo.postprocess(example.pixels()).path)  # type: ignore[union-attr]
+    photo.keep_in_cache.update(paths.values())
+    gr.Examples(
+        [[path] for path in paths.values()],
+        [photo],
+        label="Examples",
+        example_labels=[example.title for example in EXAMPLES.values()],
+        elem_id="examples",
+    )
+    return photo, paths
+
+
+def _upload(value: Any, **options: Any) -> gr.Image:
+    """An image input for files as they come; who reads them knows orientation, 16 bits and palettes."""
+    return gr.Image(value, type="filepath", image_mode=None, format="png", buttons=["fullscreen"], **options)
+
+
+def _model_inputs(handlers: Handlers) -> tuple[gr.Radio, gr.Dropdown]:
+    studio = handlers.studio
+    tasks = gr.Radio(
+        [(task.capitalize(), task) for task in studio.tasks], value=studio.tasks[0], label="Task", elem_id="task"
+    )
+    # All models are choices at first: an API call, which has no page, is checked against them.
+    model = gr.Dropdown(
+        handlers.choices(),
+        value=studio.default_model(),
+        filterable=False,
+        label="Model",
+        info="Name, score on the test split, size of its file, seconds of the network for a photo on this server.",
+        elem_id="model",
+    )
+    return tasks, model
+
+
+def _settings_form(studio: Studio) -> tuple[dict[str, gr.Button], gr.Button, dict[str, Any]]:
+    entry = find_entry(studio.default_model())
+    with gr.Row(elem_id="presets"):
+        presets = {name: gr.Button(name.capitalize(), size="md", elem_id=f"preset-{name}") for name in PRESETS}
+        reset = gr.Button("Reset", size="md", variant="secondary", elem_id="reset")
+    made: dict[str, Any] = {}
+    for section, title in SECTIONS.items():
+        controls = [control for control in CONTROLS.values() if control.section == section]
+        if section == "main":
+            made |= {control.name: _control(control) for control in controls}
+            continue
+        with gr.Accordion(title, open=False, elem_id=f"section-{section}"):
+            made |= {control.name: _control(control) for control in controls}
+    made["person_threshold"].visible = len(entry.labels) == 2
+    return presets, reset, {name: made[name] for name in CONTROLS}
+
+
+def _control(control: Control) -> Any:
+    """The component of a setting."""
+    common: dict[str, Any] = {"label": control.label, "info": control.info, "elem_id": control.name}
+    made: Any
+    if control.choices == (False, True):
+        made = gr.Checkbox(control.default, **common)
+    elif control.choices:
+        choices = [(str(choice), choice) for choice in control.choices]
+        made = gr.Dropdown(choices, value=control.default, filterable=False, **common)
+    else:
+        low, high, step = control.minimum, control.maximum, control.step
+        made = gr.Slider(low, high, value=control.default, step=step, **common)
+    return made
+
+
+def _menu(label: str, choices: Any, value: str, elem_id: str, **options: Any) -> Any:
+    pairs = [(title, key) for key, title in choices.items()]
+    return gr.Dropdown(pairs, value=value, filterable=False, label=label, elem_id=elem_id, **options)
+
+
+def _view_form(handlers: Handlers) -> dict[str, Any]:
+    off = View()
+    with gr.Row(elem_id="choose"):
+        left = _menu("Left", views.SIDES, off.left, "left")
+        right = _menu("Right", views.SIDES, off.right, "right")
+        style = _menu("View", views.STYLES, off.style, "style")
+        layout = _menu("Layout", views.LAYOUTS, off.layout, "layout-choice")
+    opacity = gr.Slider(0, 100, value=off.opacity, step=5, label="Overlay opacity, percent", elem_id="opacity")
+    with gr.Row(elem_id="cut"):
+        cuts = {key: title for title, key in _labels(handlers.studio.default_model())}
+        label = _menu("Cut out", cuts, off.label, "cut-label", visible=False)
+        ground = _menu("Background", views.GROUNDS, off.ground, "ground", visible=False)
+        colour = gr.ColorPicker(off.colour, label="Colour", elem_id="ground-colour", visible=False)
+    models = {key: title for title, key in handlers.choices()}
+    other = _menu("Other model", models, handlers.studio.models[-1], "other-model", visible=False)
+    made = {
+        "left": left,
+        "right": right,
+        "style": style,
+        "layout": layout,
+        "opacity": opacity,
+        "label": label,
+        "ground": ground,
+        "colour": colour,
+        "other": other,
+    }
+    return {field.name: made[field.name] for field in fields(View)}
+
+
+def _labels(model: str) -> list[tuple[str, str]]:
+    names = find_entry(model).labels.names
+    return [("all that was found", ""), *((name, name) for name in names[1:])]
+
+
+def _truth_form() -> gr.Image:
+    with gr.Column(elem_id="truth-part"), gr.Accordion("Ground truth", open=False, elem_id="section-truth"):
+        gr.HTML(f"<p>{texts.TRUTH_HELP}</p>", label="About ground truth", elem_id="truth-help")
+        return _upload(
+            None,
+            sources=["upload"],
+            height=180,
+            label="Mask (PNG)",
+            alt_text="The ground truth of the photo",
+            elem_id="truth",
+        )
+
+
+def _take_form() -> tuple[dict[str, gr.Button], gr.DownloadButton]:
+    with gr.Column(elem_id="take"):
+        with gr.Row(elem_id="files"):
+            files = {kind: gr.Button(title, size="md", elem_id=f"take-{kind}") for kind, title in KINDS.items()}
+        return files, gr.DownloadButton(
+            "File", elem_id="file", visible="hidden"
+        )  # clicked by script once the file is made
+
+
+def _code_form() -> list[gr.HTML]:
+    with gr.Column(elem_id="code"):
+        link = gr.HTML("", label="Link", container=True, padding=True, elem_id="link")
+        with gr.Accordion("Copy as code", open=False, elem_id="section-code"), gr.Tabs():
+            with gr.Tab("Python", elem_id="tab-python"):
+                python = gr.HTML("", label="Python", elem_id="python")
+            with gr.Tab("CLI", elem_id="tab-cli"):
+                command = gr.HTML("", label="Command", elem_id="command")
+            with gr.Tab("API", elem_id="tab-api"):
+                client = gr.HTML("", label="API call from Python", elem_id="client")
+                curl = gr.HTML("", label="API call by curl", elem_id="curl")
+    return [link, python, command, client, curl]
+
+
+# --- Events -----------------------------------------------------------------------------------------------------------
+
+
+def _heavy(concurrency: int) -> dict[str, Any]:
+    return {**_AS_IT_CAME, "concurrency_id": HEAVY, "concurrency_limit": concurrency}
+
+
+def _tie_updates(page: gr.Blocks, parts: Parts, handlers: Handlers, concurrency: int) -> None:
+    def update(photo: Any, model: str, mask: Any, request: gr.Request, **values: Any) -> Any:
+        return handlers.update(photo, model, mask, request, **values)
+
+    options: dict[str, Any] = {
+        "inputs": [parts.photo, parts.model, parts.truth],
+        "outputs": parts.outputs,
+        "inputs_kwargs": {**parts.settings, **parts.view},
+        "show_progress": "minimal",
+        "show_progress_on": parts.outputs[:1],
+        "api_visibility": "private",
+        **_heavy(concurrency),
+    }
+    # `change` alone covers drag, keys, typed numbers, reset, presets and examples. The task acts through the model.
+    watched = [parts.photo, parts.model, parts.truth, *parts.settings.values(), *parts.view.values()]
+    gr.on([c.change for c in watched], update, trigger_mode="always_last", **options)
+
+    outputs = [parts.photo, parts.task, parts.model, *parts.settings.values(), *parts.view.values()]
+
+    def restore(request: gr.Request) -> Any:
+        return list(handlers.restore(dict(request.query_params), parts.paths))
+
+    restored = page.load(restore, None, outputs, api_visibility="private", show_progress="hidden")
+    restored.then(update, trigger_mode="always_last", **options)
+    page.load(None, js=TOOLTIPS)
+
+
+def _tie_light_events(page: gr.Blocks, parts: Parts, handlers: Handlers) -> None:
+    gr.on([page.load, parts.task.change], handlers.menu, [parts.task, parts.model], [parts.model], **_LIGHT)
+
+    def adapt(model: str) -> Any:
+        entry = find_entry(model)
+        votes = [v for v in CONTROLS["vote"].choices if v != "classifier" or entry.regions]
+        return (
+            gr.Slider(visible=len(entry.labels) == 2),
+            gr.Dropdown([(v, v) for v in votes]),
+            gr.Dropdown(_labels(model)),
+        )
+
+    adapted = [parts.settings["person_threshold"], parts.settings["vote"], parts.view["label"]]
+    parts.model.change(adapt, [parts.model], adapted, **_LIGHT)
+
+    def arrange(left: str, right: str, style: str, ground: str) -> Any:
+        cut = style == "cutout"
+        return (
+            gr.Slider(visible=style == "overlay"),
+            gr.Dropdown(visible=cut),
+            gr.Dropdown(visible=cut),
+            gr.ColorPicker(visible=cut and ground == "colour"),
+            gr.Dropdown(visible="other" in (left, right)),
+        )
+
+    view = parts.view
+    deciding = [view[name] for name in ("left", "right", "style", "ground")]
+    arranged = [view[name] for name in ("opacity", "label", "ground", "colour", "other")]
+    gr.on([c.change for c in deciding], arrange, deciding, arranged, **_LIGHT)
+
+    def choose(name: str) -> Callable[[str], Any]:
+        def chosen(model: str) -> Any:
+            settings = Refinement.preset(name, task=find_entry(model).task)
+            return [getattr(settings, control) for control in CONTROLS]
+
+        return chosen
+
+    settings = list(parts.settings.values())
+    for name, button in parts.presets.items():
+        button.click(choose(name), [parts.model], settings, **_LIGHT)
+
+    def reset() -> Any:
+        off = View()
+        view = {**vars(off), "other": handlers.studio.models[-1]}
+        return [control.default for control in CONTROLS.values()] + [view[name] for name in parts.view]
+
+    parts.reset.click(reset, None, [*settings, *view.values()], **_LIGHT)
+
+
+def _tie_downloads(parts: Parts, handlers: Handlers, concurrency: int) -> None:
+    for kind, button in parts.files.items():
+        made = button.click(
+            functools.partial(handlers.take, kind),
+            [parts.photo, parts.model],
+            [parts.file],
+            inputs_kwargs={**parts.settings, **parts.view},
+            api_visibility="private",
+            show_progress="hidden",
+            trigger_mode="once",
+            **_heavy(concurrency),
+        )
+        made.success(None, js=CLICK_FILE)
+
+
+def _add_api(parts: Parts, handlers: Handlers, concurrency: int) -> None:
+    ask = gr.Button("Segment", visible=False, elem_id="api-segment")
+    answers = [
+        gr.File(visible=False, label="mask", elem_id="api-mask"),
+        gr.File(visible=False, label="overlay", elem_id="api-overlay"),
+        gr.JSON(visible=False, label="report", elem_id="api-report"),
+    ]
+    ask.click(
+        handlers.segment,
+        [parts.photo, parts.model],
+        answers,
+        inputs_kwargs=parts.settings,
+        api_name="segment",
+        api_description="Label every pixel of a photo: indexed PNG of label ids, overlay, report.",
+        **_heavy(concurrency),
+    )
+    gr.api(handlers.models, api_name="models", api_description="The models served here.")

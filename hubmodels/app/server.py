@@ -1,0 +1,146 @@
+"""Serve the page: command line, warm-up, launch, /health. Gradio is an extra and is imported only here."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from hubmodels import __version__
+from hubmodels.app.examples import EXAMPLES
+from hubmodels.app.options import add_options, logins
+from hubmodels.app.studio import Photo, Studio
+from hubmodels.errors import HubmodelsError
+from hubmodels.refine import SETTINGS, Refinement
+
+LOG = logging.getLogger(__name__)
+SWEEP_S = 60
+LAUNCH: dict[str, Any] = {
+    "footer_links": ["api"],
+    "max_file_size": "25mb",
+    "run_history": False,  # Gradio would keep photos and results in the visitor's browser
+    "show_error": False,  # texts of unforeseen errors hold paths; foreseen ones are gr.Error
+    "ssr_mode": False,
+    "enable_monitoring": False,
+    "state_session_capacity": 200,
+}
+
+
+def require_gradio() -> None:
+    """Raise ImportError with the command that installs Gradio, unless it is there."""
+    if importlib.util.find_spec("gradio") is None:
+        raise ImportError("the page needs Gradio, which is not installed: pip install 'hubmodels[demo]'")
+
+
+def warm_up(studio: Studio) -> None:
+    """Load every model, run every stage once and time the networks, so that no visitor waits for it."""
+    first, *_ = EXAMPLES.values()
+    photo = Photo.of(first.pixels())
+    everything = Refinement(
+        crf_iterations=1, superpixel_scale=60, merge="cut", min_region_px=50, fill_holes_px=50, keep_largest=True
+    )
+    for i, name in enumerate(studio.models, 1):
+        print(f"Loading models: {i} of {len(studio.models)}, {name}", flush=True)
+        analysis = studio.analyse(photo, name, everything)
+        studio.analyse(photo, name, Refinement())
+        studio.speeds[name] = min(_seconds(studio, name, analysis.photo) for _ in range(2))
+    print("Warming up the other methods of superpixels, merging and voting", flush=True)
+    small = Photo.of(np.array(Image.fromarray(photo.work).resize((96, 96))))
+    name = studio.default_model()
+    for field in ("superpixel_method", "merge", "vote"):
+        for choice in SETTINGS[field].choices:
+            chosen: dict[str, Any] = {"superpixel_scale": 60, field: choice}
+            try:
+                studio.analyse(small, name, Refinement(**chosen))
+            except ImportError as error:  # an extra that only one choice needs
+                print(f"{field} {choice} is not available: {error}", flush=True)
+
+
+def _seconds(studio: Studio, name: str, photo: Photo) -> float:
+    """Time of a network for a photo."""
+    start = time.perf_counter()
+    studio.model(name).probabilities(photo.work)
+    return time.perf_counter() - start
+
+
+def start(studio: Studio, *, queue_size: int, concurrency: int, **where: Any) -> tuple[Any, str | None]:
+    """Serve the page in the background; returns it and the public link, if one was asked for and is to be had.
+
+    Raises:
+        OSError: the address or port cannot be had.
+    """
+    from hubmodels.app.look import CSS, THEME
+    from hubmodels.app.page import build
+
+    page = build(studio, queue_size=queue_size, concurrency=concurrency)
+    app, _, share_url = page.launch(prevent_thread_lock=True, theme=THEME, css=CSS, **where, **LAUNCH)
+    _add_health(app, studio, page)
+    threading.Thread(target=_sweep, args=(studio, page), daemon=True, name="sweep").start()
+    return page, share_url
+
+
+def _add_health(app: Any, studio: Studio, page: Any) -> None:
+    """GET /health: answered beside the queue, so also when that is full."""
+    from starlette.responses import JSONResponse
+    from starlette.routing import Route
+
+    def health(request: Any) -> JSONResponse:
+        waiting = len(page._queue)
+        state = {"status": "ok", "version": __version__, "models": list(studio.models), "waiting": waiting}
+        return JSONResponse({**state, "remembered": studio.remembered})
+
+    app.router.routes.insert(0, Route("/health", health, methods=["GET"]))  # before Gradio's own catch-all
+
+
+def _sweep(studio: Studio, page: Any) -> None:
+    """Forget old photos, for as long as the page is served."""
+    while page.is_running:
+        studio.expire()
+        time.sleep(SWEEP_S)
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Warm up and serve until interrupted; `options` as `add_options` defines them.
+
+    Raises:
+        ImportError: Gradio is not installed.
+        HubmodelsError, ValueError: a model or login makes no sense.
+        OSError: the address or port cannot be had.
+    """
+    require_gradio()
+    allowed = logins(options.auth)
+    studio = Studio(options.models, max_megapixels=options.max_megapixels)
+    warm_up(studio)
+    page, share_url = start(
+        studio,
+        queue_size=options.queue_size,
+        concurrency=options.concurrency,
+        server_name=options.host,
+        server_port=options.port,
+        share=options.share,
+        auth=allowed,
+    )
+    if options.share and not share_url:
+        print("No public link: Gradio's sharing service cannot be reached. The local address works.", flush=True)
+    page.block_thread()
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """`python demo.py`."""
+    parser = argparse.ArgumentParser(description="Serve the hubmodels page.")
+    add_options(parser)
+    options = parser.parse_args(arguments)
+    try:
+        serve(options)
+    except OSError as error:
+        raise SystemExit(f"The page cannot be served: {error}") from None
+    except (HubmodelsError, ValueError, ImportError) as error:
+        raise SystemExit(f"demo.py: {error}") from None

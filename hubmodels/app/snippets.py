@@ -1,0 +1,65 @@
+"""What is on the page as code: Python, a command, and calls of the page's own API."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+from typing import Any
+
+from hubmodels.refine import Refinement
+
+PHOTO = "photo.jpg"  # a visitor's own file name is not repeated
+
+
+def changed(settings: Refinement) -> dict[str, Any]:
+    """The settings that differ from the defaults."""
+    off = Refinement()
+    return {k: v for k, v in dataclasses.asdict(settings).items() if v != getattr(off, k)}
+
+
+def python(model: str, settings: Refinement, *, opacity: int = 55) -> str:
+    """A script that writes the labels and the overlay."""
+    arguments = "".join(f"\n    {name}={value!r}," for name, value in changed(settings).items())
+    arguments += "\n" if arguments else ""
+    return f"""import hubmodels
+
+model = hubmodels.load({model!r})
+settings = hubmodels.Refinement({arguments})
+seg = model.predict({PHOTO!r}, refinement=settings)
+seg.save("labels.png")
+seg.overlay(opacity={opacity / 100:g}).save("overlay.jpg")
+"""
+
+
+def command(model: str, settings: Refinement) -> str:
+    """A call of the `hubmodels` command; it writes out/photo_mask.png and out/photo_overlay.jpg."""
+    options = [f"--{name.replace('_', '-')} {value}" for name, value in changed(settings).items()]
+    return " ".join([f"hubmodels label {PHOTO}", f"--model {shlex.quote(model)}", *options, "--out out"])
+
+
+def client(url: str, model: str, settings: Refinement) -> str:
+    """A script that asks the page itself, by gradio_client."""
+    arguments = "".join(f"    {name}={value!r},\n" for name, value in changed(settings).items())
+    return f"""from gradio_client import Client, handle_file
+
+client = Client({url + "/"!r}, analytics_enabled=False)
+mask, overlay, report = client.predict(
+    photo=handle_file({PHOTO!r}),
+    model={model!r},
+{arguments}    api_name="/segment",
+)
+print(mask, report["areas"])
+"""
+
+
+def curl(url: str, model: str, settings: Refinement) -> str:
+    """The same in a shell: upload, ask, and wait for the answer, whose files are then at the addresses it names."""
+    asked = json.dumps({"model": model, **changed(settings)})
+    return f"""SERVER={shlex.quote(url)}/gradio_api
+FILE=$(curl -sS -F files=@{PHOTO} "$SERVER/upload" | sed 's/^\\["//; s/"\\]$//')
+PHOTO='{{"photo": {{"path": "'"$FILE"'", "meta": {{"_type": "gradio.FileData"}}}}, '
+EVENT=$(curl -sS -H 'Content-Type: application/json' -d "$PHOTO"{shlex.quote(asked[1:])} \\
+    "$SERVER/call/v2/segment" | sed 's/.*"event_id": *"\\([^"]*\\)".*/\\1/')
+curl -sS -N "$SERVER/call/segment/$EVENT"
+"""

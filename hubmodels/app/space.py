@@ -1,0 +1,159 @@
+"""A Hugging Face Space: a folder that runs the page there, and its upload."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+from hubmodels import __version__
+from hubmodels.entries import LICENSE, RESEARCH_DATA
+
+PACKAGE = Path(__file__).resolve().parent.parent
+DEMO = '''"""A page to try the models: `python demo.py`, then open the address it prints; `--help` lists the options."""
+
+from hubmodels.app.server import main
+
+if __name__ == "__main__":
+    main()
+'''
+# What pyproject.toml asks for, with the page's extra but for Gradio, whose version is in the front matter.
+REQUIREMENTS = (
+    "torch>=2.4",
+    "timm>=1.0.12",
+    "safetensors>=0.4.3",
+    "numpy>=1.26",
+    "pillow>=11",
+    "scikit-image>=0.24",
+    "scipy>=1.11",
+    "numba>=0.60",
+    "tqdm>=4.66",
+    "scikit-learn>=1.4",
+)
+GITIGNORE = "__pycache__/\n.gradio/\n"
+
+
+def write_space(out: Path, *, title: str = "hubmodels") -> list[Path]:
+    """Write a complete Space: README.md with its front matter, requirements.txt, demo.py and the package with weights.
+
+    Args:
+        out: a folder that does not exist, is empty, or holds a Space of an earlier call, which is replaced.
+        title: what the Space is called.
+
+    Returns:
+        The files, relative to `out`.
+
+    Raises:
+        ValueError: `out` holds something else, or the title has more than one line.
+    """
+    if "\n" in title or not title.strip():
+        raise ValueError(f"title must be one line; got {title!r}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not _is_space(out):
+        raise ValueError(f"{out} is not empty and holds no Space written before; choose another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(out / "hubmodels", ignore_errors=True)
+    shutil.copytree(PACKAGE, out / "hubmodels", ignore=shutil.ignore_patterns("__pycache__", "*.pyc", ".*"))
+    texts = {
+        "README.md": _readme(title),
+        "requirements.txt": "\n".join(REQUIREMENTS) + "\n",
+        "demo.py": DEMO,
+        ".gitignore": GITIGNORE,
+    }
+    for name, text in texts.items():
+        (out / name).write_text(text, encoding="utf-8")
+    return sorted(path.relative_to(out) for path in out.rglob("*") if path.is_file())
+
+
+def _is_space(folder: Path) -> bool:
+    readme = folder / "README.md"
+    return readme.is_file() and "app_file: demo.py" in readme.read_text(encoding="utf-8")
+
+
+def _readme(title: str) -> str:
+    return f"""---
+title: {_quoted(title)}
+emoji: 👗
+colorFrom: green
+colorTo: blue
+sdk: gradio
+sdk_version: {gradio_version()}
+python_version: "3.11"
+app_file: demo.py
+pinned: false
+license: {LICENSE.lower()}
+short_description: Labels for every pixel of a photo of a person
+suggested_hardware: cpu-basic
+startup_duration_timeout: 30m
+---
+
+# {title}
+
+Labels for every pixel of a photo of a person, by hubmodels {__version__}: drag the sliders, compare, take the result
+with you as a file or as code. Everything runs on this machine's CPU, with the weights that are in `hubmodels/weights`.
+
+The models were {RESEARCH_DATA}: check whether your use of them is covered.
+"""
+
+
+def _quoted(text: str) -> str:
+    """YAML in double quotes."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def gradio_version() -> str:
+    """The installed Gradio's version, with which the page was tried.
+
+    Raises:
+        ImportError: Gradio is not installed.
+    """
+    try:
+        return metadata.version("gradio")
+    except metadata.PackageNotFoundError:
+        raise ImportError(
+            "a Space names the version of Gradio, which is not installed: pip install 'hubmodels[demo]'"
+        ) from None
+
+
+def push_space(folder: Path, repo: str, *, private: bool = False) -> str:
+    """Upload a written Space, making it if it does not exist; returns its address.
+
+    The token is that of `hf auth login`, or HF_TOKEN.
+
+    Args:
+        folder: what `write_space` wrote.
+        repo: `user/name`.
+        private: only for you to see.
+
+    Raises:
+        ValueError: `repo` is not `user/name`.
+        ImportError: huggingface_hub is not installed.
+        OSError: the Hub cannot be reached, or refuses.
+    """
+    parts = repo.split("/")
+    if len(parts) != 2 or not all(parts):
+        raise ValueError(f"--push takes USER/NAME; got {repo!r}")
+    try:
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+    except ImportError:
+        raise ImportError("uploading needs huggingface_hub: pip install 'hubmodels[demo]'") from None
+    api = HfApi()
+    try:
+        api.create_repo(repo, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
+        commit = f"hubmodels {__version__}"
+        api.upload_folder(folder_path=folder, repo_id=repo, repo_type="space", commit_message=commit)
+    except HFValidationError as error:
+        raise ValueError(f"--push takes USER/NAME; {error}") from error
+    except (HfHubHTTPError, LocalTokenNotFoundError) as error:
+        raise OSError(f"the Hub refused the upload of {repo} ({error}); are you logged in? `hf auth login`") from error
+    except Exception as error:  # its HTTP client is not fixed, so neither are its errors
+        if not _is_connection_error(error):
+            raise
+        raise OSError(f"the Hub cannot be reached: {error}; the Space is complete in {folder}") from error
+    return f"{api.endpoint}/spaces/{repo}"
+
+
+def _is_connection_error(error: BaseException) -> bool:
+    names: Sequence[str] = ("ConnectError", "ConnectionError", "ConnectTimeout", "NetworkError", "OfflineModeIsEnabled")
+    return any(cls.__name__ in names for cls in type(error).__mro__)

@@ -1,0 +1,240 @@
+"""The work behind the page, without Gradio: photos, networks, stages, and what is remembered of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from hubmodels.app.memory import BoundedMemory
+from hubmodels.app.options import MAX_MEGAPIXELS
+from hubmodels.entries import DEFAULTS, Entry, find_entry, list_models
+from hubmodels.errors import ModelNotFoundError
+from hubmodels.hub import load_model
+from hubmodels.images import read_image
+from hubmodels.refine import Refinement
+from hubmodels.result import Segmentation
+from hubmodels.segmenter import PhotoTuner, Segmenter
+
+WORK_PX = 800  # long side at which the page works on larger photos; networks see 576 at most
+KEPT_PHOTOS, KEPT_PIXELS, KEPT_S = 8, 2_500_000, 1800  # a pixel with 7 labels and a CRF takes about 600 bytes
+STAGES = ("network", "crf", "superpixels", "final")
+
+# Fields of `Refinement` that act up to a stage; the final result has them all.
+_CRF = (
+    "crf_iterations",
+    "crf_appearance_weight",
+    "crf_appearance_sigma_px",
+    "crf_appearance_sigma_colour",
+    "crf_smoothness_weight",
+    "crf_smoothness_sigma_px",
+    "person_threshold",
+)
+_CLEANING = ("min_region_px", "fill_holes_px", "keep_largest", "connectivity")
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """A photo that was read.
+
+    Attributes:
+        key: digest of its pixels and shape; two photos share a key only if they are the same.
+        size: height and width, upright.
+        work: (h, w, 3) uint8, read-only: the photo, its long side at most WORK_PX.
+    """
+
+    key: str
+    size: tuple[int, int]
+    work: np.ndarray
+
+    @classmethod
+    def of(cls, image: np.ndarray) -> Photo:
+        """From (H, W, 3) uint8."""
+        height, width = image.shape[:2]
+        digest = hashlib.sha256(f"{height}x{width};".encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
+        factor = WORK_PX / max(height, width)
+        work = image.copy()
+        if factor < 1:
+            small = max(1, round(width * factor)), max(1, round(height * factor))
+            work = np.array(Image.fromarray(image).resize(small, Image.Resampling.BOX))
+        work.flags.writeable = False
+        return cls(digest, (height, width), work)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether `work` is the photo itself, so that what the page shows is what `predict` returns."""
+        return self.work.shape[:2] == self.size
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """The network's answer to a photo, ready to be refined, and the seconds it took."""
+
+    tuner: PhotoTuner
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """What the page knows of a photo under some settings.
+
+    Attributes:
+        photo: the photo.
+        entry: the model.
+        settings: what was asked for.
+        final: the result, at the size of `photo.work`.
+        seconds: by stage that ran for this analysis; what was remembered is not there.
+    """
+
+    photo: Photo
+    entry: Entry
+    settings: Refinement
+    final: Segmentation
+    seconds: Mapping[str, float]
+    tuner: PhotoTuner
+
+    def stage(self, name: str) -> Segmentation:
+        """The result after one of STAGES; stages that came before a later one are remembered from it."""
+        return self.tuner.refine(up_to(self.settings, name))
+
+
+def up_to(settings: Refinement, stage: str) -> Refinement:
+    """`settings` without what comes after one of STAGES."""
+    if stage == "network":
+        return Refinement()
+    if stage == "crf":
+        return Refinement(**{name: getattr(settings, name) for name in _CRF})
+    if stage == "superpixels":
+        off = Refinement()
+        return dataclasses.replace(settings, **{name: getattr(off, name) for name in _CLEANING})
+    if stage == "final":
+        return settings
+    raise ValueError(f"no stage {stage!r}; expected one of {STAGES}")
+
+
+def fitted(settings: Refinement, entry: Entry) -> Refinement:
+    """`settings` without what a model cannot do: a person threshold for more labels, a classifier it does not have."""
+    off = Refinement()
+    changes: dict[str, Any] = {}
+    if len(entry.labels) != 2:
+        changes["person_threshold"] = off.person_threshold
+    if entry.regions is None and settings.vote == "classifier":
+        changes["vote"] = off.vote
+    return dataclasses.replace(settings, **changes) if changes else settings
+
+
+class Studio:
+    """Models being served, and the last few photos with the networks' answers to them.
+
+    Nothing is kept by visitor: keys are digests of pixels, so nobody gets an answer without having the photo.
+
+    Args:
+        models: names of the models; all trained ones unless given.
+        max_megapixels: larger photos are refused.
+
+    Raises:
+        ModelNotFoundError: no such model, or none at all.
+    """
+
+    def __init__(self, models: Sequence[str] | None = None, *, max_megapixels: float = MAX_MEGAPIXELS) -> None:
+        self.models = tuple(dict.fromkeys(list_models() if models is None else models))
+        if not self.models:
+            raise ModelNotFoundError("no model to serve; `hubmodels list` shows those there are")
+        for name in self.models:
+            if find_entry(name).name not in list_models():
+                raise ModelNotFoundError(f"{name} is no trained network; there are: {', '.join(list_models())}")
+        self.max_pixels = round(max_megapixels * 1e6)
+        self.speeds: dict[str, float] = {}  # seconds of a network for one photo, measured by warm_up
+        self._photos: BoundedMemory[Photo] = BoundedMemory(max_items=16, max_cost=8e6, max_age_s=KEPT_S)
+        self._answers: BoundedMemory[Answer] = BoundedMemory(
+            max_items=KEPT_PHOTOS, max_cost=KEPT_PIXELS, max_age_s=KEPT_S
+        )
+        self._model = functools.cache(load_model)
+
+    @property
+    def tasks(self) -> list[str]:
+        """Tasks that some served model does, the usual ones first."""
+        return [task for task in DEFAULTS if any(find_entry(name).task == task for name in self.models)]
+
+    def models_of(self, task: str | None = None) -> list[str]:
+        """Served models, all or those of one task, the task's default first."""
+        names = [name for name in self.models if task in (None, find_entry(name).task)]
+        return sorted(names, key=lambda name: (name not in DEFAULTS.values(), name))
+
+    def default_model(self, task: str | None = None) -> str:
+        """The model a visitor meets first."""
+        return self.models_of(task or self.tasks[0])[0]
+
+    def model(self, name: str) -> Segmenter:
+        """A served model, loaded once. Raises ModelNotFoundError for any other."""
+        if name not in self.models:
+            known = ", ".join(self.models)
+            raise ModelNotFoundError(f"no model {str(name)[:80]!r} is served here. Served models: {known}")
+        return self._model(name)
+
+    def open(self, path: Path) -> Photo:
+        """The photo in a file, decoded again only if the file is another one.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ImageError: it cannot be read, or has too many pixels.
+        """
+        status = path.stat()
+        key = (str(path), status.st_mtime_ns, status.st_size)
+        return self._photos.get(key, lambda: Photo.of(read_image(path, max_pixels=self.max_pixels)), cost=WORK_PX**2)
+
+    def answer(self, photo: Photo, name: str) -> tuple[Answer, bool]:
+        """A network's answer to a photo, and whether the network ran for it just now."""
+        ran = []
+
+        def compute() -> Answer:
+            ran.append(name)
+            model = self.model(name)
+            start = time.perf_counter()
+            tuner = model.tune(photo.work)
+            return Answer(tuner, time.perf_counter() - start)
+
+        height, width = photo.work.shape[:2]
+        return self._answers.get((name, photo.key), compute, cost=height * width), bool(ran)
+
+    def analyse(self, photo: Photo, name: str, settings: Refinement) -> Analysis:
+        """Label a photo at working size; only what changed since the last call for it is computed.
+
+        Raises:
+            ModelNotFoundError: no such model is served.
+        """
+        self.model(name)
+        entry = find_entry(name)
+        settings = fitted(settings, entry)
+        answer, ran = self.answer(photo, name)
+        final, stages = answer.tuner.refine_timed(settings)
+        seconds = {"network": answer.seconds, **stages} if ran else stages
+        return Analysis(photo, entry, settings, final, seconds, answer.tuner)
+
+    def whole(self, path: Path, name: str, settings: Refinement) -> Segmentation:
+        """A photo's labels at its own size, as `hubmodels.load(name).predict(path, refinement=settings)` returns them.
+
+        Only photos beyond working size are computed anew; nothing of those is remembered.
+        """
+        photo = self.open(path)
+        if photo.is_whole:
+            return self.analyse(photo, name, settings).final
+        image = read_image(path, max_pixels=self.max_pixels)
+        return self.model(name).predict(image, refinement=fitted(settings, find_entry(name)))
+
+    def expire(self) -> int:
+        """Forget photos that were not used for a while; returns how many results went."""
+        return self._photos.expire() + self._answers.expire()
+
+    @property
+    def remembered(self) -> int:
+        """Number of answers in memory."""
+        return len(self._answers)

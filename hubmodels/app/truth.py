@@ -1,0 +1,116 @@
+"""A ground-truth mask for the page: read, checked, and scored against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from hubmodels.errors import ImageError
+from hubmodels.labels import LabelSet
+from hubmodels.metrics import IGNORE, Scores
+
+TOLERANCE = 3  # steps of 0..255 by which a colour may miss its palette entry
+
+
+def read_truth(path: Path, labels: LabelSet, size: tuple[int, int], *, max_pixels: int) -> np.ndarray:
+    """Label ids of a mask.
+
+    Args:
+        path: a PNG: indexed or grey with label ids (255: undecided; black and white for two labels), or in the
+            palette's colours.
+        labels: the labels it must hold.
+        size: height and width it must have.
+        max_pixels: larger ones are not decoded.
+
+    Returns:
+        (H, W) uint8, ids or IGNORE.
+
+    Raises:
+        ImageError: no PNG, another size, or ids or colours that no label has.
+        FileNotFoundError: no such file.
+    """
+    try:
+        with Image.open(path, formats=("PNG",)) as picture:
+            if picture.width * picture.height > max_pixels:
+                raise ImageError(f"the mask has more than {max_pixels / 1e6:.0f} megapixels")
+            if (picture.height, picture.width) != tuple(size):
+                raise ImageError(
+                    f"the mask is {picture.width}x{picture.height}, the photo {size[1]}x{size[0]}; both must be alike"
+                )
+            return _ids(picture, labels)
+    except FileNotFoundError:
+        raise
+    except UnidentifiedImageError:
+        raise ImageError("the mask is no PNG; other formats do not keep label ids exactly") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ImageError(f"the mask is damaged ({error.__class__.__name__})") from None
+
+
+def _ids(picture: Image.Image, labels: LabelSet) -> np.ndarray:
+    if picture.mode == "P" and _in_our_colours(picture, labels):
+        return _from_colours(np.asarray(picture.convert("RGB")), labels)  # whatever order its palette has
+    if picture.mode in ("P", "L", "1"):
+        values = np.asarray(picture if picture.mode != "1" else picture.convert("L")).astype(np.uint8)
+        present = set(np.unique(values).tolist())
+        if picture.mode != "P" and len(labels) == 2 and present <= {0, 255}:
+            return (values == 255).astype(np.uint8)
+        if present <= {*range(len(labels)), IGNORE}:
+            return values
+        unknown = sorted(present - {*range(len(labels)), IGNORE})
+        raise ImageError(
+            f"the mask holds id {unknown[0]}, but {labels.task} has ids 0..{len(labels) - 1} "
+            f"({', '.join(labels.names)}); is it for another task?"
+        )
+    if picture.mode not in ("RGB", "RGBA", "LA"):
+        raise ImageError(f"the mask has pixels of kind {picture.mode}; expected an indexed, grey or colour PNG")
+    return _from_colours(np.asarray(picture.convert("RGB")), labels)
+
+
+def _in_our_colours(picture: Image.Image, labels: LabelSet) -> bool:
+    """Whether every colour that an indexed picture uses is exactly that of a label."""
+    palette = picture.getpalette() or []
+    used = {tuple(palette[3 * i : 3 * i + 3]) for i in np.unique(np.asarray(picture)).tolist()}
+    return used <= set(labels.palette)
+
+
+def _from_colours(pixels: np.ndarray, labels: LabelSet) -> np.ndarray:
+    packed = pixels.astype(np.int32) @ np.array([65536, 256, 1], np.int32)
+    colours, where = np.unique(packed.ravel(), return_inverse=True)
+    if len(colours) > 256:
+        raise ImageError("the mask has more than 256 colours, so it is a photo, or its edges are smoothed")
+    rgb = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], axis=-1)
+    distance = np.abs(rgb[:, None] - np.array(labels.palette)[None]).max(-1)
+    if (miss := distance.min(1).max()) > TOLERANCE:
+        bad = rgb[distance.min(1).argmax()]
+        raise ImageError(
+            f"the mask has the colour #{bad[0]:02x}{bad[1]:02x}{bad[2]:02x}, {miss} steps from any label of "
+            f"{labels.task}; expected the colours of the legend"
+        )
+    return distance.argmin(1).astype(np.uint8)[where].reshape(pixels.shape[:2])
+
+
+def to_size(truth: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The mask at another height and width; ids are never blended."""
+    if truth.shape == tuple(size):
+        return truth
+    return np.asarray(Image.fromarray(truth).resize((size[1], size[0]), Image.Resampling.NEAREST))
+
+
+@dataclass(frozen=True)
+class TruthScores:
+    """Scores of one result: `miou` and `boundary_f` in 0..1 (NaN: undefined), and `iou` by label that occurs."""
+
+    miou: float
+    boundary_f: float
+    iou: dict[str, float]
+
+
+def score(truth: np.ndarray, predicted: np.ndarray, labels: LabelSet) -> TruthScores:
+    """Compare two (H, W) label maps."""
+    scores = Scores(len(labels))
+    scores.add(truth, predicted)
+    iou = {name: float(v) for name, v in zip(labels.names, scores.iou, strict=True) if not np.isnan(v)}
+    return TruthScores(scores.miou if iou else float("nan"), scores.boundary_f, iou)

@@ -1,0 +1,134 @@
+"""Segmentation scores from a confusion matrix summed over photos, and the boundary F-measure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+IGNORE = 255  # label id of pixels without a decision; every loss and metric skips it
+
+
+@dataclass
+class Scores:
+    """Running sums over photos.
+
+    Attributes:
+        num_classes: number of labels.
+        boundary_px: distance in pixels within which two boundaries agree.
+        confusion: (C, C) int64, rows are true labels, columns predicted ones, summed over photos.
+        boundary: one F-measure per photo that has a boundary in labels or prediction.
+    """
+
+    num_classes: int
+    boundary_px: int = 3
+    confusion: np.ndarray = field(init=False)
+    boundary: list[float] = field(default_factory=list)
+    images: int = 0
+
+    def __post_init__(self) -> None:
+        self.confusion = np.zeros((self.num_classes, self.num_classes), np.int64)
+
+    def add(self, truth: np.ndarray, predicted: np.ndarray, *, with_boundary: bool = True) -> None:
+        """Count one photo: two (H, W) label maps; pixels whose truth is IGNORE do not count."""
+        if truth.shape != predicted.shape:
+            raise ValueError(f"label maps must have one shape; got {truth.shape} and {predicted.shape}")
+        decided = truth != IGNORE
+        pairs = truth[decided].astype(np.int64) * self.num_classes + predicted[decided]
+        self.confusion += np.bincount(pairs, minlength=self.num_classes**2).reshape(self.confusion.shape)
+        self.images += 1
+        if with_boundary:
+            score = boundary_f(truth, predicted, distance_px=self.boundary_px)
+            if score is not None:
+                self.boundary.append(score)
+
+    def include(self, other: Scores) -> None:
+        """Count the photos of other scores, with the same labels and boundary distance, here as well."""
+        if (self.num_classes, self.boundary_px) != (other.num_classes, other.boundary_px):
+            raise ValueError(
+                f"scores must be of {self.num_classes} labels within {self.boundary_px} px; got those of "
+                f"{other.num_classes} within {other.boundary_px}"
+            )
+        self.confusion += other.confusion
+        self.boundary += other.boundary
+        self.images += other.images
+
+    @property
+    def iou(self) -> np.ndarray:
+        """(C,) intersection over union per label; NaN for a label that neither occurs nor is predicted."""
+        hits = np.diag(self.confusion)
+        return ratio(hits, self.confusion.sum(0) + self.confusion.sum(1) - hits)
+
+    @property
+    def precision(self) -> np.ndarray:
+        """(C,) share of the pixels predicted as a label that are it; NaN for a label that is not predicted."""
+        return ratio(np.diag(self.confusion), self.confusion.sum(0))
+
+    @property
+    def recall(self) -> np.ndarray:
+        """(C,) share of the pixels of a label that are predicted as it; NaN for a label that does not occur."""
+        return ratio(np.diag(self.confusion), self.confusion.sum(1))
+
+    @property
+    def share(self) -> np.ndarray:
+        """(C,) share of all decided pixels that truly have a label; NaN if none is decided."""
+        return ratio(self.confusion.sum(1), self.confusion.sum())
+
+    @property
+    def miou(self) -> float:
+        """Mean of `iou` over the labels that occur or are predicted; NaN if no pixel was decided."""
+        return float(np.nanmean(self.iou)) if self.confusion.any() else float("nan")
+
+    @property
+    def pixel_accuracy(self) -> float:
+        """Share of decided pixels with the right label; NaN if there is none."""
+        return float(ratio(np.trace(self.confusion), self.confusion.sum()))
+
+    @property
+    def boundary_f(self) -> float:
+        """Mean boundary F-measure over photos; NaN if none was counted."""
+        return float(np.mean(self.boundary)) if self.boundary else float("nan")
+
+
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Float `part` / `whole`, broadcast; NaN where `whole` is 0."""
+    part, whole = np.broadcast_arrays(part, whole)
+    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+
+
+def boundaries(labels: np.ndarray) -> np.ndarray:
+    """(H, W) bool: pixels whose right or lower neighbour has another label."""
+    edge = np.zeros(labels.shape, bool)
+    edge[:, :-1] |= labels[:, :-1] != labels[:, 1:]
+    edge[:-1] |= labels[:-1] != labels[1:]
+    return edge
+
+
+def boundary_f(truth: np.ndarray, predicted: np.ndarray, *, distance_px: int = 3) -> float | None:
+    """Boundary F-measure of two label maps (Csurka et al. 2013, over the boundaries of all labels together).
+
+    Precision is the share of predicted boundary pixels within `distance_px` (Euclidean) of a true one, recall the
+    reverse. None when neither map has a boundary, 0 when only one has.
+    """
+    true_edge, predicted_edge = boundaries(truth), boundaries(predicted)
+    if not true_edge.any() and not predicted_edge.any():
+        return None
+    if not true_edge.any() or not predicted_edge.any():
+        return 0.0
+    precision = within(true_edge, distance_px)[predicted_edge].mean()
+    recall = within(predicted_edge, distance_px)[true_edge].mean()
+    return float(2 * precision * recall / (precision + recall)) if precision + recall else 0.0
+
+
+def within(marked: np.ndarray, distance_px: int) -> np.ndarray:
+    """(H, W) bool: pixels at a Euclidean distance of at most `distance_px` from a marked one.
+
+    The union of shifted copies takes a tenth of the time of a distance transform at 3 pixels.
+    """
+    height, width = marked.shape
+    padded = np.pad(marked, distance_px)
+    out = np.zeros(marked.shape, bool)
+    for y, x in np.ndindex(2 * distance_px + 1, 2 * distance_px + 1):
+        if (y - distance_px) ** 2 + (x - distance_px) ** 2 <= distance_px**2:
+            out |= padded[y : y + height, x : x + width]
+    return out

@@ -1,0 +1,60 @@
+"""A running page for tests: in this process for the API, as `python demo.py` for browsers and load."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+START_S = 300  # importing torch and Gradio on a machine that is busy with other work
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def no_stray_event_loops() -> Iterator[None]:
+    """Gradio opens an event loop for each lock and never closes it; since Python 3.10 locks need none."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gradio.queueing.safe_get_lock", asyncio.Lock)
+        patch.setattr("gradio.utils.safe_get_lock", asyncio.Lock)
+        patch.setattr("gradio.utils.safe_get_stop_event", asyncio.Event)
+        yield
+
+
+@contextmanager
+def running_demo(folder: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen[bytes], Path]]:
+    """Address, process and log of `python demo.py`, on a host that says where to listen and asks for reports."""
+    port, log = free_port(), folder / "log.txt"
+    env = os.environ | {
+        "GRADIO_SERVER_NAME": "127.0.0.1",
+        "GRADIO_SERVER_PORT": str(port),
+        "GRADIO_TEMP_DIR": str(folder / "gradio"),
+        "GRADIO_ANALYTICS_ENABLED": "True",
+    }
+    with log.open("wb") as out:
+        call = [sys.executable, str(ROOT / "demo.py"), *options]
+        process = subprocess.Popen(call, cwd=folder, env=env, stdout=out, stderr=out)
+    try:
+        deadline = time.monotonic() + START_S
+        while "Running on" not in log.read_text():
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}", process, log
+        assert process.poll() is None, log.read_text()
+    finally:
+        process.terminate()
+        process.wait(20)
