@@ -198,7 +198,7 @@ LARGE = dataclasses.replace(ENTRY, large=True)
 
 def test_large_weights_are_found_in_a_clone(tmp_path, monkeypatch, network):
     monkeypatch.setattr("hubmodels.weights_files.WEIGHTS_FOLDER", tmp_path)
-    with pytest.raises(WeightsError, match="clone the project with git.*HUBMODELS_WEIGHTS"):
+    with pytest.raises(WeightsError, match=r"clone the project with git.*HUBMODELS_WEIGHTS"):
         read_weights(LARGE, network)
     (tmp_path / "large").mkdir()
     (tmp_path / "large" / ENTRY.filename).write_bytes((WEIGHTS_FOLDER / ENTRY.filename).read_bytes())
