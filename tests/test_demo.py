@@ -34,6 +34,7 @@ from hubmodels.app.page import HEAVY, build
 from hubmodels.app.studio import Photo, Studio
 from hubmodels.app.views import SIDES, STYLES, View
 from hubmodels.cli import build_parser
+from hubmodels.entries import DEFAULTS
 from tests.conftest import ROOT, grid
 from tests.page_server import free_port, no_stray_event_loops
 
@@ -263,7 +264,7 @@ def test_a_link_sets_every_control(handlers):
 def test_the_task_chooses_the_models(handlers):
     menu = handlers.menu("person", CLOTHES)
     assert {name for _, name in menu.choices} == set(hubmodels.list_models("person"))
-    assert menu.value == PEOPLE
+    assert menu.value == DEFAULTS["person"]
     assert handlers.menu("fashion", CLOTHES).value == CLOTHES
 
 

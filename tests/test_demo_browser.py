@@ -22,12 +22,13 @@ from hubmodels.app import texts
 from hubmodels.app.controls import CONTROLS
 from hubmodels.app.studio import Photo, Studio
 from hubmodels.app.views import SIDES, STYLES
+from hubmodels.entries import DEFAULTS
 from hubmodels.export import indexed_png
 from tests.page_server import running_demo
 
 CHROMIUM = "/usr/bin/chromium"
 WAIT_MS = 60_000
-CLOTHES, PEOPLE = "deeplabv3plus_fashion", "deeplabv3plus_person"
+CLOTHES, PEOPLE = DEFAULTS["fashion"], DEFAULTS["person"]
 NAMELESS = """() => [...document.querySelectorAll('main button, main input, main textarea')]
     .filter(e => e.offsetParent && !(e.innerText || e.ariaLabel || e.title || (e.labels && e.labels.length)))
     .map(e => e.outerHTML.slice(0, 200))"""  # what a screen reader could not announce
@@ -225,7 +226,7 @@ def test_the_task_changes_model_labels_and_controls(visit, expected):
     expect(page.locator("#person_threshold")).to_have_count(0)
     page.get_by_label("Person", exact=True).check()
     wait_for_shares(page, expected(model=PEOPLE))
-    expect(page.locator("#model input")).to_have_value(re.compile(r"^deeplabv3plus_person · [\d.]+ mIoU · [\d.]+ MB"))
+    expect(page.locator("#model input")).to_have_value(re.compile(rf"^{PEOPLE} · [\d.]+ mIoU · [\d.]+ MB"))
     assert page.locator("#legend .name").all_inner_texts() == ["background", "person"]
     set_number(page, "person_threshold", 0.2)
     wait_for_shares(page, expected(model=PEOPLE, person_threshold=0.2))
