@@ -106,7 +106,7 @@ def test_damaged_weights_are_refused_with_the_remedy(put, network, tensors):
 
 
 def test_networks_and_region_classifiers_are_not_mistaken_for_each_other():
-    with pytest.raises(ModelNotFoundError, match=r"vote='classifier'.*Networks: deeplabv3plus_fashion"):
+    with pytest.raises(ModelNotFoundError, match=r"vote='classifier'.*Networks: deeplabv3_fashion"):
         hubmodels.load("regions_fashion")
     with pytest.raises(ModelNotFoundError, match="is a network"):
         load_regions(ENTRY.name)

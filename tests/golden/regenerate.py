@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 GOLDEN = Path(__file__).parent
-MODELS = ("deeplabv3plus_fashion", "deeplabv3plus_person")
+MODELS = ("deeplabv3plus_fashion", "deeplabv3plus_person", "u2net_small_person")
 
 
 def golden_labels(name: str) -> np.ndarray:
