@@ -307,7 +307,7 @@ def test_options_say_how_photos_went_through_the_model(called, tmp_path):
         folder="report_deeplabv3plus_person_test_gentle_augmented",
     )
     assert facts["photos"] == "1 of the Fashionista test split" and NOTES["test"] in parsed.text
-    assert "crf_iterations=10" in facts["post-processing"] and "min_region_px=50" in facts["post-processing"]
+    assert facts["post-processing"] == describe(Refinement.preset("gentle", task="person")) != "none"
     assert facts["passes of the network"] == "at size 1, each also mirrored"
     (tmp_path / "tuned.json").write_text(json.dumps(Refinement(min_region_px=7).to_dict()))
     facts, _ = called(
@@ -377,3 +377,4 @@ def test_settings_that_cannot_be_used(tmp_path):
     assert settings_for(entry, preset="off", file=None) is None
     assert settings_for(entry, preset="gentle", file=None) == Refinement.preset("gentle", task="person")
     assert describe(None) == describe(Refinement()) == "none"
+    assert describe(Refinement(crf_iterations=3, vote="majority")) == "crf_iterations=3, vote='majority'"
