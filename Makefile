@@ -21,6 +21,7 @@ bench: $(VENV)/dev $(VENV)/oracle  ## needs a C++ compiler and the machine to it
 	$(BIN)/python -m training.bench_crf
 	$(BIN)/python -m training.bench_refine
 	$(BIN)/python -m training.bench_page
+	$(BIN)/python -m training.bench_load
 
 lint: $(VENV)/dev  ## checks, never edits
 	$(BIN)/ruff check .

@@ -17,9 +17,19 @@ from hubmodels.labels import LabelSet
 from hubmodels.networks import HEADS, build_network
 from hubmodels.refine import RegionClassifier
 from hubmodels.segmenter import Segmenter
-from hubmodels.weights_files import WEIGHTS_FOLDER, find_weights, is_verified, parse_tensors, places, read_verified
+from hubmodels.weights_files import (
+    WEIGHTS_FOLDER,
+    find_weights,
+    is_verified,
+    most_bytes,
+    parse_tensors,
+    places,
+    read_file,
+    read_verified,
+)
 
 HUB_WEIGHTS = "model.safetensors"
+CLASSIFIER_BYTES_MAX = 64_000_000  # of timm's networks, for the thousand labels of ImageNet; not read further
 
 
 def load_model(
@@ -138,20 +148,21 @@ def network_with_backbone(entry: Entry) -> nn.Module:
     import timm
 
     backbone = entry.network["backbone"]
-    hint = "; or pass pretrained=False"
+    what, hint = f"{entry.name}: timm's weights of {backbone}", "or pass pretrained=False"
+    network = build_network(entry.arch, num_classes=len(entry.labels), **entry.network)
+    body = network.get_submodule("backbone.body")
+    wanted = body.state_dict()
+    facts = timm.models.get_pretrained_cfg(backbone)
     try:
-        # timm would download by itself, but with retries that take half a minute, and fall back to a pickled file.
-        facts = timm.models.get_pretrained_cfg(backbone)
+        # timm would download by itself, but with retries that take half a minute, fall back to a pickled file, and
+        # leave tensors that are missing as they are.
         path = remote.fetch(str(facts and facts.hf_hub_id), HUB_WEIGHTS)
     except WeightsError as error:
-        raise WeightsError(f"{entry.name}: timm's weights of {backbone}: {error}{hint}") from error
-    try:
-        return build_network(entry.arch, num_classes=len(entry.labels), pretrained_backbone=path, **entry.network)
-    except Exception as error:  # safetensors and PyTorch raise many kinds for a file that is damaged or does not fit
-        raise WeightsError(
-            f"{entry.name}: {path} does not hold timm's weights of {backbone} ({error!s:.200}); "
-            f"delete it to have it downloaded again{hint}"
-        ) from error
+        raise WeightsError(f"{what}: {error}; {hint}") from error
+    remedy = f"delete {path.resolve()} to have it downloaded again, {hint}"
+    data = read_file(path, most_bytes=most_bytes(wanted) + CLASSIFIER_BYTES_MAX, what=what, remedy=remedy)
+    body.load_state_dict(parse_tensors(data, wanted, what=what, remedy=remedy, only_wanted=True))
+    return network
 
 
 def load_regions(name: str) -> RegionClassifier:

@@ -138,12 +138,10 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
             WeightsError: the push failed.
         """
         folder = Path(save_directory)
+        if not push_to_hub and (push_options or repo_id):
+            raise TypeError(f"options of push_to_hub without push_to_hub=True: {sorted(push_options) or repo_id}")
         self._save_pretrained(folder)
-        if not push_to_hub:
-            if push_options or repo_id:
-                raise TypeError(f"options of push_to_hub without push_to_hub=True: {sorted(push_options) or repo_id}")
-            return None
-        return self.push_to_hub(repo_id or folder.name, **push_options)
+        return self.push_to_hub(repo_id or folder.name, **push_options) if push_to_hub else None
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """The mixin's hook, which its push_to_hub also calls."""

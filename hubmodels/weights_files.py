@@ -67,7 +67,7 @@ def check_digest(data: bytes, expected: str, *, what: str, remedy: str) -> None:
 
 
 def parse_tensors(
-    data: bytes, wanted: Mapping[str, torch.Tensor], *, what: str, remedy: str
+    data: bytes, wanted: Mapping[str, torch.Tensor], *, what: str, remedy: str, only_wanted: bool = False
 ) -> dict[str, torch.Tensor]:
     """The tensors of a safetensors file, floating point as float32.
 
@@ -75,6 +75,7 @@ def parse_tensors(
         data: the file.
         wanted: a state dict with the names, shapes and kinds that it must have.
         what, remedy: how messages begin and end.
+        only_wanted: leave out other tensors instead of refusing them.
 
     Raises:
         WeightsError: says what was expected, what was found, and the remedy.
@@ -84,6 +85,8 @@ def parse_tensors(
     except Exception as error:  # a header that lies makes safetensors or PyTorch raise nearly anything
         reason = kind_of(data) or f"not a safetensors file ({error}); "
         raise WeightsError(f"{what}: {reason}{_lfs_remedy(data)}{remedy}") from error
+    if only_wanted:
+        tensors = {key: value for key, value in tensors.items() if key in wanted}
     check_tensors(tensors, wanted, what=what, remedy=remedy)
     return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
 

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from hubmodels.entries import DEFAULTS
 from tests.conftest import ROOT
 
 RESULTS = ROOT / "training" / "results"
@@ -45,3 +46,10 @@ def test_what_is_replaced_is_much_slower(refine_times):
     assert stages["felzenszwalb, scikit-image"] >= 5 * stages["felzenszwalb, a new scale"]
     for stage in ("vote", "clean-up"):
         assert loops[f"{stage}, loops"] >= 50 * loops[stage]
+
+
+def test_loading_the_defaults_and_importing_the_package_are_quick():
+    """From a warm disk, once PyTorch is imported; the import alone needs nothing else."""
+    times = json.loads((RESULTS / "bench_load.json").read_text())["seconds"]
+    assert times["import hubmodels"] <= 0.5
+    assert all(times[f"load {name}"] <= 1.5 for name in DEFAULTS.values())

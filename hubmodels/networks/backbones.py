@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,8 +37,7 @@ class Backbone(nn.Module):
     Args:
         name: a key of `BACKBONES`.
         output_stride: 8, 16 or 32; smaller strides replace striding by dilation in the last stages.
-        pretrained: ask timm for its ImageNet weights (needs a network connection or a filled cache), or read them
-            from this safetensors file.
+        pretrained: ask timm for its ImageNet weights (needs a network connection or a filled cache).
 
     The input is (N, 3, H, W) float RGB in 0..1; mean and standard deviation are applied inside, from
     non-persistent buffers, so a state dict holds learned tensors only.
@@ -51,7 +49,7 @@ class Backbone(nn.Module):
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, name: str, *, output_stride: int = 16, pretrained: bool | Path = False) -> None:
+    def __init__(self, name: str, *, output_stride: int = 16, pretrained: bool = False) -> None:
         super().__init__()
         if name not in BACKBONES:
             known = ", ".join(BACKBONES)
@@ -63,8 +61,7 @@ class Backbone(nn.Module):
         # Index 1 has stride 4; the last index is the deepest map, held at `output_stride` by dilation.
         body: Any = timm.create_model(
             name,
-            pretrained=bool(pretrained),
-            pretrained_cfg_overlay={"file": str(pretrained)} if isinstance(pretrained, Path) else None,
+            pretrained=pretrained,
             features_only=True,
             output_stride=output_stride,
             out_indices=(1, 4),

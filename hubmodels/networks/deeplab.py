@@ -7,8 +7,6 @@ for Semantic Image Segmentation" (v3+: separable convolutions and a decoder with
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -98,7 +96,7 @@ class _DeepLab(nn.Module):
         backbone: str,
         output_stride: int,
         channels: int,
-        pretrained_backbone: bool | Path,
+        pretrained_backbone: bool,
         separable: bool = True,
     ) -> None:
         super().__init__()
@@ -129,7 +127,7 @@ class DeepLabV3(_DeepLab):
         backbone: a key of `hubmodels.networks.backbones.BACKBONES`.
         output_stride: 8, 16 or 32.
         channels: width of ASPP and head.
-        pretrained_backbone: start from timm's ImageNet weights (network or cache needed), or from those in a file.
+        pretrained_backbone: start from timm's ImageNet weights (network or cache needed).
         separable: split the 3x3 convolutions of ASPP and head into depthwise and pointwise; False is as published.
     """
 
@@ -140,7 +138,7 @@ class DeepLabV3(_DeepLab):
         backbone: str = "tf_efficientnet_lite0",
         output_stride: int = 16,
         channels: int = 256,
-        pretrained_backbone: bool | Path = False,
+        pretrained_backbone: bool = False,
         separable: bool = True,
     ) -> None:
         super().__init__(
@@ -169,7 +167,7 @@ class DeepLabV3Plus(_DeepLab):
         channels: width of ASPP.
         decoder_channels: width of the decoder at stride 4, where most of its time goes.
         low_channels: width the low-level features are projected to (48 in the paper).
-        pretrained_backbone: start from timm's ImageNet weights (network or cache needed), or from those in a file.
+        pretrained_backbone: start from timm's ImageNet weights (network or cache needed).
     """
 
     def __init__(
@@ -181,7 +179,7 @@ class DeepLabV3Plus(_DeepLab):
         channels: int = 256,
         decoder_channels: int = 256,
         low_channels: int = 48,
-        pretrained_backbone: bool | Path = False,
+        pretrained_backbone: bool = False,
     ) -> None:
         super().__init__(
             num_classes=num_classes,
