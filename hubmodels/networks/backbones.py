@@ -1,4 +1,4 @@
-"""Convolutional feature extractors by name, from timm, at a chosen output stride."""
+"""Convolutional feature extractors by name, most of them from timm, at a chosen output stride."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from torch import nn
+
+from hubmodels.networks.efficientnet_lite import VARIANTS, EfficientNetLite
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ BACKBONES: dict[str, BackboneFacts] = {
 
 
 class Backbone(nn.Module):
-    """Feature maps at strides 4 (low level) and `output_stride` (high level) of a timm network.
+    """Feature maps at strides 4 (low level) and `output_stride` (high level) of a network of timm.
 
     Args:
         name: a key of `BACKBONES`.
@@ -56,18 +58,14 @@ class Backbone(nn.Module):
             raise ValueError(f"unknown backbone {name!r}; expected one of: {known}")
         if output_stride not in (8, 16, 32):
             raise ValueError(f"output_stride must be 8, 16 or 32; got {output_stride}")
-        import timm  # heavy: only needed once a network is built
-
-        # Index 1 has stride 4; the last index is the deepest map, held at `output_stride` by dilation.
-        body: Any = timm.create_model(
-            name,
-            pretrained=pretrained,
-            features_only=True,
-            output_stride=output_stride,
-            out_indices=(1, 4),
-        )
-        self.body: nn.Module = body
-        self.low_channels, self.high_channels = body.feature_info.channels()
+        if name in VARIANTS and not pretrained:
+            lite = EfficientNetLite(name, output_stride=output_stride)
+            self.body: nn.Module = lite
+            self.low_channels, self.high_channels = lite.channels
+        else:
+            features = _timm_features(name, output_stride=output_stride, pretrained=pretrained)
+            self.body = features
+            self.low_channels, self.high_channels = features.feature_info.channels()
         facts = BACKBONES[name]
         self.register_buffer("mean", torch.tensor(facts.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(facts.std).view(1, 3, 1, 1), persistent=False)
@@ -76,3 +74,12 @@ class Backbone(nn.Module):
         """(N, 3, H, W) RGB in 0..1 -> low-level map at stride 4, high-level map at the output stride."""
         low, high = self.body((x - self.mean) / self.std)
         return low, high
+
+
+def _timm_features(name: str, *, output_stride: int, pretrained: bool) -> Any:
+    import timm  # takes a second or two, which the backbones of the default models need not wait for
+
+    # Index 1 has stride 4; the last index is the deepest map, held at `output_stride` by dilation.
+    return timm.create_model(
+        name, pretrained=pretrained, features_only=True, output_stride=output_stride, out_indices=(1, 4)
+    )
