@@ -223,10 +223,13 @@ def test_a_recipe_that_cannot_work_says_why(change, message):
         Recipe.from_dict(RECIPE.to_dict() | change)
 
 
-@pytest.mark.parametrize("name", ["u2net_small_person", "u2net_small_fashion"])
-def test_recipes_supervise_every_depth(name):
+@pytest.mark.parametrize(
+    ("name", "init"),
+    [("u2net_small_person", "runs/u2netp/imported.pt"), ("u2net_small_fashion", "runs/u2net_small_person/best.pt")],
+)
+def test_recipes_supervise_every_depth(name, init):
     recipe = read_recipe(ROOT / "training" / "recipes" / f"{name}.toml")
-    assert recipe.deep_supervision and recipe.init == "runs/u2netp/imported.pt"
+    assert recipe.deep_supervision and recipe.init == init
 
 
 # The authors' weights
