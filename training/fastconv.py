@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from hubmodels.networks.folding import folded_tensors
 from hubmodels.networks.u2net import ConvBnRelu
 
 
@@ -66,9 +67,9 @@ def fold_frozen_batch_norms(net: nn.Module) -> int:
     for module in net.modules():
         if isinstance(module, ConvBnRelu):
             conv, norm = module.conv_s1, module.bn_s1
-            scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-            conv.weight.mul_(scale[:, None, None, None])
-            conv.bias.copy_((conv.bias - norm.running_mean) * scale + norm.bias)
+            weight, bias = folded_tensors(conv, norm)
+            conv.weight.copy_(weight)
+            conv.bias.copy_(bias)
             norm.running_mean.zero_()
             norm.running_var.fill_(1.0)
             norm.weight.fill_((1 + norm.eps) ** 0.5)

@@ -1,0 +1,215 @@
+"""Batch norm folded into convolutions: the same results, from a copy, for as long as the network stays the same."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import hubmodels
+from hubmodels.networks import build_network
+from hubmodels.networks.folding import FoldedCopy, fold_batch_norms, folded_tensors
+
+NETWORKS = {
+    "deeplabv3plus": {"arch": "deeplabv3plus", "backbone": "tf_efficientnet_lite0", "channels": 16},
+    "deeplabv3": {"arch": "deeplabv3", "backbone": "mobilenetv3_large_100", "channels": 16},
+    "resnet": {"arch": "deeplabv3", "backbone": "resnet50", "channels": 16, "output_stride": 8, "separable": False},
+    "u2net_small": {"arch": "u2net_small"},
+}
+
+
+def used(network: nn.Module) -> nn.Module:
+    """An eval network whose batch norms are as after a training, instead of doing next to nothing."""
+    generator = torch.Generator().manual_seed(1)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.copy_(torch.randn(module.num_features, generator=generator) / 4)
+            module.running_var.copy_(torch.rand(module.num_features, generator=generator) + 0.5)
+            with torch.no_grad():
+                module.weight.copy_(torch.rand(module.num_features, generator=generator) + 0.7)
+                module.bias.copy_(torch.randn(module.num_features, generator=generator) / 4)
+    return network.eval()
+
+
+def batch_norms(network: nn.Module) -> int:
+    return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+
+@pytest.mark.parametrize("options", NETWORKS.values(), ids=NETWORKS)
+def test_every_batch_norm_of_every_network_is_folded(options):
+    torch.manual_seed(0)
+    network = used(build_network(num_classes=3, **options)).double()  # so that rounding does not hide a mistake
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    folded = fold_batch_norms(network)
+    assert batch_norms(network) > 30 and batch_norms(folded) == 0
+    x = torch.rand(2, 3, 70, 45, dtype=torch.float64)
+    with torch.inference_mode():
+        expected = network(x)
+        torch.testing.assert_close(folded(x), expected, rtol=0, atol=1e-9 * float(expected.abs().max()))
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+
+
+def test_the_shipped_network_answers_the_same_within_a_ten_thousandth(fashion, astronaut):
+    x = torch.tensor(astronaut[:256, 100:290].copy()).permute(2, 0, 1)[None] / 255
+    with torch.inference_mode():
+        torch.testing.assert_close(fold_batch_norms(fashion.network)(x), fashion(x), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("affine", [False, True])
+def test_one_pair_by_hand(bias, affine):
+    conv, norm = nn.Conv2d(1, 1, 1, bias=bias), nn.BatchNorm2d(1, eps=0.0, affine=affine)
+    with torch.no_grad():
+        conv.weight.fill_(6.0)
+        norm.running_mean.fill_(4.0)
+        norm.running_var.fill_(9.0)
+        if bias:
+            conv.bias.fill_(1.0)
+        if affine:
+            norm.weight.fill_(5.0)
+            norm.bias.fill_(7.0)
+    weight, shift = folded_tensors(conv, norm)
+    # (6 x + b - 4) / 3, times 5 and plus 7 where it is affine
+    expected = ((1.0 if bias else 0.0) - 4.0) / 3
+    assert weight.item() == pytest.approx(10.0 if affine else 2.0)
+    assert shift.item() == pytest.approx(expected * 5 + 7 if affine else expected)
+
+
+class Odd(nn.Module):
+    """A batch norm on the photo, a convolution that is called twice, and an ordinary pair."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.twice, self.norm = nn.BatchNorm2d(3), nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
+        self.pair = nn.ModuleDict({"b": nn.BatchNorm2d(4), "a": nn.Conv2d(3, 4, 1)})  # not in the order of the calls
+
+    def forward(self, x):
+        x = self.twice(self.norm(self.twice(self.first(x))))
+        return self.pair["b"](self.pair["a"](x))
+
+
+def test_what_cannot_be_folded_stays():
+    network = used(Odd())
+    folded = fold_batch_norms(network)
+    assert [name for name, m in folded.named_modules() if isinstance(m, nn.BatchNorm2d)] == ["first", "norm"]
+    x = torch.rand(1, 3, 40, 40)
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(x), network(x))
+
+
+class Shared(nn.Module):
+    """The convolution's output goes to the batch norm and around it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        y = self.conv(x)
+        return self.norm(y) + y
+
+
+def test_an_output_that_is_used_twice_is_noticed():
+    network = used(Shared())
+    with pytest.raises(ValueError, match="elsewhere too"):
+        fold_batch_norms(network)
+    assert FoldedCopy().of(network) is network
+
+
+def test_training_mode_is_refused():
+    network = used(Odd())
+    network.norm.train()
+    with pytest.raises(ValueError, match="eval"):
+        fold_batch_norms(network)
+
+
+def negate(network):
+    with torch.no_grad():
+        network.pair["a"].weight.neg_()
+
+
+def through_data(network):
+    network.twice.weight.data.mul_(2)
+
+
+def load_others(network):
+    network.load_state_dict({name: value + 1 for name, value in network.state_dict().items()})
+
+
+def step(network):
+    network.train()
+    network(torch.rand(4, 3, 32, 32)).square().mean().backward()
+    torch.optim.SGD(network.parameters(), 0.1).step()
+    network.eval()
+
+
+def replace(network):
+    network.pair["a"] = nn.Conv2d(3, 4, 1)
+
+
+def there_and_back(network):
+    network.half().float()
+
+
+def statistics(network):
+    network.norm.running_mean.add_(1)
+
+
+@pytest.mark.parametrize("change", [negate, through_data, load_others, step, replace, there_and_back, statistics])
+def test_every_change_of_the_network_is_noticed(change):
+    torch.manual_seed(0)
+    network, kept = used(Odd()), FoldedCopy()
+    x = torch.rand(1, 3, 40, 40)
+    with torch.inference_mode():  # as in `Segmenter.probabilities`
+        first = kept.of(network)
+        assert kept.of(network) is first and first is not network
+    change(network)
+    with torch.inference_mode():
+        second = kept.of(network)
+        assert second is not first
+        torch.testing.assert_close(second(x), network(x))
+
+
+def test_networks_that_a_copy_would_not_stand_for_run_themselves():
+    kept = FoldedCopy()
+    network = used(Odd())
+    assert kept.of(network) is not network
+    handle = network.twice.register_forward_hook(lambda *_: None)
+    assert kept.of(network) is network
+    handle.remove()
+    assert kept.of(network.train()) is network
+    plain = nn.Sequential(nn.Conv2d(3, 2, 1)).eval()
+    assert kept.of(plain) is plain
+
+
+def test_copies_of_a_segmenter_make_their_own(fashion, astronaut):
+    photo = astronaut[:64, :64]
+    expected = fashion.probabilities(photo)
+    for other in (copy.deepcopy(fashion._folded), pickle.loads(pickle.dumps(fashion._folded))):
+        assert other.of(fashion.network) is not fashion._folded.of(fashion.network)
+    np.testing.assert_array_equal(copy.deepcopy(fashion).probabilities(photo), expected)
+
+
+def test_a_loaded_model_can_still_be_trained_and_predicts_what_it_learned(astronaut):
+    """Folding is the predictor's business: names of tensors, gradients and training are as without it."""
+    model = hubmodels.load("deeplabv3plus_person")
+    names = set(model.state_dict())
+    photo = astronaut[:96, 150:246]
+    before = model.probabilities(photo)
+    x = torch.tensor(photo.copy()).permute(2, 0, 1)[None] / 255
+    model.train()
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.05)
+    torch.nn.functional.cross_entropy(model(torch.cat([x, x])), torch.zeros(2, 96, 96, dtype=torch.long)).backward()
+    optimiser.step()
+    model.eval()
+    after = model.probabilities(photo)
+    with torch.inference_mode():
+        expected = model(x)[0].softmax(0).numpy()
+    assert np.abs(after - before).max() > 0.01
+    np.testing.assert_allclose(after, expected, atol=1e-4)
+    assert set(model.state_dict()) == names
