@@ -74,7 +74,7 @@ ALLOWED: dict[str, set[str]] = {
         "refine.tuner",
         "refine.vote",
     },
-    "segmenter": {"config", "images", "labels", "pretrained", "refine", "result"},
+    "segmenter": {"config", "images", "labels", "networks.folding", "pretrained", "refine", "result"},
     "hub": {
         "config",
         "entries",
@@ -86,8 +86,6 @@ ALLOWED: dict[str, set[str]] = {
         "segmenter",
         "weights_files",
     },
-    "segmenter": {"images", "labels", "networks.folding", "refine", "result"},
-    "hub": {"checks", "entries", "errors", "networks", "refine", "segmenter"},
     "batch": {"errors", "export", "images", "refine", "segmenter"},
     "publish": {"cards", "config", "entries", "export", "files", "hub", "remote", "weights_files"},
     "app": set(),
