@@ -372,7 +372,7 @@ def test_arrays_of_a_batch_stay_aligned(drawn):
 
 
 def test_a_crf_on_top_learns_with_the_network_and_survives_a_stop(drawn, tmp_path):
-    run = train(dataclasses.replace(WITH_CRF, epochs=4), folder=tmp_path / "whole", data=drawn)
+    run = train(dataclasses.replace(WITH_CRF, epochs=8), folder=tmp_path / "whole", data=drawn)
     rows = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
     assert rows[-1]["loss"] < 0.9 * rows[0]["loss"]
     (crf,) = run.crfs.values()
@@ -382,7 +382,7 @@ def test_a_crf_on_top_learns_with_the_network_and_survives_a_stop(drawn, tmp_pat
     assert set(moved) == {"appearance_weight", "smoothness_weight", "compatibility"} and min(moved.values()) > 0.05
     assert rows[-1]["crf"]["fashion"]["appearance_weight"] == [round(crf.appearance_weight.item(), 3)]
 
-    train(dataclasses.replace(WITH_CRF, epochs=4), folder=tmp_path / "whole", data=drawn, resume=True)
+    train(dataclasses.replace(WITH_CRF, epochs=8), folder=tmp_path / "whole", data=drawn, resume=True)
     state = load_checkpoint(tmp_path / "whole" / "last.pt")
     assert torch.equal(state["crfs"]["fashion.compatibility"], crf.compatibility)
 

@@ -21,6 +21,7 @@ if __name__ == "__main__":
 # What pyproject.toml asks for, with the page's extra but for Gradio, whose version is in the front matter.
 REQUIREMENTS = (
     "torch>=2.4",
+    "huggingface_hub>=1.16,<3",
     "timm>=1.0.12",
     "safetensors>=0.4.3",
     "numpy>=1.26",
