@@ -225,7 +225,7 @@ def test_a_recipe_that_cannot_work_says_why(change, message):
 
 @pytest.mark.parametrize(
     ("name", "init"),
-    [("u2net_small_person", "runs/u2netp/imported.pt"), ("u2net_small_fashion", "runs/u2net_small_person/best.pt")],
+    [("u2net_small_person", "runs/u2netp/imported.pt"), ("u2net_small_fashion", "u2net_small_person")],
 )
 def test_recipes_supervise_every_depth(name, init):
     recipe = read_recipe(ROOT / "training" / "recipes" / f"{name}.toml")
