@@ -197,6 +197,7 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
             ValueError: the network is one that config.json cannot describe.
             WeightsError: offline, not allowed, or the connection failed.
         """
+        remote.check_sending(repo_id)
         with tempfile.TemporaryDirectory() as folder:
             self._save_pretrained(Path(folder))  # what cannot be saved is said before anything is sent
             return remote.upload(

@@ -67,6 +67,7 @@ def publish(entry: Entry, repo: str, *, private: bool | None = None, token: str 
         ValueError: the row is no network, or has no weights.
         WeightsError: the weights are missing or damaged; or offline, not allowed, no connection.
     """
+    remote.check_sending(repo)
     with tempfile.TemporaryDirectory() as folder:
         write_repository(entry, repo, Path(folder))
         return remote.upload(Path(folder), repo, message=f"{entry.name} of hubmodels", private=private, token=token)

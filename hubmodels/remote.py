@@ -104,6 +104,16 @@ def commit_of(path: Path) -> str | None:
     return path.parent.name if _COMMIT.fullmatch(path.parent.name) else None
 
 
+def check_sending(repo: str) -> None:
+    """Raise WeightsError if nothing can be sent to a repository: no such name, offline, or no connection."""
+    if not _REPO.fullmatch(repo.removeprefix(PREFIX)):
+        raise WeightsError(f"{repo}: expected user/name")
+    if is_offline():
+        raise WeightsError(f"{repo}: nothing is sent while HUBMODELS_OFFLINE or HF_HUB_OFFLINE is set; unset it")
+    if not is_reachable():
+        raise WeightsError(f"{repo}: {endpoint()} cannot be reached; check the connection")
+
+
 def upload(
     folder: Path,
     repo: str,
@@ -121,13 +131,8 @@ def upload(
     """
     from huggingface_hub import HfApi
 
+    check_sending(repo)
     repo = repo.removeprefix(PREFIX)
-    if not _REPO.fullmatch(repo):
-        raise WeightsError(f"{repo}: expected user/name")
-    if is_offline():
-        raise WeightsError(f"{repo}: nothing is sent while HUBMODELS_OFFLINE or HF_HUB_OFFLINE is set; unset it")
-    if not is_reachable():
-        raise WeightsError(f"{repo}: {endpoint()} cannot be reached; check the connection")
     with translated(repo, "", branch):
         api = HfApi(token=token)
         repo = api.create_repo(repo, private=private, exist_ok=True).repo_id
