@@ -3,14 +3,15 @@
 Every process holds the whole network and takes an equal share of each batch, in the order one process would; gradients
 are averaged, so weights stay equal everywhere and a step is that of the whole batch. Against one process, these differ:
 
-- Cross-entropy stays the mean over the batch's decided pixels, for shares count by theirs. Dice, Jaccard, Lovasz and
-  class weights are means over each share by itself, averaged in the same way.
+- Dice, Jaccard, Lovasz and class weights see each share by itself. Cross-entropy stays the mean over the batch's
+  decided pixels: shares count by theirs.
 - Batch norm normalises each share by itself, and keeps the running statistics of the first process's shares. Recipes
   with `freeze_batch_norm` do not care. nn.SyncBatchNorm would close the gap, but has no CPU code.
 - Dropout draws other numbers.
 
-Where none of that is used, results are equal up to the rounding of sums. Device, gradient averaging and mixed precision
-are Accelerate's work; all of it was tried on CPUs (gloo), nothing on GPUs.
+Where none of that is used, results are equal up to the rounding of sums. `compile = true` works too: each process
+compiles for itself. Device, gradient averaging and mixed precision are Accelerate's work; they were tried on CPUs
+(gloo, float32 and bf16), and nothing on GPUs, so fp16 never.
 """
 
 from __future__ import annotations
