@@ -15,3 +15,7 @@ class ModelNotFoundError(HubmodelsError, LookupError):
 
 class WeightsError(HubmodelsError):
     """Weights are missing, damaged, or not those of this model; the message says expected, got and remedy."""
+
+
+class ExportError(HubmodelsError):
+    """A model cannot be written in another format, or what was written answers otherwise."""
