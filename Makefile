@@ -22,6 +22,7 @@ bench: $(VENV)/dev $(VENV)/oracle  ## needs a C++ compiler and the machine to it
 	$(BIN)/python -m training.bench_refine
 	$(BIN)/python -m training.bench_page
 	$(BIN)/python -m training.bench_load
+	$(BIN)/python -m training.bench_models
 
 lint: $(VENV)/dev  ## checks, never edits
 	$(BIN)/ruff check .
@@ -47,7 +48,7 @@ $(VENV)/demo: pyproject.toml | $(BIN)/python
 	touch $@
 
 $(VENV)/dev: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[demo,train,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[demo,train,onnx,dev]"
 	touch $@
 
 $(VENV)/oracle: pyproject.toml | $(VENV)/dev

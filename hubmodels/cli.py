@@ -31,6 +31,12 @@ def build_parser() -> argparse.ArgumentParser:
     label.add_argument("--task", choices=sorted(DEFAULTS), help="what to label (fashion)")
     label.add_argument("--model", metavar="NAME", help="a model of `hubmodels list` instead of the task's default")
     label.add_argument("--device", default="cpu", help="where the network runs (%(default)s)")
+    label.add_argument(
+        "--runtime",
+        choices=("auto", "torch", "onnx"),
+        default="auto",
+        help="what runs the network; auto (the default) is ONNX Runtime where it is installed and pays",
+    )
     _add_refinement(label)
     label.set_defaults(handler=_label)
 
@@ -53,6 +59,12 @@ def build_parser() -> argparse.ArgumentParser:
     space.add_argument("--push", metavar="USER/NAME", help="upload it, with the token of `hf auth login` or HF_TOKEN")
     space.add_argument("--private", action="store_true", help="with --push: only for you to see")
     space.set_defaults(handler=_space)
+
+    export = commands.add_parser("export", help="write one model as ONNX or as a program of torch.export")
+    export.add_argument("name", metavar="NAME")
+    export.add_argument("--format", choices=("onnx", "torch"), default="onnx", help="(%(default)s)")
+    export.add_argument("--out", type=Path, required=True, metavar="FILE", help="ends in .onnx or .pt2")
+    export.set_defaults(handler=_export)
     return parser
 
 
@@ -195,6 +207,20 @@ def _space(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _export(arguments: argparse.Namespace) -> int:
+    entry = find_entry(arguments.name)
+
+    from hubmodels.hub import load_model
+    from hubmodels.model_export import export_model
+
+    facts = {"license": entry.license, "data": entry.data}
+    if entry.is_trained:
+        facts["weights_sha256"] = entry.sha256
+    path = export_model(load_model(entry.name), arguments.out, format=arguments.format, facts=facts)
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
 def _label(arguments: argparse.Namespace) -> int:
     entry = find_entry(arguments.model or DEFAULTS[arguments.task or "fashion"])
     if arguments.task not in (None, entry.task):
@@ -204,10 +230,14 @@ def _label(arguments: argparse.Namespace) -> int:
 
     from hubmodels.batch import plan, run
     from hubmodels.hub import load_model
+    from hubmodels.runtime import choose_runtime, prepared_path, with_runtime
 
     settings = _refinement(arguments, entry.task)
     jobs = plan(arguments.sources, arguments.out)
     model = load_model(entry.name, device=arguments.device)
+    if choose_runtime(model, arguments.runtime, photos=len(jobs)) == "onnx" and not prepared_path(model).is_file():
+        print(f"{entry.name}: exporting the network for ONNX Runtime, once", file=sys.stderr)
+    model = with_runtime(model, arguments.runtime, photos=len(jobs))
     started, failed = time.monotonic(), 0
     totals = dict.fromkeys(entry.labels.names, 0.0)
     for outcome in tqdm(run(model, jobs, refinement=settings), total=len(jobs), unit="photo", desc=entry.name):

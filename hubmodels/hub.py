@@ -41,6 +41,7 @@ def load_model(
     labels: Sequence[str] | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
+    runtime: str = "torch",
 ) -> Segmenter:
     """A model in eval mode.
 
@@ -54,6 +55,8 @@ def load_model(
         labels: names of these labels, the background first; "label 0", "label 1", ... unless given.
         revision: branch, tag or commit of a repository.
         token: of the Hub, for private repositories.
+        runtime: "torch"; "onnx", which is faster on CPU and cannot be trained; or "auto", the faster that works.
+            `hubmodels.runtime` says more.
 
     Returns:
         A Segmenter, an nn.Module from (N, 3, H, W) float RGB in 0..1 to (N, C, H, W) logits.
@@ -62,6 +65,7 @@ def load_model(
         ModelNotFoundError: no such model.
         WeightsError: the weights are missing, damaged or not those of this model; or there is no connection.
         ValueError: options that contradict each other.
+        ImportError, ExportError: runtime "onnx" cannot be had.
     """
     custom = _custom_labels(num_classes, labels)
     if isinstance(name, Path) or name not in ENTRIES:
@@ -72,7 +76,12 @@ def load_model(
                 f"revision is for repositories of the Hub; {name} is a published model with pinned weights"
             )
         model = _published(find_entry(name), pretrained=pretrained)
-    return (with_labels(model, custom) if custom else model).to(device)
+    model = (with_labels(model, custom) if custom else model).to(device)
+    if runtime == "torch":
+        return model
+    from hubmodels.runtime import with_runtime  # heavy, and most programs do not need it
+
+    return with_runtime(model, runtime)
 
 
 def _published(entry: Entry, *, pretrained: bool) -> Segmenter:

@@ -1,0 +1,111 @@
+"""What runs the network of a Segmenter: PyTorch, or ONNX Runtime, which takes half the time on CPU.
+
+ONNX Runtime needs an exported network. It is made at the first use, which takes several seconds, and kept in a cache
+folder: HUBMODELS_CACHE, else hubmodels in XDG_CACHE_HOME or ~/.cache.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import warnings
+from pathlib import Path
+
+from hubmodels import __version__
+from hubmodels.errors import ExportError
+from hubmodels.files import write_bytes
+from hubmodels.model_export import PACKAGES, describe, missing_packages, network_digest, onnx_bytes
+from hubmodels.onnx_network import OnnxNetwork
+from hubmodels.segmenter import Segmenter
+
+RUNTIMES = ("auto", "onnx", "torch")
+FORMAT = 1  # of exported networks: raise it when the same weights are exported to another graph
+WORTH_PHOTOS = 50  # from here on an export is won back in the same run
+
+
+def best_runtime() -> str:
+    """The faster of those installed: "onnx" or "torch". Loading with "auto" uses it wherever that works."""
+    return "torch" if importlib.util.find_spec("onnxruntime") is None else "onnx"
+
+
+def with_runtime(model: Segmenter, runtime: str, *, photos: int | None = None) -> Segmenter:
+    """The model, run by another runtime. Results are the same within 1e-3.
+
+    Args:
+        model: on CPU and in eval mode for ONNX Runtime.
+        runtime: "torch", which is the model itself; "onnx"; or "auto", which is "onnx" where that works, and else the
+            model itself, with a warning if something failed.
+        photos: how many photos are to be labelled, if that is known: for few, "auto" exports no network, but uses
+            one that is there.
+
+    Raises:
+        ValueError: no such runtime, or a model that is not on CPU.
+        ImportError: "onnx", but a package is not installed.
+        ExportError: "onnx", but the model cannot be exported.
+    """
+    if choose_runtime(model, runtime, photos=photos) == "torch":
+        return model
+    try:
+        return _onnx_segmenter(model)
+    except (ExportError, ImportError) as error:
+        if runtime != "auto":
+            raise
+        warnings.warn(f"PyTorch runs the network, as ONNX Runtime cannot: {error}", RuntimeWarning, stacklevel=2)
+        return model
+
+
+def choose_runtime(model: Segmenter, runtime: str, *, photos: int | None = None) -> str:
+    """What `with_runtime` would try: "onnx" or "torch". Arguments and ValueErrors are the same."""
+    if runtime not in RUNTIMES:
+        raise ValueError(f"runtime must be one of {', '.join(RUNTIMES)}; got {runtime!r}")
+    on_cpu = all(each.device.type == "cpu" for each in model.network.parameters())
+    if runtime == "onnx" and not on_cpu:
+        raise ValueError("runtime 'onnx' runs on CPU; leave out the device, or use runtime 'torch'")
+    if runtime != "auto":
+        return runtime
+    if not on_cpu or best_runtime() != "onnx":
+        return "torch"
+    is_worth_it = (photos is None or photos >= WORTH_PHOTOS) and not missing_packages(*PACKAGES)
+    return "onnx" if is_worth_it or prepared_path(model).is_file() else "torch"
+
+
+def cache_folder() -> Path:
+    """Where exported networks are kept."""
+    if folder := os.environ.get("HUBMODELS_CACHE"):
+        return Path(folder) / "onnx"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hubmodels" / "onnx"
+
+
+def prepared_path(model: Segmenter) -> Path:
+    """Where the exported network of a model is, if it was exported before; other weights have another path."""
+    name = re.sub(r"[^a-z0-9]+", "-", model.name.lower())[:60]
+    return cache_folder() / f"{name}-{network_digest(model.network)[:32]}-{__version__}-{FORMAT}.onnx"
+
+
+def _onnx_segmenter(model: Segmenter) -> Segmenter:
+    return Segmenter(
+        _prepared(model),
+        model.labels,
+        name=model.name,
+        input_px=model.input_px,
+        region_classifier=model.region_classifier,
+    ).eval()
+
+
+def _prepared(model: Segmenter) -> OnnxNetwork:
+    """The exported network, from the cache if it is there and sound, else made and kept."""
+    path, facts = prepared_path(model), describe(model)
+    if path.is_file():
+        try:
+            network = OnnxNetwork(path.read_bytes())
+            if network.metadata.get("network_sha256") == facts["network_sha256"]:
+                return network
+        except (ExportError, OSError):  # damaged, or gone by now: it is made anew, and replaces what is there
+            pass
+    data = onnx_bytes(model, facts)
+    try:
+        write_bytes(data, path)
+    except OSError as error:
+        warnings.warn(f"the exported network cannot be kept in {path.parent}: {error}", RuntimeWarning, stacklevel=2)
+    return OnnxNetwork(data)
