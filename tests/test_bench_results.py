@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from hubmodels.entries import DEFAULTS
+from hubmodels.entries import DEFAULTS, ENTRIES, list_models
 from tests.conftest import ROOT
 
 RESULTS = ROOT / "training" / "results"
@@ -53,3 +53,33 @@ def test_loading_the_defaults_and_importing_the_package_are_quick():
     times = json.loads((RESULTS / "bench_load.json").read_text())["seconds"]
     assert times["import hubmodels"] <= 0.5
     assert all(times[f"load {name}"] <= 1.5 for name in DEFAULTS.values())
+
+
+@pytest.fixture(scope="module")
+def model_rows() -> dict[str, dict]:
+    return {row["name"]: row for row in json.loads((RESULTS / "bench_models.json").read_text())["rows"]}
+
+
+def reference_ms(rows: dict[str, dict]) -> float:
+    """The predecessor's network as it comes, at 600x400."""
+    name = "torchvision deeplabv3_resnet101"
+    return rows[name]["ms"][name]
+
+
+def test_the_default_takes_a_twentieth_of_the_predecessors_time_in_eager_mode(model_rows):
+    assert 20 * model_rows[DEFAULTS["fashion"]]["ms"]["torch"] <= reference_ms(model_rows)
+
+
+def test_every_trained_network_is_timed_and_weighed(model_rows):
+    assert set(model_rows) == {"torchvision deeplabv3_resnet101", *list_models()}
+    for name in list_models():
+        row, entry = model_rows[name], ENTRIES[name]
+        assert (row["parameters"], row["size_bytes"]) == (entry.parameters, entry.size_bytes)
+        assert row["process"]["torch"]["peak_mb"] > row["process"]["torch"]["peak_mb_before_loading"] > 0
+
+
+def test_folding_and_onnx_runtime_pay(model_rows):
+    """Otherwise neither would be worth its code."""
+    ms = model_rows[DEFAULTS["fashion"]]["ms"]
+    assert ms["torch"] <= 0.95 * ms["torch, not folded"]
+    assert ms["onnx"] <= 0.8 * ms["torch"]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hubmodels.entries import DEFAULTS, ENTRIES, Entry, list_models
 from hubmodels.entry_docs import markdown_table
@@ -119,7 +121,30 @@ def refine_table() -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
+def speed_table() -> str:
+    """Every trained network beside the predecessor's, from the results file that `make bench` writes."""
+    found = json.loads((RESULTS / "bench_models.json").read_text())["rows"]
+    slowest = found[0]["ms"][found[0]["name"]]
+    head = "network|runs at|PyTorch, ms|ONNX Runtime, ms|at 600x400, ms|times faster|parameters|weights|peak memory"
+    rows: list[Sequence[str]] = [head.split("|"), ("---",) * 9]
+    for way, ms in found[0]["ms"].items():
+        rows.append((way, "600x400", f"{ms:.0f}", "-", f"{ms:.0f}", f"{slowest / ms:.0f}", *_sizes(found[0])))
+    for row in found[1:]:
+        ms = row["ms"]
+        full = f"{ms['torch, 600x400']:.0f} / {ms['onnx, 600x400']:.0f}"
+        faster = " / ".join(f"{slowest / ms[way]:.0f}" for way in ("torch", "onnx"))
+        size = "{}x{}".format(*row["input_hw"])
+        rows.append((row["name"], size, f"{ms['torch']:.0f}", f"{ms['onnx']:.0f}", full, faster, *_sizes(row)))
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _sizes(row: dict[str, Any]) -> tuple[str, str, str]:
+    peaks = " / ".join(f"{each['peak_mb']:.0f}" for each in row["process"].values())
+    return f"{row['parameters'] / 1e6:.1f} M", f"{row['size_bytes'] / 1e6:.1f} MB", f"{peaks} MB"
+
+
 BLOCKS = {
+    "speed": speed_table,
     "presets": preset_table,
     "regions": regions_table,
     "tune": tune_table,
