@@ -1,6 +1,6 @@
-"""What runs the network of a Segmenter: PyTorch, or ONNX Runtime, which takes half the time on CPU.
+"""What runs the network of a Segmenter: PyTorch, or ONNX Runtime, which is faster on CPU.
 
-ONNX Runtime needs an exported network. It is made at the first use, which takes several seconds, and kept in a cache
+ONNX Runtime needs an exported network. It is made at the first use, which takes some ten seconds, and kept in a cache
 folder: HUBMODELS_CACHE, else hubmodels in XDG_CACHE_HOME or ~/.cache.
 """
 
@@ -21,7 +21,7 @@ from hubmodels.segmenter import Segmenter
 
 RUNTIMES = ("auto", "onnx", "torch")
 FORMAT = 1  # of exported networks: raise it when the same weights are exported to another graph
-WORTH_PHOTOS = 50  # from here on an export is won back in the same run
+WORTH_PHOTOS = 500  # about here an export, 7 s for the default network, is won back in the same run
 
 
 def best_runtime() -> str:

@@ -48,7 +48,11 @@ def tiny() -> Segmenter:
 def exported(request, tmp_path_factory):
     """A model with its .onnx and .pt2; untrained, but with batch norms as after a training. Traced only once."""
     torch.manual_seed(0)
-    model = Segmenter(used(build_network(num_classes=2, **request.param)), PERSON, name="untrained").eval()
+    network = used(build_network(num_classes=2, **request.param))
+    with torch.no_grad():  # untrained networks answer nearly the same for every pixel, or amplify rounding
+        last = network.outconv if "u2net" in request.param["arch"] else network.classifier
+        last.weight.mul_(0.3 / network(torch.rand(1, 3, 64, 64)).std())
+    model = Segmenter(network, PERSON, name="untrained").eval()
     folder = tmp_path_factory.mktemp("exported")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model_export, "trace", functools.cache(model_export.trace))
@@ -65,7 +69,7 @@ def photos(model, n, h, w):
     x = torch.rand(n, 3, h, w, generator=torch.Generator().manual_seed(h))
     with torch.inference_mode():
         expected = model(x).numpy()
-    assert expected.std() > 0.05
+    assert expected.std() > 0.1
     return x, expected
 
 

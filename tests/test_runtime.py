@@ -239,7 +239,7 @@ def test_the_command_uses_it(cache, person, astronaut, tmp_path, monkeypatch, ch
     monkeypatch.setattr(OnnxNetwork, "forward", lambda self, x: calls.append(1) or real(self, x))
     photo = astronaut[:256, 100:356]
     Image.fromarray(photo).save(tmp_path / "a.png")
-    call = ["label", str(tmp_path / "a.png"), "--task", "person", "--out", str(tmp_path / "out")]
+    call = ["label", str(tmp_path / "a.png"), "--model", NAME, "--out", str(tmp_path / "out")]
     assert main([*call, "--runtime", choice]) == 0
     assert len(calls) == passes
     labels = np.asarray(Image.open(tmp_path / "out" / "a_mask.png"))

@@ -139,7 +139,7 @@ def speed_table() -> str:
 
 
 def _sizes(row: dict[str, Any]) -> tuple[str, str, str]:
-    peaks = " / ".join(f"{each['peak_mb']:.0f}" for each in row["process"].values())
+    peaks = " / ".join(f"{row['process'][each]['peak_mb']:.0f}" for each in ("torch", "onnx") if each in row["process"])
     return f"{row['parameters'] / 1e6:.1f} M", f"{row['size_bytes'] / 1e6:.1f} MB", f"{peaks} MB"
 
 
