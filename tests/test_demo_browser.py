@@ -128,6 +128,7 @@ def set_number(page: Page, name: str, value: object) -> None:
 def choose(page: Page, name: str, option: str) -> None:
     page.locator(f"#{name} input").first.click()
     page.get_by_role("option", name=option, exact=True).click()
+    expect(page.get_by_role("option")).to_have_count(0)  # the list fades out, and another one may hold the same names
 
 
 def picture(page: Page, side: str) -> np.ndarray:
