@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
+import io
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from hubmodels.files import write_bytes
 from hubmodels.labels import LabelSet
 
 
@@ -27,19 +27,9 @@ def save_image(picture: Image.Image, path: str | Path, **options: object) -> Pat
         ValueError: the suffix names no format that can be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            picture.save(file, format=_format_of(path), **options)
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(temporary).chmod(0o666 & ~mask)  # mkstemp makes files private; saved pictures follow the umask
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return path
+    encoded = io.BytesIO()
+    picture.save(encoded, format=_format_of(path), **options)
+    return write_bytes(encoded.getvalue(), path)
 
 
 def _format_of(path: Path) -> str:

@@ -14,8 +14,8 @@ from tests.page_server import running_demo
 
 CHROMIUM = "/usr/bin/chromium"
 SHOTS = {  # name -> width, theme, query
-    "page": (1280, "light", "task=person&model=deeplabv3plus_person&example=astronaut&crf_iterations=5"),
-    "page-narrow": (390, "dark", "task=person&model=deeplabv3plus_person&example=astronaut&layout=two-up&style=cutout"),
+    "page": (1280, "light", "task=person&model=u2net_small_person&example=astronaut&crf_iterations=5"),
+    "page-narrow": (390, "dark", "task=person&model=u2net_small_person&example=astronaut&layout=two-up&style=cutout"),
 }
 
 
@@ -26,6 +26,7 @@ def shoot(page: Page, url: str, width: int, theme: str, query: str) -> Image.Ima
     page.wait_for_selector("#compare img", timeout=120_000)
     page.wait_for_function("q => document.querySelector('#link pre')?.innerText.includes(q)", arg=query.split("&")[-1])
     page.wait_for_timeout(1500)  # fonts and the last of the animations
+    page.wait_for_function("!document.querySelector('#compare .wrap:not(.hide)')")  # dimmed while an answer is awaited
     return Image.open(io.BytesIO(page.screenshot())).convert("RGB")
 
 

@@ -6,10 +6,12 @@ import ast
 import html
 import json
 import subprocess
+import threading
 import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -216,6 +218,23 @@ def test_unreadable_photos_get_a_plain_sentence(handlers, tmp_path, content):
     with pytest.raises(gr.Error, match="This photo cannot be read") as caught:
         handlers.segment(str(path), PEOPLE)
     assert "private-name" not in caught.value.message and not caught.value.print_exception
+
+
+def test_photos_are_analysed_on_one_thread_whoever_calls(handlers, photo, monkeypatch):
+    """Every further thread that runs a network keeps memory of its own."""
+    seen, real = set(), handlers.studio.answer
+
+    def noted(*args: Any) -> Any:
+        seen.add(threading.get_ident())
+        return real(*args)
+
+    monkeypatch.setattr(handlers.studio, "answer", noted)
+    with ThreadPoolExecutor(4) as callers:
+        done = [callers.submit(handlers.update, photo, PEOPLE, None, asked()) for _ in range(4)]
+        done.append(callers.submit(handlers.take, "labels", photo, PEOPLE))
+        done.append(callers.submit(handlers.segment, photo, PEOPLE))
+        assert all(each.result() for each in done)
+    assert len(seen) == 1 and threading.get_ident() not in seen
 
 
 def test_unforeseen_failures_are_logged_without_names(handlers, photo, monkeypatch, caplog):

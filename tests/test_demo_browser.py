@@ -327,6 +327,16 @@ def test_a_link_brings_back_what_was_seen(visit):
     wait_for_shares(own, seen)
 
 
+def test_a_link_to_a_model_that_is_no_default_keeps_it(visit, expected):
+    name = "deeplabv3plus_person"
+    assert name not in DEFAULTS.values()
+    page = visit(query=f"?task=person&model={name}&example=astronaut")
+    wait_for_shares(page, expected(model=name))
+    page.wait_for_timeout(1000)  # whatever else answers on load
+    expect(page.get_by_label("Model", exact=True)).to_have_value(re.compile(f"^{name}"))
+    assert f"model={name}" in text_of(page, "link")
+
+
 def test_a_phone_photo_stands_upright_and_takes_nothing_along(visit, tmp_path, astronaut, expected):
     upright = np.ascontiguousarray(astronaut[:, 100:400])
     exif = Image.Exif()

@@ -21,6 +21,7 @@ from hubmodels.app.compare import Side, compare_html
 from hubmodels.app.controls import CONTROLS, settings_from
 from hubmodels.app.studio import Analysis, Studio
 from hubmodels.app.views import View
+from hubmodels.app.workers import Workers
 from hubmodels.entries import find_entry
 from hubmodels.errors import HubmodelsError, ImageError
 from hubmodels.refine import Refinement
@@ -37,10 +38,12 @@ class Handlers:
         studio: models and memory.
         cache_dir: folder of files for visitors, which Gradio cleans.
         examples: digest of an example's pixels -> its name.
+        concurrency: heavy calls at a time.
     """
 
-    def __init__(self, studio: Studio, *, cache_dir: str, examples: dict[str, str]) -> None:
+    def __init__(self, studio: Studio, *, cache_dir: str, examples: dict[str, str], concurrency: int = 1) -> None:
         self.studio, self._cache_dir, self._examples = studio, cache_dir, examples
+        self._workers = Workers(concurrency)
 
     # --- The page -----------------------------------------------------------------------------------------------------
 
@@ -51,7 +54,7 @@ class Handlers:
             linked = "example" not in request.query_params and request.query_params.get("model")
             return self._nothing(texts.notice_html(texts.LINKED if linked else texts.WELCOME))
         try:
-            return self._show(photo, model, mask, request, values)
+            return self._workers.run(self._show, photo, model, mask, request, values)
         except FileNotFoundError:
             return self._nothing(texts.notice_html(texts.GONE, error=True))
         except ImageError as error:
@@ -208,23 +211,23 @@ class Handlers:
         if photo is None:
             raise refusal("photo is missing: upload one and pass its path")
 
-        def label() -> Segmentation:
+        def label() -> tuple[str, str, dict[str, Any]]:
             asked = Refinement(**settings)  # unlike the page, the API clamps nothing: it says what is wrong
             self.studio.model(model)
             if len(find_entry(model).labels) != 2 and asked.person_threshold != Refinement().person_threshold:
                 raise ValueError(f"person_threshold needs a model with two labels; {model} has more")
             if asked.vote == "classifier" and find_entry(model).regions is None:
                 raise ValueError(f"vote 'classifier' needs a model with a region classifier; {model} has none")
-            return self.studio.whole(Path(photo), model, asked)
+            seg = self.studio.whole(Path(photo), model, asked)
+            report = {
+                "model": model,
+                "labels": list(seg.label_set.names),
+                "areas": seg.areas(),
+                "settings": asked.to_dict(),
+            }
+            return self._file(*downloads.labels_file(seg)), self._file(*downloads.overlay_file(seg, View())), report
 
-        seg = self._refusing(photo, label)
-        report = {
-            "model": model,
-            "labels": list(seg.label_set.names),
-            "areas": seg.areas(),
-            "settings": Refinement(**settings).to_dict(),
-        }
-        return self._file(*downloads.labels_file(seg)), self._file(*downloads.overlay_file(seg, View())), report
+        return self._refusing(photo, label)
 
     def models(self) -> list[dict[str, Any]]:
         """The models served here: name, task, labels, size and scores."""
@@ -241,11 +244,10 @@ class Handlers:
             for name in self.studio.models_of()
         ]
 
-    @staticmethod
-    def _refusing(photo: str, work: Callable[[], Any]) -> Any:
+    def _refusing(self, photo: str, work: Callable[[], Any]) -> Any:
         """What `work` returns; its foreseen failures become sentences, all others one sentence."""
         try:
-            return work()
+            return self._workers.run(work)
         except FileNotFoundError:
             failure = refusal(texts.GONE)
         except ImageError as error:

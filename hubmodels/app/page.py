@@ -63,7 +63,8 @@ def build(studio: Studio, *, queue_size: int = 32, concurrency: int = 1) -> gr.B
     processing_utils.async_ssrf_protected_download = fetch_nothing
     with gr.Blocks(title="hubmodels", analytics_enabled=False, delete_cache=(CLEAN_EVERY_S, FILE_AGE_S)) as page:
         gr.HTML(texts.INTRO, label="About", elem_id="intro")
-        handlers = Handlers(studio, cache_dir="", examples={Photo.of(e.pixels()).key: n for n, e in EXAMPLES.items()})
+        examples = {Photo.of(each.pixels()).key: name for name, each in EXAMPLES.items()}
+        handlers = Handlers(studio, cache_dir="", examples=examples, concurrency=concurrency)
         with gr.Row(elem_id="layout"):
             with gr.Column(elem_id="controls"):  # on a narrow screen the columns dissolve: see CSS
                 with gr.Column(elem_id="input"):
@@ -285,7 +286,9 @@ def _tie_updates(page: gr.Blocks, parts: Parts, handlers: Handlers, concurrency:
 
 
 def _tie_light_events(page: gr.Blocks, parts: Parts, handlers: Handlers) -> None:
-    gr.on([page.load, parts.task.change], handlers.menu, [parts.task, parts.model], [parts.model], **_LIGHT)
+    # Only for what a visitor chooses: `restore` sets the menu itself, and an answer to the task's change, asked before
+    # the restored model had reached the menu, would put the default in its place.
+    parts.task.input(handlers.menu, [parts.task, parts.model], [parts.model], **_LIGHT)
 
     def adapt(model: str) -> Any:
         entry = find_entry(model)
