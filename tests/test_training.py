@@ -6,6 +6,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -103,6 +104,21 @@ def test_two_photos_are_learnt(tmp_path):
     train(recipe, folder=tmp_path / "run", data=drawn)
     losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert losses[-1] < 0.25 * losses[0]
+
+
+def test_every_task_keeps_its_own_best_epoch(drawn, tmp_path, monkeypatch):
+    scores = iter([(0.2, 0.9), (0.6, 0.8), (0.5, 0.7)])  # fashion is best in the second epoch, person in the first
+
+    def validated(net, *_, **__):
+        pairs = zip(TINY.tasks, next(scores), strict=True)
+        return {task: SimpleNamespace(miou=value, pixel_accuracy=value, iou=[value]) for task, value in pairs}
+
+    monkeypatch.setattr(training.train, "validate", validated)
+    monkeypatch.setattr(training.train, "add_up", lambda *_: None)
+    train(dataclasses.replace(TINY, epochs=1), folder=tmp_path, data=drawn)
+    train(dataclasses.replace(TINY, epochs=3), folder=tmp_path, data=drawn, resume=True)
+    kept = {path.name: load_checkpoint(path)["epoch"] for path in tmp_path.glob("best*.pt")}
+    assert kept == {"best.pt": 2, "best_fashion.pt": 2, "best_person.pt": 1}
 
 
 def test_resume_without_a_checkpoint_says_so(drawn, tmp_path):

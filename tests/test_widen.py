@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+import training.widen
+from hubmodels.hub import load_model
 from hubmodels.networks import build_network
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.errors import DataError
@@ -57,6 +59,18 @@ def test_the_command_writes_a_start_for_recipes(small, tmp_path):
     saved = load_checkpoint(tmp_path / "wide.pt")
     assert saved["recipe"]["tasks"] == ["person"]
     build_network("u2net", num_classes=2).load_state_dict(saved["ema"])
+
+
+@torch.inference_mode()
+def test_a_published_model_can_be_widened(tmp_path, monkeypatch):
+    monkeypatch.setattr(training.widen, "save_checkpoint", lambda state, path: saved.append(state))  # 176 MB
+    saved = []
+    main(["u2net_small_person", "--out", str(tmp_path / "wide.pt"), "--noise", "0"])
+    net = build_network("u2net", num_classes=2).eval()
+    net.load_state_dict(saved[0]["ema"])
+    assert saved[0]["recipe"]["tasks"] == ["person"]
+    x = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(net(x), load_model("u2net_small_person").network(x), rtol=1e-3, atol=1e-3)
 
 
 def test_another_network_is_refused(small):

@@ -3,9 +3,10 @@
 In several processes, each on its share of every batch (see training.processes): the same after `accelerate launch
 --num_processes 2 --cpu -m`, or without `--cpu` on GPUs.
 
-Writes runs/NAME/last.pt (everything needed to go on), runs/NAME/best.pt (best averaged weights on val) and
-runs/NAME/log.jsonl. Views, order and dropout are functions of (seed, epoch, step), so a run that was stopped and
-resumed ends with the same weights as one that was not.
+Writes runs/NAME/last.pt (everything needed to go on), runs/NAME/best.pt (best averaged weights on val; with several
+tasks also best_TASK.pt, as their best epochs differ and each is exported alone) and runs/NAME/log.jsonl. Views, order
+and dropout are functions of (seed, epoch, step), so a run that was stopped and resumed ends with the same weights as
+one that was not.
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ class Run:
         self.scores: list[float] = []  # on val, after every epoch
         self.epoch = self.step_in_epoch = 0
         self.best = -1.0
+        self.best_by_task = dict.fromkeys(recipe.tasks, -1.0)
         self.saved_at = time.monotonic()
 
     def _parameter_groups(self) -> list[dict]:
@@ -100,6 +102,7 @@ class Run:
             "epoch": self.epoch,
             "step_in_epoch": self.step_in_epoch,
             "best": self.best,
+            "best_by_task": self.best_by_task,
             "losses": self.losses,
             "scores": self.scores,
         }
@@ -117,6 +120,7 @@ class Run:
         self.crfs.load_state_dict(state.get("crfs", {}))
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.step_in_epoch, self.best = state["epoch"], state["step_in_epoch"], state["best"]
+        self.best_by_task |= state.get("best_by_task", {})
         self.scores, self.losses = state.get("scores", []), state.get("losses", [])
         if self.accelerator.scaler is not None and "scaler" in state:
             self.accelerator.scaler.load_state_dict(state["scaler"])
@@ -257,7 +261,7 @@ def train(
 
 
 def _close_epoch(run: Run, val: list[Sample], *, seconds: float) -> None:
-    """Validate the averaged weights, log, and keep the best on val (mean mIoU of the recipe's tasks).
+    """Validate the averaged weights, log, and keep the best on val (mean mIoU of the recipe's tasks, and each alone).
 
     Val photos are shared out too, and their confusion matrices added up.
     """
@@ -282,6 +286,11 @@ def _close_epoch(run: Run, val: list[Sample], *, seconds: float) -> None:
     if mean > run.best:
         run.best = mean
         run.save("best.pt")
+    for task, s in scores.items():
+        if s.miou > run.best_by_task[task]:
+            run.best_by_task[task] = s.miou
+            if len(scores) > 1:
+                run.save(f"best_{task}.pt")
     run.save()
 
 

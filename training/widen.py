@@ -1,4 +1,4 @@
-"""The full U-2-Net out of a small one that computes the same: `python -m training.widen CHECKPOINT --out FILE`.
+"""The full U-2-Net out of a small one that computes the same: `python -m training.widen NAME --out FILE`.
 
 Both have the same layers, and every width of the full one is a multiple of the small one's. So each channel is repeated
 as often as it takes, and the weights that read it share its weight among the copies (Chen, Goodfellow & Shlens 2016,
@@ -14,6 +14,8 @@ from pathlib import Path
 
 import torch
 
+from hubmodels.entries import ENTRIES
+from hubmodels.hub import read_weights
 from hubmodels.networks import build_network
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.engine import task_rows
@@ -60,19 +62,32 @@ def _repeat_inputs(weight: torch.Tensor, inputs: int, *, pieces: int) -> torch.T
     return torch.cat([part.repeat(1, times, 1, 1) / times for part in weight.chunk(pieces, dim=1)], dim=1)
 
 
+def small_weights(name: str) -> tuple[list[str], State]:
+    """Tasks and weights of a published model or of a checkpoint.
+
+    Raises:
+        DataError: no such checkpoint.
+        WeightsError: the published weights are not to be had.
+    """
+    if name in ENTRIES:
+        entry = ENTRIES[name]
+        return [entry.task], read_weights(entry, build_network(entry.arch, num_classes=len(entry.labels)))
+    saved = load_checkpoint(Path(name))
+    return list(saved["recipe"]["tasks"]), saved["ema"]
+
+
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
         prog="python -m training.widen", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("checkpoint", type=Path, help="of training.train or training.import_checkpoint, u2net_small")
+    parser.add_argument("small", help="an entry, or a checkpoint of training.train or training.import_checkpoint")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--noise", type=float, default=0.01, help="relative noise on weights (default: %(default)s)")
     arguments = parser.parse_args(argv)
-    saved = load_checkpoint(arguments.checkpoint)
-    tasks = saved["recipe"]["tasks"]
+    tasks, state = small_weights(arguments.small)
     classes = max(rows.stop for rows in task_rows(tasks).values())
-    state = widen(saved["ema"], num_classes=classes, noise=arguments.noise)
+    state = widen(state, num_classes=classes, noise=arguments.noise)
     save_checkpoint({"recipe": {"tasks": list(tasks)}, "ema": state}, arguments.out)
     print(f'{arguments.out}: {len(state)} tensors; recipes start from it with init = "{arguments.out}"')
 
