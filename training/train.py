@@ -12,6 +12,7 @@ one that was not.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import logging
 import sys
@@ -303,6 +304,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, help="photos and masks of one's own, instead of the recipe's folder")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs are kept (default: runs)")
     parser.add_argument("--limit", type=int, help="use only so many photos per source and split")
+    parser.add_argument("--seed", type=int, help="instead of the recipe's; the run is called NAME_seedN")
     parser.add_argument("--mixed-precision", choices=PRECISIONS, help="default: as accelerate launch says, else no")
     parser.add_argument(
         "--checkpoint-seconds",
@@ -315,6 +317,8 @@ def main(argv: list[str] | None = None) -> None:
     start_all_processes("training.train", sys.argv[1:] if argv is None else argv)
     keep_freed_memory()
     recipe = read_recipe(arguments.recipe, folder=arguments.folder)
+    if arguments.seed is not None:
+        recipe = dataclasses.replace(recipe, name=f"{recipe.name}_seed{arguments.seed}", seed=arguments.seed)
     run = train(
         recipe,
         folder=arguments.runs / recipe.name,

@@ -1,0 +1,102 @@
+"""Several seeds of one recipe: their mean network, and how far their scores are apart."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import training.seeds
+from hubmodels.entries import find_entry
+from tests.test_data import draw_data
+from training.average import main as average
+from training.average import mean_of
+from training.checkpoint import load_checkpoint
+from training.errors import DataError
+from training.seeds import score_seeds, spread
+from training.train import main as train
+
+RECIPE = """
+tasks = ["fashion", "person"]
+arch = "deeplabv3plus"
+epochs = 1
+init = "random"
+batch_size = 2
+eval_long_side_px = 64
+compile = false
+[network]
+backbone = "tf_efficientnet_lite0"
+channels = 8
+decoder_channels = 8
+low_channels = 8
+[augment]
+crop_hw = [64, 48]
+scale = [0.9, 1.1]
+"""
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory) -> Path:
+    root = draw_data(tmp_path_factory.mktemp("data"), np.random.default_rng(0))
+    splits = {"train": [1, 2], "val": [3, 4], "test": [3, 4]}
+    (root / "fashionista" / "splits.json").write_text(json.dumps(splits))
+    return root
+
+
+@pytest.fixture(scope="module")
+def runs(drawn, tmp_path_factory) -> list[Path]:
+    """Checkpoints of two seeds."""
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "tiny.toml").write_text(RECIPE)
+    for seed in (1, 2):
+        train([str(folder / "tiny.toml"), "--data", str(drawn), "--runs", str(folder), "--seed", str(seed)])
+    return [folder / f"tiny_seed{seed}" / "best_fashion.pt" for seed in (1, 2)]
+
+
+def test_the_mean_by_hand():
+    states = [
+        {"w": torch.tensor([1.0, 2.0]), "n": torch.tensor(7)},
+        {"w": torch.tensor([3.0, 6.0]), "n": torch.tensor(9)},
+    ]
+    mean = mean_of(states)
+    assert mean["w"].tolist() == [2.0, 4.0] and mean["w"].dtype == torch.float32 and mean["n"] == 7
+
+
+@pytest.mark.parametrize("states", [[{"w": torch.zeros(1)}], [{"w": torch.zeros(1)}, {"w": torch.zeros(2)}]])
+def test_what_has_no_mean_is_refused(states):
+    with pytest.raises(DataError, match=r"two or more|other names or shapes"):
+        mean_of(states)
+
+
+def test_the_spread_by_hand():
+    rows = [dict.fromkeys(("miou", "pixel_accuracy", "boundary_f"), value) for value in (0.5, 0.6, 0.7)]
+    assert spread(rows)["miou"] == {"mean": 0.6, "standard_deviation": 0.1}
+
+
+def test_seeds_differ_and_their_mean_lies_between(runs, tmp_path):
+    average([*map(str, runs), "--out", str(tmp_path / "mean.pt")])
+    first, second, mean = (load_checkpoint(path) for path in (*runs, tmp_path / "mean.pt"))
+    assert (first["recipe"]["seed"], second["recipe"]["seed"]) == (1, 2)
+    key = "classifier.weight"
+    assert not torch.equal(first["ema"][key], second["ema"][key])
+    torch.testing.assert_close(mean["ema"][key], (first["ema"][key] + second["ema"][key]) / 2)
+
+
+def test_every_seed_is_scored(runs, drawn, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(training.seeds, "RESULTS", tmp_path)
+    training.seeds.main(["deeplabv3plus_fashion", *map(str, runs), "--data", str(drawn)])
+    result = json.loads((tmp_path / "seeds_deeplabv3plus_fashion.json").read_text())
+    assert [run["seed"] for run in result["runs"]] == [1, 2]
+    for split in ("val", "test"):
+        values = [run[split]["miou"] for run in result["runs"]]
+        assert result[split]["miou"]["mean"] == pytest.approx(np.mean(values), abs=1e-5)
+        assert result[split]["images"] == 2
+
+
+def test_a_spread_needs_several_seeds(runs, drawn):
+    for chosen, words in (((runs[0],), "two runs"), ((runs[0], runs[0]), "a seed of its own")):
+        with pytest.raises(DataError, match=words):
+            score_seeds(find_entry("deeplabv3plus_fashion"), chosen, data=drawn)
