@@ -54,7 +54,10 @@ def write_space(out: Path, *, title: str = "hubmodels") -> list[Path]:
         raise ValueError(f"{out} is not empty and holds no Space written before; choose another folder")
     out.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(out / "hubmodels", ignore_errors=True)
-    shutil.copytree(PACKAGE, out / "hubmodels", ignore=shutil.ignore_patterns("__pycache__", "*.pyc", ".*"))
+    left_out = shutil.ignore_patterns(
+        "__pycache__", "*.pyc", ".*", "large"
+    )  # large weights: slow on a Space's two cores
+    shutil.copytree(PACKAGE, out / "hubmodels", ignore=left_out)
     texts = {
         "README.md": _readme(title),
         "requirements.txt": "\n".join(REQUIREMENTS) + "\n",

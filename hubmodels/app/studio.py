@@ -23,6 +23,7 @@ from hubmodels.images import read_image
 from hubmodels.refine import Refinement
 from hubmodels.result import Segmentation
 from hubmodels.segmenter import PhotoTuner, Segmenter
+from hubmodels.weights_files import find_weights
 
 WORK_PX = 800  # long side at which the page works on larger photos; networks see 576 at most
 KEPT_PHOTOS, KEPT_PIXELS, KEPT_S = 8, 2_500_000, 1800  # a pixel with 7 labels and a CRF takes about 600 bytes
@@ -131,13 +132,18 @@ def fitted(settings: Refinement, entry: Entry) -> Refinement:
     return dataclasses.replace(settings, **changes) if changes else settings
 
 
+def models_at_hand() -> list[str]:
+    """Trained networks whose weights are here: large ones come with a clone, but neither with the wheel nor a Space."""
+    return [name for name in list_models() if find_weights(find_entry(name)) is not None]
+
+
 class Studio:
     """Models being served, and the last few photos with the networks' answers to them.
 
     Nothing is kept by visitor: keys are digests of pixels, so nobody gets an answer without having the photo.
 
     Args:
-        models: names of the models; all trained ones unless given.
+        models: names of the models; all trained ones whose weights are here unless given.
         max_megapixels: larger photos are refused.
 
     Raises:
@@ -145,7 +151,7 @@ class Studio:
     """
 
     def __init__(self, models: Sequence[str] | None = None, *, max_megapixels: float = MAX_MEGAPIXELS) -> None:
-        self.models = tuple(dict.fromkeys(list_models() if models is None else models))
+        self.models = tuple(dict.fromkeys(models_at_hand() if models is None else models))
         if not self.models:
             raise ModelNotFoundError("no model to serve; `hubmodels list` shows those there are")
         for name in self.models:
