@@ -25,8 +25,3 @@ def test_a_space_is_written_without_them(tmp_path, monkeypatch):
     written = {str(path) for path in write_space(tmp_path / "space")}
     assert "hubmodels/weights/small.safetensors" in written
     assert not any("large" in path for path in written)
-
-
-def test_all_are_small_enough_for_git_hosts():
-    sizes = {path.name: path.stat().st_size for path in WEIGHTS_FOLDER.rglob("*.safetensors")}
-    assert sizes and max(sizes.values()) < 100_000_000  # what the usual hosts take in one file
