@@ -314,6 +314,39 @@ tell("difference", sum_of(hubmodels.load("me/tiny")) - sum_of(model))
         assert told(start(script, hub, tmp_path))["difference"] == 0
 
 
+def test_the_commands_take_a_repository_at_a_revision(tmp_path, astronaut):
+    from PIL import Image
+
+    Image.fromarray(astronaut[:128, :128]).save(tmp_path / "a.png")
+    script = """
+import numpy
+from PIL import Image
+from hubmodels.cli import main
+models = []
+for seed in (1, 2):
+    torch.manual_seed(seed)
+    model = hubmodels.Segmenter(config.build(), config.labels, name="tiny", input_px=64, config=config).eval()
+    models.append((model, model.push_to_hub("me/tiny").rsplit("/", 1)[1]))
+(first, commit), (second, _) = models
+options = ["--runtime", "torch", "--task", "person", "--preset", "gentle"]
+tell("label", main(["label", "a.png", "--out", "out", "--model", "me/tiny", "--revision", commit, *options]))
+settings = hubmodels.Refinement.preset("gentle", task="person")
+labels = numpy.asarray(Image.open("out/a_mask.png"))
+tell("equal", [bool((labels == m.predict("a.png", refinement=settings).labels).all()) for m in (first, second)])
+tell("export", main(["export", "hf://me/tiny", "--revision", commit, "--format", "torch", "--out", "x.pt2"]))
+x = torch.rand(2, 3, 50, 64)
+with torch.inference_mode():
+    logits = torch.export.load("x.pt2").module()(x)
+    tell("difference", [float((logits - m(x)).abs().max()) for m in (first, second)])
+tell("none", main(["label", "a.png", "--out", "out", "--model", "me/none"]))
+"""
+    with LoopbackHub() as hub:
+        said = told(start(script, hub, tmp_path))
+    assert said["label"] == said["export"] == 0 and said["none"] == 2
+    assert said["equal"] == [True, False]
+    assert said["difference"][0] < 1e-3 < said["difference"][1]
+
+
 def test_a_hub_that_does_not_answer_is_given_up_soon(monkeypatch):
     import socket
 
