@@ -13,10 +13,15 @@ from typing import Any
 
 from hubmodels import __version__
 from hubmodels.app.options import add_options
-from hubmodels.entries import DEFAULTS, ENTRIES, find_entry, list_models
+from hubmodels.entries import DEFAULTS, ENTRIES, Entry, find_entry, list_models
 from hubmodels.entry_docs import entry_facts, text_table
 from hubmodels.errors import HubmodelsError
+from hubmodels.labels import TASKS, LabelSet
+from hubmodels.model_names import find_model
 from hubmodels.refine.settings import PRESETS, SETTINGS, Refinement, Setting
+
+MODEL_HELP = "a model of `hubmodels list`, a folder that save_pretrained wrote, or USER/NAME on the Hugging Face Hub"
+REVISION_HELP = "branch, tag or commit of the repository on the Hub"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -29,7 +34,8 @@ def build_parser() -> argparse.ArgumentParser:
     label.add_argument("sources", nargs="+", type=Path, metavar="PHOTO", help="photos, or folders of photos")
     label.add_argument("--out", type=Path, required=True, metavar="DIR", help="where results go")
     label.add_argument("--task", choices=sorted(DEFAULTS), help="what to label (fashion)")
-    label.add_argument("--model", metavar="NAME", help="a model of `hubmodels list` instead of the task's default")
+    label.add_argument("--model", metavar="MODEL", help=f"{MODEL_HELP}, instead of the task's default")
+    label.add_argument("--revision", metavar="REV", help=REVISION_HELP)
     label.add_argument("--device", default="cpu", help="where the network runs (%(default)s)")
     label.add_argument(
         "--runtime",
@@ -61,7 +67,8 @@ def build_parser() -> argparse.ArgumentParser:
     space.set_defaults(handler=_space)
 
     export = commands.add_parser("export", help="write one model as ONNX or as a program of torch.export")
-    export.add_argument("name", metavar="NAME")
+    export.add_argument("name", metavar="MODEL", help=MODEL_HELP)
+    export.add_argument("--revision", metavar="REV", help=REVISION_HELP)
     export.add_argument("--format", choices=("onnx", "torch"), default="onnx", help="(%(default)s)")
     export.add_argument("--out", type=Path, required=True, metavar="FILE", help="ends in .onnx or .pt2")
     export.set_defaults(handler=_export)
@@ -120,8 +127,8 @@ def _parse_setting(setting: Setting) -> Callable[[str], Any]:
     return choice if setting.choices else number
 
 
-def _refinement(arguments: argparse.Namespace, task: str) -> Refinement:
-    """The preset or file of settings, with the options given on top."""
+def _refinement(arguments: argparse.Namespace, task: str | None) -> Refinement:
+    """The task's preset or the file of settings, with the options given on top; None: without a preset."""
     if arguments.settings is not None:
         try:
             values = json.loads(arguments.settings.read_text(encoding="utf-8"))
@@ -130,7 +137,7 @@ def _refinement(arguments: argparse.Namespace, task: str) -> Refinement:
         if not isinstance(values, dict):
             raise ValueError(f"{arguments.settings}: expected a JSON object of settings; got {type(values).__name__}")
     else:
-        values = Refinement.preset(arguments.preset or "off", task=task).to_dict()
+        values = Refinement.preset(arguments.preset, task=task).to_dict() if arguments.preset and task else {}
     given = {name: getattr(arguments, name) for name in SETTINGS if getattr(arguments, name) is not None}
     return Refinement.from_dict({**values, **given})
 
@@ -208,23 +215,28 @@ def _space(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    entry = find_entry(arguments.name)
+    source = find_model(arguments.name, revision=arguments.revision)
 
     from hubmodels.hub import load_model
     from hubmodels.model_export import export_model
 
-    facts = {"license": entry.license, "data": entry.data}
-    if entry.is_trained:
-        facts["weights_sha256"] = entry.sha256
-    path = export_model(load_model(entry.name), arguments.out, format=arguments.format, facts=facts)
+    facts = {}
+    if isinstance(source, Entry):
+        facts = {"license": source.license, "data": source.data}
+        if source.is_trained:
+            facts["weights_sha256"] = source.sha256
+    model = load_model(arguments.name, revision=arguments.revision)
+    path = export_model(model, arguments.out, format=arguments.format, facts=facts)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     return 0
 
 
 def _label(arguments: argparse.Namespace) -> int:
-    entry = find_entry(arguments.model or DEFAULTS[arguments.task or "fashion"])
-    if arguments.task not in (None, entry.task):
-        raise ValueError(f"model {entry.name} labels {entry.task}, not {arguments.task}; leave out --task or --model")
+    name = arguments.model or DEFAULTS[arguments.task or "fashion"]
+    source = find_model(name, revision=arguments.revision)
+    # The labels of a folder or repository are known only once it is loaded; wrong settings are found before.
+    task = _task_of(name, source.labels, arguments) if isinstance(source, Entry) else None
+    settings = _refinement(arguments, task)
 
     from tqdm import tqdm  # heavy imports only once the call is known to make sense
 
@@ -232,15 +244,16 @@ def _label(arguments: argparse.Namespace) -> int:
     from hubmodels.hub import load_model
     from hubmodels.runtime import choose_runtime, prepared_path, with_runtime
 
-    settings = _refinement(arguments, entry.task)
     jobs = plan(arguments.sources, arguments.out)
-    model = load_model(entry.name, device=arguments.device)
+    model = load_model(name, device=arguments.device, revision=arguments.revision)
+    if not isinstance(source, Entry):
+        settings = _refinement(arguments, _task_of(name, model.labels, arguments))
     if choose_runtime(model, arguments.runtime, photos=len(jobs)) == "onnx" and not prepared_path(model).is_file():
-        print(f"{entry.name}: exporting the network for ONNX Runtime, once", file=sys.stderr)
+        print(f"{model.name}: exporting the network for ONNX Runtime, once", file=sys.stderr)
     model = with_runtime(model, arguments.runtime, photos=len(jobs))
     started, failed = time.monotonic(), 0
-    totals = dict.fromkeys(entry.labels.names, 0.0)
-    for outcome in tqdm(run(model, jobs, refinement=settings), total=len(jobs), unit="photo", desc=entry.name):
+    totals = dict.fromkeys(model.labels.names, 0.0)
+    for outcome in tqdm(run(model, jobs, refinement=settings), total=len(jobs), unit="photo", desc=model.name):
         if outcome.areas is None:
             failed += 1
             tqdm.write(f"hubmodels: {outcome.error}", file=sys.stderr)
@@ -253,6 +266,25 @@ def _label(arguments: argparse.Namespace) -> int:
     if done:
         print("mean area: " + ", ".join(f"{name} {100 * share / done:.1f} %" for name, share in totals.items()))
     return 1 if failed else 0
+
+
+def _task_of(name: str, labels: LabelSet, arguments: argparse.Namespace) -> str | None:
+    """The published task with these very labels, whose presets a model may use; None: there is none.
+
+    Raises:
+        ValueError: another task or a preset was asked for.
+    """
+    task = next((task for task, each in TASKS.items() if (task, each.names) == (labels.task, labels.names)), None)
+    if arguments.task not in (None, task):
+        raise ValueError(
+            f"model {name} labels {task or ', '.join(labels.names)}, not {arguments.task}; leave out --task or --model"
+        )
+    if task is None and arguments.preset not in (None, "off"):
+        raise ValueError(
+            f"--preset {arguments.preset} was chosen for {' and '.join(TASKS)}, but {name} labels "
+            f"{', '.join(labels.names)}; leave it out, or give --settings or single options"
+        )
+    return task
 
 
 if __name__ == "__main__":

@@ -11,9 +11,10 @@ from torch import nn
 
 from hubmodels import remote
 from hubmodels.config import ModelConfig
-from hubmodels.entries import ENTRIES, Entry, find_entry, list_models
+from hubmodels.entries import Entry, find_entry, list_models
 from hubmodels.errors import ModelNotFoundError, WeightsError
 from hubmodels.labels import LabelSet
+from hubmodels.model_names import find_model
 from hubmodels.networks import HEADS, build_network
 from hubmodels.refine import RegionClassifier
 from hubmodels.segmenter import Segmenter
@@ -68,14 +69,13 @@ def load_model(
         ImportError, ExportError: runtime "onnx" cannot be had.
     """
     custom = _custom_labels(num_classes, labels)
-    if isinstance(name, Path) or name not in ENTRIES:
-        model = _from_elsewhere(name, pretrained=pretrained, revision=revision, token=token)
+    source = find_model(name, revision=revision)
+    if isinstance(source, Entry):
+        model = _published(source, pretrained=pretrained)
+    elif pretrained:
+        model = Segmenter.from_pretrained(name, revision=revision, token=token)
     else:
-        if revision is not None:
-            raise ValueError(
-                f"revision is for repositories of the Hub; {name} is a published model with pinned weights"
-            )
-        model = _published(find_entry(name), pretrained=pretrained)
+        raise ValueError(f"pretrained=False is for published models; {name} is loaded with its weights")
     model = (with_labels(model, custom) if custom else model).to(device)
     if runtime == "torch":
         return model
@@ -105,17 +105,6 @@ def _published(entry: Entry, *, pretrained: bool) -> Segmenter:
         region_classifier=functools.cache(functools.partial(load_regions, entry.regions)) if entry.regions else None,
         config=ModelConfig(entry.name, entry.arch, entry.network, entry.labels, entry.input_px),
     ).eval()
-
-
-def _from_elsewhere(name: str | Path, *, pretrained: bool, revision: str | None, token: str | bool | None) -> Segmenter:
-    """A folder or a repository."""
-    if not pretrained:
-        raise ValueError(f"pretrained=False is for published models; {name} is loaded with its weights")
-    text = str(name)
-    if isinstance(name, str) and not Path(name).expanduser().is_dir() and remote.repo_of(name) is None:
-        if not any(mark in text for mark in ("/", "\\")) and not text.startswith("."):
-            find_entry(text)  # raises, naming the nearest
-    return Segmenter.from_pretrained(name, revision=revision, token=token)
 
 
 def _custom_labels(num_classes: int | None, labels: Sequence[str] | None) -> LabelSet | None:

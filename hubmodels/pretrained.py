@@ -22,6 +22,7 @@ from hubmodels.config import CONFIG_BYTES_MAX, ModelConfig, parse_config
 from hubmodels.errors import WeightsError
 from hubmodels.files import write_bytes
 from hubmodels.labels import LabelSet
+from hubmodels.model_names import find_saved
 from hubmodels.weights_files import check_digest, kind_of, most_bytes, parse_tensors, read_file, sha256
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -64,30 +65,21 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
         Raises:
             WeightsError: no such folder or repository, no connection, or files that are damaged or do not fit.
         """
-        name = str(pretrained_model_name_or_path)
-        folder = Path(name).expanduser()
-        if folder.is_dir():
-            if revision is not None:
-                raise ValueError(f"revision is for repositories of the Hub; {name} is a folder")
-            config, weights, where = folder / CONFIG, folder / WEIGHTS, str(folder)
+        source = find_saved(pretrained_model_name_or_path, revision=revision)
+        if isinstance(source, Path):
+            config, weights, where = source / CONFIG, source / WEIGHTS, str(source)
         else:
-            repo = None if isinstance(pretrained_model_name_or_path, Path) else remote.repo_of(name)
-            if repo is None:
-                raise WeightsError(
-                    f"{name}: no such folder; a repository of the Hub is written user/name, "
-                    "or hf://user/name where that looks like a path"
-                )
             options: dict[str, Any] = {
                 "token": token,
                 "cache_dir": cache_dir,
                 "force_download": force_download,
                 "local_files_only": local_files_only,
             }
-            config = remote.fetch(repo, CONFIG, revision=revision, **options)
+            config = remote.fetch(source, CONFIG, revision=revision, **options)
             # Both files of one commit, even if the branch moves between the two downloads.
             commit = remote.commit_of(config) or revision
-            weights = remote.fetch(repo, WEIGHTS, revision=commit, **options)
-            where = f"{repo}@{commit[:12]}" if commit else repo
+            weights = remote.fetch(source, WEIGHTS, revision=commit, **options)
+            where = f"{source}@{commit[:12]}" if commit else source
         return cls._from_files(config, weights, what=where, pinned=sha256).to(map_location)
 
     @classmethod

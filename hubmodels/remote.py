@@ -18,8 +18,10 @@ from hubmodels.errors import WeightsError
 
 PREFIX = "hf://"  # says that a name is a repository, whatever folders there are
 CONNECT_SECONDS = 3.0
+ANSWER_SECONDS = 5.0  # the Hub answers within one; a server out of order may keep a connection open for ever
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+OFFLINE = "HUBMODELS_OFFLINE or HF_HUB_OFFLINE is set; unset it once, or copy HF_HOME"
 _TRUE = ("1", "true", "yes", "on")
 # "weights/mine" is a mistyped folder far more often than a repository of a user called "weights".
 FOLDER_NAMES = frozenset(("checkpoints", "data", "models", "output", "outputs", "out", "runs", "tmp", "weights"))
@@ -65,8 +67,9 @@ def fetch(
 ) -> Path:
     """A file of a repository, from the cache of huggingface_hub or downloaded into it.
 
-    A full commit hash as `revision` is served from the cache without a request. Without a connection what is cached
-    is used; if nothing is, the call fails at once instead of trying again for half a minute.
+    A full commit hash as `revision` is served from the cache without a request. If the Hub cannot be reached, is out of
+    order or does not answer, what the cache has of this revision is used; if it has nothing, the call fails within
+    `CONNECT_SECONDS` and `ANSWER_SECONDS`.
 
     Raises:
         WeightsError: the file is not to be had; says why and what to do.
@@ -77,16 +80,18 @@ def fetch(
         cached = try_to_load_from_cache(repo, filename, cache_dir=cache_dir, revision=revision)
         if isinstance(cached, str):
             return Path(cached)
-    local = local_files_only or is_offline() or not is_reachable()
-    with translated(repo, filename, revision, asked=not local):
+    obstacle = "local_files_only is set" if local_files_only else _obstacle(repo, filename, revision, token)
+    if obstacle and force_download:
+        raise WeightsError(f"{_named(repo, filename, revision)}: cannot be downloaded again, as {obstacle}")
+    with translated(repo, filename, revision, obstacle=obstacle):
         path = hf_hub_download(
             repo,
             filename,
             revision=revision,
             token=token,
             cache_dir=cache_dir,
-            force_download=force_download and not local,
-            local_files_only=local,
+            force_download=force_download,
+            local_files_only=bool(obstacle),
         )
     return Path(path)
 
@@ -133,6 +138,8 @@ def upload(
 
     check_sending(repo)
     repo = repo.removeprefix(PREFIX)
+    if obstacle := _no_answer(repo, ".gitattributes", None, token):  # huggingface_hub would wait without an end
+        raise WeightsError(f"{repo}: {obstacle}")
     with translated(repo, "", branch):
         api = HfApi(token=token)
         repo = api.create_repo(repo, private=private, exist_ok=True).repo_id
@@ -143,12 +150,12 @@ def upload(
 
 
 @contextlib.contextmanager
-def translated(repo: str, filename: str, revision: str | None, *, asked: bool = True) -> Iterator[None]:
+def translated(repo: str, filename: str, revision: str | None, *, obstacle: str = "") -> Iterator[None]:
     """Turn whatever huggingface_hub and the HTTP client below it raise into a WeightsError.
 
     Args:
         repo, filename, revision: what it is about; "" is no file.
-        asked: whether the Hub was asked, or the cache only.
+        obstacle: why only the cache is looked at, and what to do; "" if the Hub is asked.
 
     Raises:
         WeightsError: says why and what to do.
@@ -158,14 +165,21 @@ def translated(repo: str, filename: str, revision: str | None, *, asked: bool = 
     except WeightsError:
         raise
     except Exception as error:  # its HTTP client, and so the exceptions of a broken connection, change with versions
-        raise WeightsError(_explained(error, repo, filename, revision, asked=asked)) from error
+        raise WeightsError(f"{_named(repo, filename, revision)}: {_explained(error, repo, obstacle)}") from error
 
 
-def _explained(error: Exception, repo: str, filename: str, revision: str | None, *, asked: bool) -> str:
+def _named(repo: str, filename: str, revision: str | None) -> str:
+    at = f" at revision {revision!r}" if revision else ""
+    return f"{repo}{at}: {filename}" if filename else f"{repo}{at}"
+
+
+def _explained(error: Exception, repo: str, obstacle: str) -> str:
     from huggingface_hub import errors
 
-    at = f" at revision {revision!r}" if revision else ""
-    what = f"{repo}{at}: {filename}" if filename else f"{repo}{at}"
+    if isinstance(error, errors.OfflineModeIsEnabled):  # it was set when huggingface_hub was imported
+        obstacle = obstacle or OFFLINE
+    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled) and obstacle:
+        return f"not in the cache, and {obstacle}"
     kinds: tuple[tuple[type[Exception], str], ...] = (
         (errors.GatedRepoError, f"access is restricted; ask for it at {endpoint()}/{repo} and log in: hf auth login"),
         (
@@ -173,8 +187,6 @@ def _explained(error: Exception, repo: str, filename: str, revision: str | None,
             "no such repository, or a private one; check the name, or log in: hf auth login",
         ),
         (errors.RevisionNotFoundError, "no such branch, tag or commit; check revision="),
-        (errors.LocalEntryNotFoundError, _offline_text()),
-        (errors.OfflineModeIsEnabled, _offline_text()),
         (
             errors.RemoteEntryNotFoundError,
             "the repository has no such file; was it saved by save_pretrained or push_to_hub?",
@@ -182,18 +194,50 @@ def _explained(error: Exception, repo: str, filename: str, revision: str | None,
         (errors.HFValidationError, "expected user/name"),
     )
     for kind, text in kinds:
-        if isinstance(error, kind) and not (asked and kind is errors.LocalEntryNotFoundError):
-            return f"{what}: {text}"
-    if asked and isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
+        if isinstance(error, kind):
+            return text
+    if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
         error = error.__cause__  # type: ignore[assignment]  # why it came to look in the cache in the end
-    reason = (str(error) or type(error).__name__).splitlines()[0]
-    return f"{what}: the Hub did not answer as expected ({type(error).__name__}: {reason:.200}); try again"
+    return f"the Hub did not answer as expected ({_reason(error)}); try again"
 
 
-def _offline_text() -> str:
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error) or 'no reason given').splitlines()[0]:.200}"
+
+
+def _obstacle(repo: str, filename: str, revision: str | None, token: str | bool | None) -> str:
+    """Why there is no use in asking the Hub for a file, and what to do; "" if it answers."""
     if is_offline():
-        return "not in the cache, and HUBMODELS_OFFLINE or HF_HUB_OFFLINE is set; unset it once, or copy HF_HOME"
-    return f"not in the cache, and {endpoint()} cannot be reached; connect once, or copy HF_HOME from where it is"
+        return OFFLINE
+    if not is_reachable():
+        return f"{endpoint()} cannot be reached; connect once, or copy HF_HOME from where it is"
+    return _no_answer(repo, filename, revision, token)
+
+
+def _no_answer(repo: str, filename: str, revision: str | None, token: str | bool | None) -> str:
+    """What is wrong with a Hub that accepts connections, and what to do; "" if it answers, be it with a refusal.
+
+    huggingface_hub asks six times more for a file that is not in its cache: over 23 seconds if the Hub is out of order,
+    as long as the Hub tells it to after too many requests, and over six minutes if the Hub never answers.
+    """
+    from huggingface_hub import constants, errors, get_hf_file_metadata, hf_hub_url
+
+    own = constants.HF_HUB_ETAG_TIMEOUT  # who has set it knows a slow connection
+    seconds = ANSWER_SECONDS if own == constants.DEFAULT_ETAG_TIMEOUT else own
+    try:
+        get_hf_file_metadata(hf_hub_url(repo, filename, revision=revision), token=token, timeout=seconds)
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code
+        if status == 429:
+            return f"{endpoint()} has had too many requests (status 429); wait some minutes, or log in: hf auth login"
+        if status == 408 or status >= 500:
+            return f"{endpoint()} is out of order (status {status}); try again later"
+    except Exception as error:
+        # The HTTP client is httpx before huggingface_hub 2, and httpx2 since. Whatever else is raised, asking for the
+        # file raises it again, and `translated` says what it means.
+        if any(kind.__name__ == "TransportError" for kind in type(error).__mro__):
+            return f"{endpoint()} does not answer ({_reason(error)}); try again later"
+    return ""
 
 
 def endpoint() -> str:

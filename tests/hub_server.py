@@ -16,7 +16,8 @@ class LoopbackHub:
     Attributes:
         commits: repository -> commit hash -> file name -> content, oldest first. The last one is `main`.
         faults: repository -> "gated", "cut" (sends half of each weights file, then closes), "die" (the same, and the
-            whole server stops), "page" (a web page with status 200 for every file), "broken" (status 500).
+            whole server stops), "page" (a web page with status 200 for every file), "silent" (takes requests and never
+            answers), or an HTTP status such as "503".
         requests: "METHOD path" of every request, in order.
     """
 
@@ -25,6 +26,7 @@ class LoopbackHub:
         self.faults: dict[str, str] = {}
         self.requests: list[str] = []
         self.pages: list[str] = []  # READMEs that were sent for checking
+        self.closing = threading.Event()
         hub = self
 
         class Handler(_Handler):
@@ -48,6 +50,7 @@ class LoopbackHub:
 
     def stop(self) -> None:
         """Close the port; connections are refused from now on."""
+        self.closing.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -122,8 +125,12 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(404, "RepoNotFound", "Repository not found")
         if fault == "gated":
             return self._refuse(403, "GatedRepo", "Access to this model is restricted")
-        if fault == "broken":
-            return self._refuse(500, None, "Internal error")
+        if fault == "silent":
+            hub.closing.wait()
+            self.close_connection = True
+            return None
+        if fault and fault.isdigit():
+            return self._refuse(int(fault), None, "out of order")
         digest = hub.find(repo, rest[1])
         if digest is None:
             return self._refuse(404, "RevisionNotFound", "Invalid rev id")
@@ -161,6 +168,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _refuse(self, status: int, code: str | None, text: str, *, commit: str | None = None) -> None:
         self.send_response(status)
+        if status == 429:
+            self.send_header("Retry-After", "20")
         if code:
             self.send_header("X-Error-Code", code)
         if commit:

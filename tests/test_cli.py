@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 
@@ -16,7 +17,10 @@ import hubmodels
 from hubmodels.batch import plan
 from hubmodels.cli import _refinement, build_parser, main
 from hubmodels.entries import DEFAULTS, ENTRIES
+from hubmodels.hub import with_labels
+from hubmodels.labels import LabelSet
 from hubmodels.refine.settings import PRESETS, SETTINGS
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -139,6 +143,68 @@ def test_a_missing_extra_is_said_in_one_line(photos, tmp_path, monkeypatch, caps
     assert main([*call, "--merge", "kmeans"]) == 2
     said = capsys.readouterr().err
     assert "pip install scikit-learn" in said and "Traceback" not in said
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, fashion):
+    """A published model that was saved, and one for labels of one's own."""
+    folder = tmp_path_factory.mktemp("saved")
+    fashion.save_pretrained(folder / "published")
+    with_labels(fashion, LabelSet.custom(["nothing", "hat", "bag"])).save_pretrained(folder / "own")
+    return folder
+
+
+def test_a_saved_folder_labels_like_the_model_in_it(photos, tmp_path, folders, astronaut, capsys):
+    call = ["label", str(photos / "a.png"), "--model", str(folders / "own"), "--out", str(tmp_path / "out")]
+    assert main([*call, "--preset", "off", "--crf-iterations", "2"]) == 0
+    model, settings = hubmodels.load(folders / "own"), hubmodels.Refinement(crf_iterations=2)
+    expected = model.predict(astronaut[:256, :256], refinement=settings)
+    assert_array_equal(np.asarray(Image.open(tmp_path / "out" / "a_mask.png")), expected.labels)
+    share = 100 * expected.areas()["hat"]
+    assert f"hat {share:.1f} %" in capsys.readouterr().out
+
+
+def test_a_folder_with_the_labels_of_a_task_has_its_presets(photos, tmp_path, folders, fashion, astronaut):
+    call = ["label", str(photos / "a.png"), "--model", str(folders / "published"), "--out", str(tmp_path / "out")]
+    assert main([*call, "--task", "fashion", "--preset", "gentle"]) == 0
+    settings = hubmodels.Refinement.preset("gentle", task="fashion")
+    expected = fashion.predict(astronaut[:256, :256], refinement=settings).labels
+    assert_array_equal(np.asarray(Image.open(tmp_path / "out" / "a_mask.png")), expected)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--preset", "gentle"], "chosen for person and fashion, but .*own labels nothing, hat, bag; leave it out"),
+        (["--task", "person"], "own labels nothing, hat, bag, not person; leave out --task"),
+        (["--revision", "main"], "own is a folder"),
+        (["--min-region-px", "-5"], "min_region_px"),
+    ],
+)
+def test_what_a_folder_cannot_do_is_said_before_anything_is_labelled(
+    photos, tmp_path, folders, capsys, options, message
+):
+    call = ["label", str(photos), "--model", str(folders / "own"), "--out", str(tmp_path / "out")]
+    assert main([*call, *options]) == 2
+    said = capsys.readouterr().err
+    assert re.search(message, said) and said.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_mistyped_name_is_found_before_anything_heavy_is_imported():
+    script = """
+import sys
+from hubmodels.cli import main
+assert main(["label", ".", "--out", "o", "--model", "deeplabv3plus_persn"]) == 2
+assert main(["label", ".", "--out", "o", "--model", "weights/mine"]) == 2
+assert main(["label", ".", "--out", "o", "--revision", "main"]) == 2
+assert main(["export", "deeplabv3plus_persn", "--out", "x.onnx"]) == 2
+assert not {"torch", "timm", "huggingface_hub"} & set(sys.modules), sys.modules.keys()
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    first, second, third, fourth = done.stderr.splitlines()
+    assert "did you mean 'deeplabv3plus_person'?" in first and first == fourth
+    assert "weights/mine: no such folder" in second and "pinned weights" in third
 
 
 def test_an_empty_folder_is_refused(tmp_path):

@@ -314,6 +314,113 @@ tell("difference", sum_of(hubmodels.load("me/tiny")) - sum_of(model))
         assert told(start(script, hub, tmp_path))["difference"] == 0
 
 
+OUT_OF_ORDER = {
+    "500": r"is out of order \(status 500\); try again later",
+    "503": r"is out of order \(status 503\); try again later",
+    "504": r"is out of order \(status 504\); try again later",
+    "429": r"too many requests \(status 429\); wait some minutes",
+    "silent": r"does not answer \(ReadTimeout.*\); try again later",
+}
+OUT_OF_ORDER_SECONDS = 10  # without our bound 23 for a status, 105 after too many requests, and minutes in silence
+
+
+@pytest.fixture(scope="module")
+def disorder(tmp_path_factory):
+    """What a process told of repositories that were pulled before their server fell out of order, and of new ones."""
+    script = """
+from hubmodels import remote
+time.sleep = waiting  # the client's back-off counts here
+remote.ANSWER_SECONDS = 2
+from_pretrained = hubmodels.Segmenter.from_pretrained
+model = hubmodels.Segmenter(config.build(), config.labels, name="tiny", input_px=64, config=config).eval()
+tell("sum", sum_of(model))
+for fault in sys.argv[1:]:
+    model.push_to_hub(f"me/old_{fault}")
+    hubmodels.load(f"me/old_{fault}")
+print("ready", flush=True)
+sys.stdin.readline()
+for fault in sys.argv[1:]:
+    attempt(f"new {fault}", lambda: hubmodels.load(f"me/new_{fault}"))
+    attempt(f"again {fault}", lambda: from_pretrained(f"me/old_{fault}", force_download=True))
+    attempt(f"push {fault}", lambda: model.push_to_hub(f"me/old_{fault}"))
+    attempt(f"old {fault}", lambda: tell(f"old sum {fault}", sum_of(hubmodels.load(f"me/old_{fault}"))))
+"""
+    with LoopbackHub() as hub:
+        process = start(script, hub, tmp_path_factory.mktemp("disorder"), *OUT_OF_ORDER)
+        lines = [process.stdout.readline() for _ in range(2)]
+        assert lines[1] == "ready\n", process.communicate()[1]
+        for fault in OUT_OF_ORDER:
+            hub.commit(f"me/new_{fault}", list(hub.commits[f"me/old_{fault}"].values())[-1])
+            hub.faults |= {f"me/{age}_{fault}": fault for age in ("new", "old")}
+        yield {**told(process), **dict([json.loads(lines[0])])}
+
+
+@pytest.mark.parametrize("fault", OUT_OF_ORDER)
+@pytest.mark.parametrize(
+    "what, start",
+    [("new", "config.json: not in the cache, and "), ("again", "cannot be downloaded again, as "), ("push", "")],
+)
+def test_a_hub_out_of_order_is_one_error_within_seconds(disorder, what, start, fault):
+    kind, message, seconds = disorder[f"{what} {fault}"]
+    assert kind == "WeightsError" and re.search(f"{start}http.*{OUT_OF_ORDER[fault]}", message), message
+    assert "\n" not in message
+    assert seconds < OUT_OF_ORDER_SECONDS
+
+
+@pytest.mark.parametrize("fault", OUT_OF_ORDER)
+def test_what_is_cached_of_the_revision_is_used_while_the_hub_is_out_of_order(disorder, fault):
+    kind, message, seconds = disorder[f"old {fault}"]
+    assert kind == "loaded" and disorder[f"old sum {fault}"] == disorder["sum"], message
+    assert seconds < OUT_OF_ORDER_SECONDS
+
+
+def test_who_has_set_a_longer_timeout_of_the_client_gets_it(monkeypatch):
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    from hubmodels import remote
+
+    asked = []
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda *_, timeout, **__: asked.append(timeout))
+    for seconds in (constants.DEFAULT_ETAG_TIMEOUT, 30):
+        monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", seconds)
+        assert remote._no_answer("me/tiny", "config.json", None, None) == ""
+    assert asked == [remote.ANSWER_SECONDS, 30] and remote.ANSWER_SECONDS <= 5
+
+
+def test_the_commands_take_a_repository_at_a_revision(tmp_path, astronaut):
+    from PIL import Image
+
+    Image.fromarray(astronaut[:128, :128]).save(tmp_path / "a.png")
+    script = """
+import numpy
+from PIL import Image
+from hubmodels.cli import main
+models = []
+for seed in (1, 2):
+    torch.manual_seed(seed)
+    model = hubmodels.Segmenter(config.build(), config.labels, name="tiny", input_px=64, config=config).eval()
+    models.append((model, model.push_to_hub("me/tiny").rsplit("/", 1)[1]))
+(first, commit), (second, _) = models
+options = ["--runtime", "torch", "--task", "person", "--preset", "gentle"]
+tell("label", main(["label", "a.png", "--out", "out", "--model", "me/tiny", "--revision", commit, *options]))
+settings = hubmodels.Refinement.preset("gentle", task="person")
+labels = numpy.asarray(Image.open("out/a_mask.png"))
+tell("equal", [bool((labels == m.predict("a.png", refinement=settings).labels).all()) for m in (first, second)])
+tell("export", main(["export", "hf://me/tiny", "--revision", commit, "--format", "torch", "--out", "x.pt2"]))
+x = torch.rand(2, 3, 50, 64)
+with torch.inference_mode():
+    logits = torch.export.load("x.pt2").module()(x)
+    tell("difference", [float((logits - m(x)).abs().max()) for m in (first, second)])
+tell("none", main(["label", "a.png", "--out", "out", "--model", "me/none"]))
+"""
+    with LoopbackHub() as hub:
+        said = told(start(script, hub, tmp_path))
+    assert said["label"] == said["export"] == 0 and said["none"] == 2
+    assert said["equal"] == [True, False]
+    assert said["difference"][0] < 1e-3 < said["difference"][1]
+
+
 def test_a_hub_that_does_not_answer_is_given_up_soon(monkeypatch):
     import socket
 

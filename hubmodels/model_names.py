@@ -1,0 +1,54 @@
+"""What the name of a model means: a published model, a folder, or a repository of the Hugging Face Hub.
+
+Nothing heavy is imported, so that a command refuses a mistyped name at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hubmodels import remote
+from hubmodels.entries import ENTRIES, Entry, find_entry
+from hubmodels.errors import WeightsError
+
+
+def find_model(name: str | Path, *, revision: str | None = None) -> Entry | Path | str:
+    """The row of a published model, which comes first; else a folder or a repository, as of `find_saved`.
+
+    Raises:
+        ModelNotFoundError: no such model; the message names the nearest.
+        WeightsError: a path, but no folder there.
+        ValueError: a revision of what is no repository.
+    """
+    if isinstance(name, str):
+        if name in ENTRIES:
+            if revision is not None:
+                raise ValueError(
+                    f"revision is for repositories of the Hub; {name} is a published model with pinned weights"
+                )
+            return ENTRIES[name]
+        is_word = not any(mark in name for mark in "/\\") and not name.startswith(".")
+        if is_word and not Path(name).expanduser().is_dir():
+            return find_entry(name)  # raises, naming the nearest
+    return find_saved(name, revision=revision)
+
+
+def find_saved(name: str | Path, *, revision: str | None = None) -> Path | str:
+    """The folder that a name means, else the repository "user/name"; what looks like a path is no repository.
+
+    Raises:
+        WeightsError: a path, but no folder there.
+        ValueError: a revision of a folder.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if revision is not None:
+            raise ValueError(f"revision is for repositories of the Hub; {name} is a folder")
+        return folder
+    repo = None if isinstance(name, Path) else remote.repo_of(name)
+    if repo is None:
+        raise WeightsError(
+            f"{name}: no such folder; a repository of the Hub is written user/name, "
+            "or hf://user/name where that looks like a path"
+        )
+    return repo
