@@ -37,7 +37,10 @@ def no_stray_event_loops() -> Iterator[None]:
 
 @contextmanager
 def running_demo(folder: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen[bytes], Path]]:
-    """Address, process and log of `python demo.py`, on a host that says where to listen and asks for reports."""
+    """Address, process and log of `python demo.py`, on a host that says where to listen and asks for reports.
+
+    PyTorch runs the networks unless `options` say otherwise: exporting all of them would take a minute.
+    """
     port, log = free_port(), folder / "log.txt"
     env = os.environ | {
         "GRADIO_SERVER_NAME": "127.0.0.1",
@@ -46,7 +49,7 @@ def running_demo(folder: Path, *options: str) -> Iterator[tuple[str, subprocess.
         "GRADIO_ANALYTICS_ENABLED": "True",
     }
     with log.open("wb") as out:
-        call = [sys.executable, str(ROOT / "demo.py"), *options]
+        call = [sys.executable, str(ROOT / "demo.py"), "--runtime", "torch", *options]
         process = subprocess.Popen(call, cwd=folder, env=env, stdout=out, stderr=out)
     try:
         deadline = time.monotonic() + START_S

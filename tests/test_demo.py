@@ -347,7 +347,9 @@ def test_the_api_answers_like_the_library(api, photo, person, small):
 def test_models_and_health_are_told(api):
     assert {model["name"] for model in api.client.predict(api_name="/models")} == set(hubmodels.list_models())
     status, body = get(f"{api.url}/health")
-    assert status == 200 and set(json.loads(body)) == {"status", "version", "models", "waiting", "remembered"}
+    assert status == 200 and set(json.loads(body)) == {
+        "status", "version", "models", "runtimes", "waiting", "remembered",
+    }  # fmt: skip
 
 
 def test_the_copied_api_calls_run(api, photo, person, small, tmp_path):
@@ -523,16 +525,17 @@ def test_options_reach_the_page(monkeypatch, launches):
     built: list[Any] = []
 
     def note(studio: Studio, **options: int) -> gr.Blocks:
-        built.append((studio.models, studio.max_pixels, options))
+        built.append((studio.models, studio.max_pixels, studio.runtime, options))
         return build(studio, **options)
 
     monkeypatch.setattr("hubmodels.app.page.build", note)
     options = ["--models", PEOPLE, "--max-megapixels", "2.5", "--queue-size", "3", "--concurrency", "2"]
-    demo.main(options)
-    wanted = ((PEOPLE,), 2_500_000, {"queue_size": 3, "concurrency": 2})
+    demo.main([*options, "--runtime", "torch"])
+    wanted = ((PEOPLE,), 2_500_000, "torch", {"queue_size": 3, "concurrency": 2})
     assert built == [wanted]
     arguments = build_parser().parse_args(["demo", *options])  # the same command under the other name
-    assert arguments.handler(arguments) == 0 and built == [wanted] * 2
+    assert arguments.handler(arguments) == 0
+    assert built == [wanted, (*wanted[:2], "auto", wanted[3])]  # the faster runtime unless told otherwise
 
 
 def test_a_link_that_cannot_be_had_is_said(launches, capsys):

@@ -17,6 +17,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--auth", action="append", metavar="USER:PASSWORD", help="let only them in; may be repeated")
     parser.add_argument("--models", nargs="+", metavar="NAME", help="models to serve; all trained ones unless given")
     parser.add_argument(
+        "--runtime",
+        choices=("auto", "torch", "onnx"),
+        default="auto",
+        help="what runs the networks; auto (the default) is ONNX Runtime where it is installed and works",
+    )
+    parser.add_argument(
         "--max-megapixels",
         type=_positive(float),
         default=MAX_MEGAPIXELS,

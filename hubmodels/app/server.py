@@ -48,6 +48,8 @@ def warm_up(studio: Studio) -> None:
     )
     for i, name in enumerate(studio.models, 1):
         print(f"Loading models: {i} of {len(studio.models)}, {name}", flush=True)
+        if studio.will_export(name):
+            print(f"{name}: exporting the network for ONNX Runtime, once", flush=True)
         analysis = studio.analyse(photo, name, everything)
         studio.analyse(photo, name, Refinement())
         studio.speeds[name] = min(_seconds(studio, name, analysis.photo) for _ in range(2))
@@ -93,8 +95,8 @@ def _add_health(app: Any, studio: Studio, page: Any) -> None:
 
     def health(request: Any) -> JSONResponse:
         waiting = len(page._queue)
-        state = {"status": "ok", "version": __version__, "models": list(studio.models), "waiting": waiting}
-        return JSONResponse({**state, "remembered": studio.remembered})
+        state = {"status": "ok", "version": __version__, "models": list(studio.models), "runtimes": studio.runtimes}
+        return JSONResponse({**state, "waiting": waiting, "remembered": studio.remembered})
 
     app.router.routes.insert(0, Route("/health", health, methods=["GET"]))  # before Gradio's own catch-all
 
@@ -110,13 +112,13 @@ def serve(options: argparse.Namespace) -> int:
     """Warm up and serve until interrupted; `options` as `add_options` defines them.
 
     Raises:
-        ImportError: Gradio is not installed.
+        ImportError: Gradio is not installed, or ONNX Runtime if that is asked for.
         HubmodelsError, ValueError: a model or login makes no sense.
         OSError: the address or port cannot be had.
     """
     require_gradio()
     allowed = logins(options.auth)
-    studio = Studio(options.models, max_megapixels=options.max_megapixels)
+    studio = Studio(options.models, max_megapixels=options.max_megapixels, runtime=options.runtime)
     warm_up(studio)
     page, share_url = start(
         studio,
