@@ -7,10 +7,10 @@ import json
 import os
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import gradio_client
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -18,13 +18,13 @@ from PIL import Image
 
 from hubmodels.app import snippets
 from hubmodels.app.examples import EXAMPLES
-from hubmodels.app.server import start, warm_up
+from hubmodels.app.server import warm_up
 from hubmodels.app.studio import Photo, Studio
 from hubmodels.hub import load_model
 from hubmodels.onnx_network import OnnxNetwork
 from hubmodels.refine import Refinement
 from tests.conftest import BLOCK_NETWORK, ROOT
-from tests.page_server import free_port, no_stray_event_loops
+from tests.page_server import get, served_here
 
 NAME = "deeplabv3plus_fashion"
 EXPORTING = f"{NAME}: exporting the network for ONNX Runtime, once"
@@ -106,25 +106,12 @@ def test_the_copied_python_gives_the_labels_on_screen(exporting, cache, photo, t
 
 
 @pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting' is deprecated")
-def test_the_server_says_what_runs_the_networks_and_shows_the_code(exporting, photo, tmp_path, monkeypatch):
-    import gradio_client
-
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
+def test_the_server_says_what_runs_the_networks(exporting, photo, tmp_path):
     Image.fromarray(photo).save(tmp_path / "photo.png")
-    where = {"server_name": "127.0.0.1", "server_port": free_port()}
-    with no_stray_event_loops():
-        page, _ = start(exporting, queue_size=4, concurrency=1, quiet=True, **where)
-        options = {"download_files": tmp_path / "answers", "analytics_enabled": False, "verbose": False}
-        client = gradio_client.Client(page.local_url, **options)
-        try:
-            with urllib.request.urlopen(f"{page.local_url}health", timeout=60) as answer:
-                assert json.load(answer)["runtimes"] == {NAME: "onnx"}
-            uploaded = gradio_client.handle_file(tmp_path / "photo.png")
-            settings = dataclasses.asdict(TUNED)
-            mask, *_ = client.predict(photo=uploaded, model=NAME, **settings, api_name="/segment")
-        finally:
-            client.close()
-            page.close()
+    with served_here(exporting, tmp_path) as page:
+        assert json.loads(get(f"{page.url}/health")[1])["runtimes"] == {NAME: "onnx"}
+        uploaded = gradio_client.handle_file(tmp_path / "photo.png")
+        mask, *_ = page.client.predict(photo=uploaded, model=NAME, **dataclasses.asdict(TUNED), api_name="/segment")
     with Image.open(mask) as picture:
         assert_array_equal(np.asarray(picture), exporting.analyse(Photo.of(photo), NAME, TUNED).final.labels)
 

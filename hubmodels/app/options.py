@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 MAX_MEGAPIXELS = 24.0  # a phone's photo
+CLEAN_EVERY_S, FILE_AGE_S = 600, 3000  # together: no visitor's file outlives an hour
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
