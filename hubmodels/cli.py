@@ -242,13 +242,13 @@ def _label(arguments: argparse.Namespace) -> int:
 
     from hubmodels.batch import plan, run
     from hubmodels.hub import load_model
-    from hubmodels.runtime import choose_runtime, prepared_path, with_runtime
+    from hubmodels.runtime import choose_runtime, is_prepared, with_runtime
 
     jobs = plan(arguments.sources, arguments.out)
     model = load_model(name, device=arguments.device, revision=arguments.revision)
     if not isinstance(source, Entry):
         settings = _refinement(arguments, _task_of(name, model.labels, arguments))
-    if choose_runtime(model, arguments.runtime, photos=len(jobs)) == "onnx" and not prepared_path(model).is_file():
+    if choose_runtime(model, arguments.runtime, photos=len(jobs)) == "onnx" and not is_prepared(model):
         print(f"{model.name}: exporting the network for ONNX Runtime, once", file=sys.stderr)
     model = with_runtime(model, arguments.runtime, photos=len(jobs))
     started, failed = time.monotonic(), 0

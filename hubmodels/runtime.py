@@ -67,20 +67,42 @@ def choose_runtime(model: Segmenter, runtime: str, *, photos: int | None = None)
     if not on_cpu or best_runtime() != "onnx":
         return "torch"
     is_worth_it = (photos is None or photos >= WORTH_PHOTOS) and not missing_packages(*PACKAGES)
-    return "onnx" if is_worth_it or prepared_path(model).is_file() else "torch"
+    return "onnx" if is_worth_it or is_prepared(model) else "torch"
+
+
+def runtime_of(model: Segmenter) -> str:
+    """What runs the network of a model: "onnx" or "torch"."""
+    return "onnx" if isinstance(model.network, OnnxNetwork) else "torch"
 
 
 def cache_folder() -> Path:
-    """Where exported networks are kept."""
+    """Where exported networks are kept.
+
+    Raises:
+        ExportError: nowhere, as neither a variable names a folder nor the user has a home, as in some containers.
+    """
     if folder := os.environ.get("HUBMODELS_CACHE"):
         return Path(folder) / "onnx"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hubmodels" / "onnx"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hubmodels" / "onnx"
+    except RuntimeError as error:
+        raise ExportError(
+            "exported networks are kept in the user's home, and there is none: set HUBMODELS_CACHE"
+        ) from error
 
 
 def prepared_path(model: Segmenter) -> Path:
     """Where the exported network of a model is, if it was exported before; other weights have another path."""
     name = re.sub(r"[^a-z0-9]+", "-", model.name.lower())[:60]
     return cache_folder() / f"{name}-{network_digest(model.network)[:32]}-{__version__}-{FORMAT}.onnx"
+
+
+def is_prepared(model: Segmenter) -> bool:
+    """Whether the model was exported before and is still in the cache folder."""
+    try:
+        return prepared_path(model).is_file()
+    except ExportError:
+        return False
 
 
 def _onnx_segmenter(model: Segmenter) -> Segmenter:

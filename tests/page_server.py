@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.conftest import ROOT
+
+if TYPE_CHECKING:
+    from hubmodels.app.studio import Studio
 
 START_S = 300  # importing torch and Gradio on a machine that is busy with other work
 
@@ -35,9 +43,48 @@ def no_stray_event_loops() -> Iterator[None]:
         yield
 
 
+def get(url: str, body: object = None) -> tuple[int, bytes]:
+    """Status and content of an answer; with `body`, of a POST of it as JSON."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
+
+
+@contextmanager
+def served_here(studio: Studio, folder: Path, **options: Any) -> Iterator[SimpleNamespace]:
+    """The page served by this process on loopback, files in `folder`: its url without a slash, page and client.
+
+    `options` are those of `hubmodels.app.server.start`.
+    """
+    import gradio_client
+
+    from hubmodels.app.server import start
+
+    with pytest.MonkeyPatch.context() as patch, no_stray_event_loops():
+        patch.setenv("GRADIO_TEMP_DIR", str(folder / "gradio"))
+        options = {"queue_size": 16, "concurrency": 1, "quiet": True, "server_name": "127.0.0.1", **options}
+        page, _ = start(studio, server_port=free_port(), **options)  # Gradio's own search for one leaves sockets open
+        client = gradio_client.Client(
+            page.local_url, download_files=folder / "answers", analytics_enabled=False, verbose=False
+        )
+        try:
+            yield SimpleNamespace(url=page.local_url.rstrip("/"), page=page, client=client, folder=folder)
+        finally:
+            client.close()
+            page.close()
+
+
 @contextmanager
 def running_demo(folder: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen[bytes], Path]]:
-    """Address, process and log of `python demo.py`, on a host that says where to listen and asks for reports."""
+    """Address, process and log of `python demo.py`, on a host that says where to listen and asks for reports.
+
+    PyTorch runs the networks unless `options` say otherwise: exporting all of them would take a minute.
+    """
     port, log = free_port(), folder / "log.txt"
     env = os.environ | {
         "GRADIO_SERVER_NAME": "127.0.0.1",
@@ -46,7 +93,7 @@ def running_demo(folder: Path, *options: str) -> Iterator[tuple[str, subprocess.
         "GRADIO_ANALYTICS_ENABLED": "True",
     }
     with log.open("wb") as out:
-        call = [sys.executable, str(ROOT / "demo.py"), *options]
+        call = [sys.executable, str(ROOT / "demo.py"), "--runtime", "torch", *options]
         process = subprocess.Popen(call, cwd=folder, env=env, stdout=out, stderr=out)
     try:
         deadline = time.monotonic() + START_S

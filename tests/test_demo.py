@@ -7,8 +7,6 @@ import html
 import json
 import subprocess
 import threading
-import urllib.error
-import urllib.request
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -38,7 +36,7 @@ from hubmodels.app.views import SIDES, STYLES, View
 from hubmodels.cli import build_parser
 from hubmodels.entries import DEFAULTS
 from tests.conftest import ROOT, grid
-from tests.page_server import free_port, no_stray_event_loops
+from tests.page_server import get, no_stray_event_loops, served_here
 
 CLOTHES, PEOPLE = "deeplabv3plus_fashion", "deeplabv3plus_person"
 
@@ -79,11 +77,6 @@ def small(astronaut: np.ndarray) -> np.ndarray:
 def photo(tmp_path: Path, small: np.ndarray) -> str:
     Image.fromarray(small).save(tmp_path / "photo.png")
     return str(tmp_path / "photo.png")
-
-
-def somewhere() -> dict[str, Any]:
-    """Where a server of these tests listens; Gradio's own search for a free port leaves sockets open."""
-    return {"server_name": "127.0.0.1", "server_port": free_port()}
 
 
 def asked(**query: str) -> Any:
@@ -293,34 +286,13 @@ def test_the_task_chooses_the_models(handlers):
 @pytest.fixture(scope="module")
 def api(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """The page served on loopback, files in a folder of its own; the network is shut by conftest meanwhile."""
-    folder = tmp_path_factory.mktemp("api")
-    with pytest.MonkeyPatch.context() as patch, no_stray_event_loops():
-        patch.setenv("GRADIO_TEMP_DIR", str(folder / "gradio"))
-        page, _ = serving.start(studio, queue_size=16, concurrency=1, quiet=True, **somewhere())
-        client = gradio_client.Client(
-            page.local_url, download_files=folder / "answers", analytics_enabled=False, verbose=False
-        )
-        try:
-            yield SimpleNamespace(url=page.local_url.rstrip("/"), page=page, client=client, folder=folder)
-        finally:
-            client.close()
-            page.close()
+    with served_here(studio, tmp_path_factory.mktemp("api")) as served:
+        yield served
 
 
 def ask(api: SimpleNamespace, path: Any, model: str = PEOPLE, **settings: Any) -> tuple[str, str, dict[str, Any]]:
     photo = path if isinstance(path, dict) else gradio_client.handle_file(path)
     return api.client.predict(photo=photo, model=model, **settings, api_name="/segment")
-
-
-def get(url: str, body: object = None) -> tuple[int, bytes]:
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-    try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return answer.status, answer.read()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read()
 
 
 def is_well(api: SimpleNamespace) -> bool:
@@ -347,7 +319,9 @@ def test_the_api_answers_like_the_library(api, photo, person, small):
 def test_models_and_health_are_told(api):
     assert {model["name"] for model in api.client.predict(api_name="/models")} == set(hubmodels.list_models())
     status, body = get(f"{api.url}/health")
-    assert status == 200 and set(json.loads(body)) == {"status", "version", "models", "waiting", "remembered"}
+    assert status == 200 and set(json.loads(body)) == {
+        "status", "version", "models", "runtimes", "waiting", "remembered",
+    }  # fmt: skip
 
 
 def test_the_copied_api_calls_run(api, photo, person, small, tmp_path):
@@ -523,16 +497,18 @@ def test_options_reach_the_page(monkeypatch, launches):
     built: list[Any] = []
 
     def note(studio: Studio, **options: int) -> gr.Blocks:
-        built.append((studio.models, studio.max_pixels, options))
+        built.append((studio.models, studio.max_pixels, studio.runtime, options))
         return build(studio, **options)
 
     monkeypatch.setattr("hubmodels.app.page.build", note)
     options = ["--models", PEOPLE, "--max-megapixels", "2.5", "--queue-size", "3", "--concurrency", "2"]
-    demo.main(options)
-    wanted = ((PEOPLE,), 2_500_000, {"queue_size": 3, "concurrency": 2})
+    demo.main([*options, "--runtime", "torch"])
+    schedule = {"clean_every_s": 600, "file_age_s": 3000}  # no visitor's file outlives an hour
+    wanted = ((PEOPLE,), 2_500_000, "torch", {"queue_size": 3, "concurrency": 2, **schedule})
     assert built == [wanted]
     arguments = build_parser().parse_args(["demo", *options])  # the same command under the other name
-    assert arguments.handler(arguments) == 0 and built == [wanted] * 2
+    assert arguments.handler(arguments) == 0
+    assert built == [wanted, (*wanted[:2], "auto", wanted[3])]  # the faster runtime unless told otherwise
 
 
 def test_a_link_that_cannot_be_had_is_said(launches, capsys):
@@ -588,17 +564,11 @@ def test_warm_up_answers_for_the_example_before_the_first_visitor(studio, capsys
         assert "network" not in fresh.analyse(photo, name, Refinement()).seconds
 
 
-def test_visitors_hear_when_the_server_is_busy(studio, tmp_path, photo, monkeypatch):
+def test_visitors_hear_when_the_server_is_busy(studio, tmp_path, photo):
     """With room for one waiting call, more at a time are refused with a clear message and the rest succeeds."""
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
-    page, _ = serving.start(studio, queue_size=1, concurrency=1, quiet=True, **somewhere())
-    client = gradio_client.Client(page.local_url, download_files=False, analytics_enabled=False, verbose=False)
-    try:
+    with served_here(studio, tmp_path, queue_size=1) as busy:
         uploaded = gradio_client.handle_file(photo)
-        jobs = [client.submit(photo=uploaded, model=PEOPLE, api_name="/segment") for _ in range(12)]
+        jobs = [busy.client.submit(photo=uploaded, model=PEOPLE, api_name="/segment") for _ in range(12)]
         errors = [error for job in jobs if (error := job.exception(timeout=120))]
         assert 0 < len(errors) < len(jobs)
         assert all("Queue is full" in str(error) for error in errors)
-    finally:
-        client.close()
-        page.close()

@@ -177,6 +177,20 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     assert cache_folder() == tmp_path / ".cache" / "hubmodels" / "onnx"
 
 
+def test_a_user_without_a_home_gets_pytorch_and_the_remedy(person, monkeypatch):
+    def homeless() -> None:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("HUBMODELS_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("pathlib.Path.home", homeless)
+    assert choose_runtime(person, "auto", photos=1) == "torch"
+    with pytest.warns(RuntimeWarning, match="set HUBMODELS_CACHE"):
+        assert with_runtime(person, "auto") is person
+    with pytest.raises(ExportError, match="set HUBMODELS_CACHE"):
+        with_runtime(person, "onnx")
+
+
 def test_without_onnxruntime_onnx_is_refused_with_the_remedy_and_auto_is_pytorch(cache, without_onnxruntime, person):
     assert best_runtime() == "torch"
     with pytest.raises(ImportError, match="pip install onnxruntime"):

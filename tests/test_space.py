@@ -52,8 +52,9 @@ def test_the_folder_is_complete_and_holds_nothing_else(written):
 
 def test_requirements_are_those_of_the_package(written):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extra = [item for item in project["optional-dependencies"]["demo"] if not item.startswith("gradio")]
-    wanted = {*project["dependencies"], *extra}
+    extras = project["optional-dependencies"]
+    wanted = {*project["dependencies"], *extras["demo"], *extras["onnx"]}
+    wanted = {item for item in wanted if not item.startswith("gradio")}
     assert set((written / "requirements.txt").read_text().splitlines()) == wanted
 
 

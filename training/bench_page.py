@@ -1,7 +1,8 @@
 """Time the page's sliders on the server, from event to answer: `python -m training.bench_page`.
 
 Each round sets a value that was not tried before, as a hand on a slider does, and counts all that the server does for
-it: stages, pictures, texts and links. The photo has 600x400 pixels, as in the promise that the bars below make.
+it: stages, pictures, texts and links. The photo has 600x400 pixels, as in the promise that the bars below make. What
+ran the network is in the results: ONNX Runtime where it is installed, as for the page itself, unless --runtime says.
 """
 
 from __future__ import annotations
@@ -52,9 +53,9 @@ def timed(handlers: Handlers, path: Path, values: dict[str, Any]) -> float:
     return took
 
 
-def measure(rounds: int, folder: Path) -> dict[str, list[float]]:
-    """Milliseconds of every round, by slider."""
-    studio = Studio([MODEL])
+def measure(rounds: int, folder: Path, runtime: str) -> tuple[dict[str, list[float]], str]:
+    """Milliseconds of every round, by slider; and what ran the network, "torch" or "onnx"."""
+    studio = Studio([MODEL], runtime=runtime)
     warm_up(studio)
     handlers = Handlers(studio, cache_dir=str(folder), examples={})
     photo = np.asarray(Image.fromarray(data.astronaut()).resize((400, 600)))
@@ -69,7 +70,7 @@ def measure(rounds: int, folder: Path) -> dict[str, list[float]]:
         first.append(timed(handlers, fresh, {}))
         timed(handlers, fresh, {**TUNED, "crf_iterations": 1})
         more += [timed(handlers, fresh, {**TUNED, "crf_iterations": n}) for n in range(2, 12)]
-    return {**times, "crf_iterations, one more": more, "first answer": first}
+    return {**times, "crf_iterations, one more": more, "first answer": first}, studio.runtimes[MODEL]
 
 
 def main() -> None:
@@ -77,21 +78,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--runtime", choices=("auto", "torch", "onnx"), default="auto", help="(%(default)s)")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     facts = machine_facts(threads=options.threads)
     with tempfile.TemporaryDirectory() as folder:
-        times = measure(options.rounds, Path(folder))
+        times, runtime = measure(options.rounds, Path(folder), options.runtime)
     rows = {
         name: {"p50_ms": round(float(np.percentile(each, 50)), 1), "p95_ms": round(float(np.percentile(each, 95)), 1),
                "rounds": len(each), "bar_ms": BARS_MS.get(name)}
         for name, each in times.items()
     }  # fmt: skip
+    print(f"{MODEL} run by {runtime}")
     for name, row in rows.items():
         bar = f", bar {row['bar_ms']} ms" if row["bar_ms"] else ""
         print(f"{name}: p50 {row['p50_ms']} ms, p95 {row['p95_ms']} ms of {row['rounds']}{bar}")
-    write_json({"photo": "600x400", "model": MODEL, "machine": facts, "sliders": rows}, options.out)
+    result = {"photo": "600x400", "model": MODEL, "runtime": runtime, "machine": facts, "sliders": rows}
+    write_json(result, options.out)
 
 
 if __name__ == "__main__":

@@ -90,11 +90,14 @@ class Handlers:
             details,
             scores,
             texts.copy_html("Link to what you see", link),
-            texts.copy_html("Python", snippets.python(model, analysis.settings, opacity=view.opacity)),
+            texts.copy_html("Python", self._python(model, analysis.settings, view)),
             texts.copy_html("Command", snippets.command(model, analysis.settings)),
             texts.copy_html("API call from Python", snippets.client(url, model, analysis.settings)),
             texts.copy_html("API call by curl", snippets.curl(url, model, analysis.settings)),
         )
+
+    def _python(self, model: str, settings: Refinement, view: View) -> str:
+        return snippets.python(model, settings, opacity=view.opacity, runtime=self.studio.runtimes[model])
 
     def _truth(self, mask: str | None, analysis: Analysis, notes: list[str]) -> np.ndarray | None:
         """(h, w) uint8 ids of a visitor's mask at working size; None, with a note, if it cannot be used."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 MAX_MEGAPIXELS = 24.0  # a phone's photo
+CLEAN_EVERY_S, FILE_AGE_S = 600, 3000  # together: no visitor's file outlives an hour
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +17,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--share", action="store_true", help="ask Gradio for a public link, good for a week at most")
     parser.add_argument("--auth", action="append", metavar="USER:PASSWORD", help="let only them in; may be repeated")
     parser.add_argument("--models", nargs="+", metavar="NAME", help="models to serve; all trained ones unless given")
+    parser.add_argument(
+        "--runtime",
+        choices=("auto", "torch", "onnx"),
+        default="auto",
+        help="what runs the networks; auto (the default) is ONNX Runtime where it is installed and works",
+    )
     parser.add_argument(
         "--max-megapixels",
         type=_positive(float),

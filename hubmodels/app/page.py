@@ -16,12 +16,12 @@ from hubmodels.app.downloads import KINDS
 from hubmodels.app.examples import EXAMPLES
 from hubmodels.app.handlers import Handlers, fetch_nothing
 from hubmodels.app.look import CLICK_FILE, TOOLTIPS
+from hubmodels.app.options import CLEAN_EVERY_S, FILE_AGE_S
 from hubmodels.app.studio import Photo, Studio
 from hubmodels.app.views import View
 from hubmodels.entries import find_entry
 from hubmodels.refine import PRESETS, Refinement
 
-CLEAN_EVERY_S, FILE_AGE_S = 600, 3000  # together: no visitor's file outlives an hour
 HEAVY = "heavy"  # the one slot of everything that computes
 # Handlers get what came from the browser or the API and check it themselves: the page clamps where the API refuses, and
 # no photo is opened by anybody else. Gradio has found by then that files are its own uploads.
@@ -52,16 +52,25 @@ class Parts:
     file: gr.DownloadButton
 
 
-def build(studio: Studio, *, queue_size: int = 32, concurrency: int = 1) -> gr.Blocks:
+def build(
+    studio: Studio,
+    *,
+    queue_size: int = 32,
+    concurrency: int = 1,
+    clean_every_s: int = CLEAN_EVERY_S,
+    file_age_s: int = FILE_AGE_S,
+) -> gr.Blocks:
     """The page, not yet served.
 
     Args:
         studio: what is served.
         queue_size: calls that may wait; further ones are told that the server is busy.
         concurrency: heavy calls at a time.
+        clean_every_s: once in so many seconds, files of visitors are deleted if they are old enough.
+        file_age_s: the age at which they are.
     """
     processing_utils.async_ssrf_protected_download = fetch_nothing
-    with gr.Blocks(title="hubmodels", analytics_enabled=False, delete_cache=(CLEAN_EVERY_S, FILE_AGE_S)) as page:
+    with gr.Blocks(title="hubmodels", analytics_enabled=False, delete_cache=(clean_every_s, file_age_s)) as page:
         gr.HTML(texts.INTRO, label="About", elem_id="intro")
         examples = {Photo.of(each.pixels()).key: name for name, each in EXAMPLES.items()}
         handlers = Handlers(studio, cache_dir="", examples=examples, concurrency=concurrency)

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,9 @@ from PIL import Image
 
 from hubmodels import __version__
 from hubmodels.app.examples import EXAMPLES
-from hubmodels.app.options import add_options, logins
+from hubmodels.app.options import CLEAN_EVERY_S, FILE_AGE_S, add_options, logins
 from hubmodels.app.studio import Photo, Studio
+from hubmodels.app.uploads import delete_aborted
 from hubmodels.errors import HubmodelsError
 from hubmodels.refine import SETTINGS, Refinement
 
@@ -48,6 +50,8 @@ def warm_up(studio: Studio) -> None:
     )
     for i, name in enumerate(studio.models, 1):
         print(f"Loading models: {i} of {len(studio.models)}, {name}", flush=True)
+        if studio.will_export(name):
+            print(f"{name}: exporting the network for ONNX Runtime, once", flush=True)
         analysis = studio.analyse(photo, name, everything)
         studio.analyse(photo, name, Refinement())
         studio.speeds[name] = min(_seconds(studio, name, analysis.photo) for _ in range(2))
@@ -70,8 +74,20 @@ def _seconds(studio: Studio, name: str, photo: Photo) -> float:
     return time.perf_counter() - start
 
 
-def start(studio: Studio, *, queue_size: int, concurrency: int, **where: Any) -> tuple[Any, str | None]:
+def start(
+    studio: Studio,
+    *,
+    queue_size: int,
+    concurrency: int,
+    clean_every_s: int = CLEAN_EVERY_S,
+    file_age_s: int = FILE_AGE_S,
+    **where: Any,
+) -> tuple[Any, str | None]:
     """Serve the page in the background; returns it and the public link, if one was asked for and is to be had.
+
+    Args:
+        studio, queue_size, concurrency, clean_every_s, file_age_s: as of `hubmodels.app.page.build`.
+        where: address, port, link and logins, as Gradio's `launch` takes them.
 
     Raises:
         OSError: the address or port cannot be had.
@@ -79,7 +95,13 @@ def start(studio: Studio, *, queue_size: int, concurrency: int, **where: Any) ->
     from hubmodels.app.look import CSS, THEME
     from hubmodels.app.page import build
 
-    page = build(studio, queue_size=queue_size, concurrency=concurrency)
+    page = build(
+        studio,
+        queue_size=queue_size,
+        concurrency=concurrency,
+        clean_every_s=clean_every_s,
+        file_age_s=file_age_s,
+    )
     app, _, share_url = page.launch(prevent_thread_lock=True, theme=THEME, css=CSS, **where, **LAUNCH)
     _add_health(app, studio, page)
     threading.Thread(target=_sweep, args=(studio, page), daemon=True, name="sweep").start()
@@ -93,30 +115,34 @@ def _add_health(app: Any, studio: Studio, page: Any) -> None:
 
     def health(request: Any) -> JSONResponse:
         waiting = len(page._queue)
-        state = {"status": "ok", "version": __version__, "models": list(studio.models), "waiting": waiting}
-        return JSONResponse({**state, "remembered": studio.remembered})
+        state = {"status": "ok", "version": __version__, "models": list(studio.models), "runtimes": studio.runtimes}
+        return JSONResponse({**state, "waiting": waiting, "remembered": studio.remembered})
 
     app.router.routes.insert(0, Route("/health", health, methods=["GET"]))  # before Gradio's own catch-all
 
 
 def _sweep(studio: Studio, page: Any) -> None:
-    """Forget old photos, for as long as the page is served."""
+    """Forget old photos and delete what broken uploads left, for as long as the page is served."""
+    from gradio.utils import get_upload_folder
+
+    every_s, age_s = page.delete_cache
     while page.is_running:
         studio.expire()
-        time.sleep(SWEEP_S)
+        delete_aborted(Path(get_upload_folder()), age_s=age_s)
+        time.sleep(min(SWEEP_S, every_s))
 
 
 def serve(options: argparse.Namespace) -> int:
     """Warm up and serve until interrupted; `options` as `add_options` defines them.
 
     Raises:
-        ImportError: Gradio is not installed.
+        ImportError: Gradio is not installed, or ONNX Runtime if that is asked for.
         HubmodelsError, ValueError: a model or login makes no sense.
         OSError: the address or port cannot be had.
     """
     require_gradio()
     allowed = logins(options.auth)
-    studio = Studio(options.models, max_megapixels=options.max_megapixels)
+    studio = Studio(options.models, max_megapixels=options.max_megapixels, runtime=options.runtime)
     warm_up(studio)
     page, share_url = start(
         studio,

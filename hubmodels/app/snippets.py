@@ -18,13 +18,22 @@ def changed(settings: Refinement) -> dict[str, Any]:
     return {k: v for k, v in dataclasses.asdict(settings).items() if v != getattr(off, k)}
 
 
-def python(model: str, settings: Refinement, *, opacity: int = 55) -> str:
-    """A script that writes the labels and the overlay."""
+def python(model: str, settings: Refinement, *, opacity: int = 55, runtime: str = "torch") -> str:
+    """A script that writes the labels and the overlay.
+
+    Args:
+        model: its name.
+        settings: post-processing.
+        opacity: of the overlay, percent.
+        runtime: what runs the model here, "torch" or "onnx". Probabilities of the two differ by up to 1e-3, so that the
+            script asks for the same one, or else ties might fall to another label; "auto" lets it run everywhere.
+    """
+    load = repr(model) if runtime == "torch" else f"{model!r}, runtime='auto'"
     arguments = "".join(f"\n    {name}={value!r}," for name, value in changed(settings).items())
     arguments += "\n" if arguments else ""
     return f"""import hubmodels
 
-model = hubmodels.load({model!r})
+model = hubmodels.load({load})
 settings = hubmodels.Refinement({arguments})
 seg = model.predict({PHOTO!r}, refinement=settings)
 seg.save("labels.png")

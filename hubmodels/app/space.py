@@ -18,7 +18,9 @@ from hubmodels.app.server import main
 if __name__ == "__main__":
     main()
 '''
-# What pyproject.toml asks for, with the page's extra but for Gradio, whose version is in the front matter.
+# What pyproject.toml asks for, with the extras of the page and of ONNX Runtime, but for Gradio, whose version is in the
+# front matter. A Space has two slow cores: there ONNX Runtime pays, though networks are exported at every start, as the
+# disk of a Space is empty then.
 REQUIREMENTS = (
     "torch>=2.4",
     "huggingface_hub>=1.16,<3",
@@ -31,6 +33,9 @@ REQUIREMENTS = (
     "numba>=0.60",
     "tqdm>=4.66",
     "scikit-learn>=1.4",
+    "onnx>=1.17",
+    "onnxscript>=0.5",
+    "onnxruntime>=1.18",
 )
 GITIGNORE = "__pycache__/\n.gradio/\n"
 

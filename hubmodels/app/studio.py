@@ -22,6 +22,7 @@ from hubmodels.hub import load_model
 from hubmodels.images import read_image
 from hubmodels.refine import Refinement
 from hubmodels.result import Segmentation
+from hubmodels.runtime import RUNTIMES, choose_runtime, is_prepared, runtime_of
 from hubmodels.segmenter import PhotoTuner, Segmenter
 from hubmodels.weights_files import find_weights
 
@@ -145,12 +146,22 @@ class Studio:
     Args:
         models: names of the models; all trained ones whose weights are here unless given.
         max_megapixels: larger photos are refused.
+        runtime: what runs the networks: "torch", "onnx", or "auto", as of `hubmodels.load`.
 
     Raises:
         ModelNotFoundError: no such model, or none at all.
+        ValueError: no such runtime.
     """
 
-    def __init__(self, models: Sequence[str] | None = None, *, max_megapixels: float = MAX_MEGAPIXELS) -> None:
+    def __init__(
+        self,
+        models: Sequence[str] | None = None,
+        *,
+        max_megapixels: float = MAX_MEGAPIXELS,
+        runtime: str = "torch",
+    ) -> None:
+        if runtime not in RUNTIMES:
+            raise ValueError(f"runtime must be one of {', '.join(RUNTIMES)}; got {runtime!r}")
         self.models = tuple(dict.fromkeys(models_at_hand() if models is None else models))
         if not self.models:
             raise ModelNotFoundError("no model to serve; `hubmodels list` shows those there are")
@@ -158,12 +169,14 @@ class Studio:
             if find_entry(name).name not in list_models():
                 raise ModelNotFoundError(f"{name} is no trained network; there are: {', '.join(list_models())}")
         self.max_pixels = round(max_megapixels * 1e6)
+        self.runtime = runtime
+        self.runtimes: dict[str, str] = {}  # of each model that is loaded: what runs its network, "torch" or "onnx"
         self.speeds: dict[str, float] = {}  # seconds of a network for one photo, measured by warm_up
         self._photos: BoundedMemory[Photo] = BoundedMemory(max_items=16, max_cost=8e6, max_age_s=KEPT_S)
         self._answers: BoundedMemory[Answer] = BoundedMemory(
             max_items=KEPT_PHOTOS, max_cost=KEPT_PIXELS, max_age_s=KEPT_S
         )
-        self._model = functools.cache(load_model)
+        self._model = functools.cache(self._load)
 
     @property
     def tasks(self) -> list[str]:
@@ -185,6 +198,21 @@ class Studio:
             known = ", ".join(self.models)
             raise ModelNotFoundError(f"no model {str(name)[:80]!r} is served here. Served models: {known}")
         return self._model(name)
+
+    def _load(self, name: str) -> Segmenter:
+        model = load_model(name, runtime=self.runtime)
+        self.runtimes[name] = runtime_of(model)
+        return model
+
+    def will_export(self, name: str) -> bool:
+        """Whether a model's network is exported for ONNX Runtime when it is loaded, which takes some ten seconds.
+
+        That happens once: exported networks are kept in the folder of `hubmodels.runtime.cache_folder`.
+        """
+        if self.runtime == "torch":
+            return False
+        model = load_model(name)
+        return choose_runtime(model, self.runtime) == "onnx" and not is_prepared(model)
 
     def open(self, path: Path) -> Photo:
         """The photo in a file, decoded again only if the file is another one.
