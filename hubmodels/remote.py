@@ -128,8 +128,11 @@ def upload(
     token: str | None = None,
     branch: str | None = None,
     create_pr: bool | None = None,
+    space_sdk: str | None = None,
 ) -> str:
     """Commit the files of a folder to a repository, made if there is none; returns the commit's address.
+
+    The repository is one of models, or with `space_sdk` ("gradio") a Space.
 
     Raises:
         WeightsError: offline, not allowed, or the connection failed.
@@ -142,9 +145,15 @@ def upload(
         raise WeightsError(f"{repo}: {obstacle}")
     with translated(repo, "", branch):
         api = HfApi(token=token)
-        repo = api.create_repo(repo, private=private, exist_ok=True).repo_id
+        kind = "space" if space_sdk else "model"
+        repo = api.create_repo(repo, repo_type=kind, space_sdk=space_sdk, private=private, exist_ok=True).repo_id
         commit = api.upload_folder(
-            repo_id=repo, folder_path=folder, commit_message=message, revision=branch, create_pr=create_pr
+            repo_id=repo,
+            repo_type=kind,
+            folder_path=folder,
+            commit_message=message,
+            revision=branch,
+            create_pr=create_pr,
         )
     return str(commit)
 

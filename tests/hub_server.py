@@ -19,12 +19,14 @@ class LoopbackHub:
             whole server stops), "page" (a web page with status 200 for every file), "silent" (takes requests and never
             answers), or an HTTP status such as "503".
         requests: "METHOD path" of every request, in order.
+        made: what was said of every repository that was to be made.
     """
 
     def __init__(self) -> None:
         self.commits: dict[str, dict[str, dict[str, bytes]]] = {}
         self.faults: dict[str, str] = {}
         self.requests: list[str] = []
+        self.made: list[dict[str, Any]] = []
         self.pages: list[str] = []  # READMEs that were sent for checking
         self.closing = threading.Event()
         hub = self
@@ -90,6 +92,7 @@ class _Handler(BaseHTTPRequestHandler):
         parts = self.path.partition("?")[0].strip("/").split("/")
         if parts == ["api", "repos", "create"]:
             asked = json.loads(body)
+            hub.made.append(asked)
             repo = f"{asked.get('organization') or 'me'}/{asked['name']}"
             if repo.startswith("forbidden/"):
                 return self._refuse(403, None, "you have no write access")

@@ -163,7 +163,7 @@ ALLOWED: dict[str, set[str]] = {
         "errors",
         "refine",
     },
-    "app.space": {"", "entries"},
+    "app.space": {"", "entries", "errors", "remote"},
     "cli": {
         "",
         "app.options",

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import functools
+import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import pytest
 
-import hubmodels
 from hubmodels.app import space
 from hubmodels.cli import main
 from hubmodels.entries import ENTRIES
 from tests.conftest import BLOCK_NETWORK, ROOT
+from tests.hub_server import LoopbackHub
 
 
 @pytest.fixture
@@ -93,37 +93,56 @@ def test_writing_again_replaces_the_folder_and_nothing_of_others_is_touched(writ
     assert main(["space", str(tmp_path / "new"), "--title", "two\nlines"]) == 2
 
 
-def test_push_makes_and_fills_the_space(tmp_path, monkeypatch, capsys):
-    calls: list[tuple[str, dict[str, Any]]] = []
+PUSH = """
+import sys
+from pathlib import Path
+from hubmodels.app import space
+from hubmodels.cli import main
+space.PACKAGE = Path(sys.argv[1])  # a small one
+sys.exit(main(["space", sys.argv[2], *sys.argv[3:]]))
+"""
 
-    class Hub:
-        endpoint = "https://hub"
 
-        def create_repo(self, repo: str, **options: Any) -> None:
-            calls.append((repo, options))
+@pytest.fixture
+def push(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`hubmodels space` with a token, in a process of its own: the client reads HF_ENDPOINT when it is imported."""
+    package = tmp_path / "package"
+    (package / "weights").mkdir(parents=True)
+    (package / "__init__.py").write_text('"""A small package."""\n')
+    (package / "weights" / "a.safetensors").write_bytes(bytes(range(256)))
 
-        def upload_folder(self, **options: Any) -> None:
-            calls.append((options["repo_id"], options))
+    def run(endpoint: str, *options: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_TOKEN": "hf_x", "HF_HOME": str(tmp_path / "home")}
+        call = [sys.executable, "-c", PUSH, str(package), str(tmp_path / "space"), *options]
+        return subprocess.run(call, cwd=ROOT, env=environment, capture_output=True, text=True)
 
-    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
-    assert main(["space", str(tmp_path / "space"), "--push", "me/page", "--private"]) == 0
-    (made, options), (filled, upload) = calls
-    assert made == filled == "me/page" and upload["repo_type"] == "space"
-    assert options == {"repo_type": "space", "space_sdk": "gradio", "private": True, "exist_ok": True}
-    assert upload["folder_path"] == tmp_path / "space" and hubmodels.__version__ in upload["commit_message"]
-    assert "https://hub/spaces/me/page" in capsys.readouterr().out
+    return run
+
+
+def test_push_makes_and_fills_the_space(push, tmp_path):
+    with LoopbackHub() as hub:
+        done = push(hub.endpoint, "--push", "me/page", "--private")
+        assert done.returncode == 0, done.stderr
+        (made,) = hub.made
+        assert (made["name"], made["type"], made["sdk"]) == ("page", "space", "gradio")
+        assert made.get("private") or made.get("visibility") == "private"
+        (files,) = hub.commits["me/page"].values()
+    written = {str(path.relative_to(tmp_path / "space")): path for path in (tmp_path / "space").rglob("*")}
+    assert files == {name: path.read_bytes() for name, path in written.items() if path.is_file()}
+    assert {"README.md", "demo.py", "hubmodels/weights/a.safetensors"} <= set(files)
+    assert f"uploaded to {hub.endpoint}" in done.stdout
+    assert any(request.startswith("POST /api/spaces/me/page/commit") for request in hub.requests)
 
 
 @pytest.mark.parametrize("repo", ["page", "a/b/c", "/b", "me/"])
 def test_push_needs_a_user_and_a_name(tmp_path, repo):
-    with pytest.raises(ValueError, match="USER/NAME"):
+    with pytest.raises(OSError, match="expected user/name"):
         space.push_space(tmp_path, repo)
 
 
-def test_a_hub_out_of_reach_is_said(tmp_path, monkeypatch, capsys):
-    unreachable = functools.partial(huggingface_hub.HfApi, endpoint="http://127.0.0.1:9", token="hf_x")
-    monkeypatch.setattr(huggingface_hub, "HfApi", unreachable)
-    assert main(["space", str(tmp_path / "space"), "--push", "me/page"]) == 2
-    said = capsys.readouterr().err
-    assert "cannot be reached" in said and str(tmp_path / "space") in said
-    assert (tmp_path / "space" / "demo.py").is_file()
+@pytest.mark.parametrize("repo, words", [("me/page", "cannot be reached"), ("forbidden/page", "no write access")])
+def test_what_keeps_a_space_from_being_uploaded_is_said(push, tmp_path, repo, words):
+    with LoopbackHub() as hub:
+        done = push("http://127.0.0.1:9" if repo == "me/page" else hub.endpoint, "--push", repo)
+    assert done.returncode == 2 and words in done.stderr and str(tmp_path / "space") in done.stderr
+    assert "Traceback" not in done.stderr and (tmp_path / "space" / "demo.py").is_file()

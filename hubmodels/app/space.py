@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-from hubmodels import __version__
+from hubmodels import __version__, remote
 from hubmodels.entries import LICENSE, RESEARCH_DATA
+from hubmodels.errors import WeightsError
 
 PACKAGE = Path(__file__).resolve().parent.parent
 DEMO = '''"""A page to try the models: `python demo.py`, then open the address it prints; `--help` lists the options."""
@@ -125,7 +125,7 @@ def gradio_version() -> str:
 
 
 def push_space(folder: Path, repo: str, *, private: bool = False) -> str:
-    """Upload a written Space, making it if it does not exist; returns its address.
+    """Upload a written Space, making it if it does not exist; returns the address of the commit.
 
     The token is that of `hf auth login`, or HF_TOKEN.
 
@@ -135,34 +135,9 @@ def push_space(folder: Path, repo: str, *, private: bool = False) -> str:
         private: only for you to see.
 
     Raises:
-        ValueError: `repo` is not `user/name`.
-        ImportError: huggingface_hub is not installed.
-        OSError: the Hub cannot be reached, or refuses.
+        OSError: `repo` is not `user/name`, or the Hub cannot be reached or refuses.
     """
-    parts = repo.split("/")
-    if len(parts) != 2 or not all(parts):
-        raise ValueError(f"--push takes USER/NAME; got {repo!r}")
     try:
-        from huggingface_hub import HfApi
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
-    except ImportError:
-        raise ImportError("uploading needs huggingface_hub: pip install 'hubmodels[demo]'") from None
-    api = HfApi()
-    try:
-        api.create_repo(repo, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
-        commit = f"hubmodels {__version__}"
-        api.upload_folder(folder_path=folder, repo_id=repo, repo_type="space", commit_message=commit)
-    except HFValidationError as error:
-        raise ValueError(f"--push takes USER/NAME; {error}") from error
-    except (HfHubHTTPError, LocalTokenNotFoundError) as error:
-        raise OSError(f"the Hub refused the upload of {repo} ({error}); are you logged in? `hf auth login`") from error
-    except Exception as error:  # its HTTP client is not fixed, so neither are its errors
-        if not _is_connection_error(error):
-            raise
-        raise OSError(f"the Hub cannot be reached: {error}; the Space is complete in {folder}") from error
-    return f"{api.endpoint}/spaces/{repo}"
-
-
-def _is_connection_error(error: BaseException) -> bool:
-    names: Sequence[str] = ("ConnectError", "ConnectionError", "ConnectTimeout", "NetworkError", "OfflineModeIsEnabled")
-    return any(cls.__name__ in names for cls in type(error).__mro__)
+        return remote.upload(folder, repo, message=f"hubmodels {__version__}", private=private, space_sdk="gradio")
+    except WeightsError as error:
+        raise OSError(f"not uploaded: {error}; the Space is complete in {folder}") from error
