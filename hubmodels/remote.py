@@ -123,13 +123,14 @@ def upload(
     folder: Path,
     repo: str,
     *,
+    files: list[str] | None = None,
     message: str,
     private: bool | None = None,
     token: str | None = None,
     branch: str | None = None,
     create_pr: bool | None = None,
 ) -> str:
-    """Commit the files of a folder to a repository, made if there is none; returns the commit's address.
+    """Commit files of a folder, all unless given, to a repository, made if there is none; returns the commit's address.
 
     Raises:
         WeightsError: offline, not allowed, or the connection failed.
@@ -144,7 +145,12 @@ def upload(
         api = HfApi(token=token)
         repo = api.create_repo(repo, private=private, exist_ok=True).repo_id
         commit = api.upload_folder(
-            repo_id=repo, folder_path=folder, commit_message=message, revision=branch, create_pr=create_pr
+            repo_id=repo,
+            folder_path=folder,
+            allow_patterns=files,
+            commit_message=message,
+            revision=branch,
+            create_pr=create_pr,
         )
     return str(commit)
 
