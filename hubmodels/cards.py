@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 from huggingface_hub import EvalResult, ModelCardData
 
+from hubmodels.card_scores import read_scores
 from hubmodels.config import ModelConfig
 from hubmodels.entries import Entry
 from hubmodels.entry_docs import SCORES
@@ -13,6 +20,7 @@ TAGS = ("image-segmentation", "semantic-segmentation", "human-parsing", "hubmode
 DATASET = "Fashionista"
 PICTURE = "example.jpg"
 SCORE_NAMES = dict(zip(SCORES, ("mean IoU", "pixel accuracy", "boundary F-measure"), strict=True))
+_SEAL = re.compile(r"\n<!-- Written by hubmodels, ([0-9a-f]{16})\. Once it is edited, this text is kept\. -->\n$")
 
 LABEL_NOTES = {
     "fashion": (
@@ -60,15 +68,30 @@ def entry_card(entry: Entry, *, repo: str) -> str:
     return _front_matter(entry.name, entry.license, _results(entry)) + "\n\n".join(filter(None, parts)) + "\n"
 
 
-def model_card(config: ModelConfig, *, license: str = "", data: str = "", limits: str = "") -> str:
-    """The card of a model that somebody trained; without scores, as none are known here.
+def model_card(
+    config: ModelConfig,
+    *,
+    license: str = "",
+    data: str = "",
+    limits: str = "",
+    metrics: Mapping[str, Any] | str | Path | None = None,
+) -> str:
+    """The card of a model that somebody trained, with what they say of it; it ends with a seal, for `is_generated`.
 
     Args:
         config: the model.
         license: of the weights, as the Hub spells it, such as "apache-2.0".
         data: what it was trained on.
         limits: what the labels mean and where the model fails.
+        metrics: its scores, or a file with them, as of `hubmodels.card_scores.read_scores`.
+
+    Raises:
+        ValueError: scores that cannot be, or a licence of several lines.
+        OSError: the file of scores cannot be read.
     """
+    if not license.isprintable():
+        raise ValueError(f'license must be a name as the Hub spells it, such as "apache-2.0"; got {license!r:.100}')
+    scores = {} if metrics is None else read_scores(metrics, config.labels)
     parts = [
         f"# {config.name}",
         f"A {config.arch} network that labels every pixel of a photo with one of {len(config.labels)} labels.",
@@ -76,15 +99,33 @@ def model_card(config: ModelConfig, *, license: str = "", data: str = "", limits
         'model = hubmodels.load("user/name")        # this repository, or a folder with its files\n'
         'seg = model.predict("photo.jpg")\nseg.overlay().save("overlay.jpg")\n```',
         "## Labels",
-        _label_table(config.labels, {}),
+        _label_table(config.labels, scores.get("iou", {})),
         "## Scores",
-        "Not measured.",
+        _own_scores(scores) if scores else "Not measured.",
         "## Limits and bias",
         limits or "Not described. Say here what the labels mean, and for which photos the model was never tried.",
         "## Training",
         f"Trained on {data}." if data else "Not described. Say here what it was trained on, and under which terms.",
+        "## Licence",
+        f"{license}." if license else "Not stated. Say here under which terms others may use the weights.",
     ]
-    return _front_matter(config.name, license, []) + "\n\n".join(parts) + "\n"
+    results = _own_results(config.labels, scores) if scores else []
+    return _sealed(_front_matter(config.name, license, results) + "\n\n".join(parts) + "\n")
+
+
+def is_generated(card: bytes) -> bool:
+    """Whether a card is as `model_card` wrote it, so that a new one may take its place; edited ones are kept."""
+    text = card.decode("utf-8", errors="replace")
+    seal = _SEAL.search(text)
+    return seal is not None and _digest(text[: seal.start()]) == seal[1]
+
+
+def _sealed(text: str) -> str:
+    return f"{text}\n<!-- Written by hubmodels, {_digest(text)}. Once it is edited, this text is kept. -->\n"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _front_matter(name: str, license: str, results: list[EvalResult]) -> str:
@@ -101,22 +142,42 @@ def _front_matter(name: str, license: str, results: list[EvalResult]) -> str:
 
 def _results(entry: Entry) -> list[EvalResult]:
     """The rows of model-index."""
-    split = entry.metrics.get("data", "").removeprefix(f"{DATASET} ").removesuffix(" split")
-    scores = {name: entry.metrics[key] for key, name in SCORE_NAMES.items() if key in entry.metrics}
-    iou = entry.metrics.get("iou", {})
-    scores |= {f"IoU of {label}": iou[label] for label in entry.labels.names if label in iou}
+    facts = {
+        "dataset_type": "fashionista",
+        "dataset_name": f"{DATASET}, public half of the test split, {entry.metrics['images']} photos",
+        "dataset_split": entry.metrics.get("data", "").removeprefix(f"{DATASET} ").removesuffix(" split"),
+    }
+    return _eval_results(entry.labels, entry.metrics, facts)
+
+
+def _own_results(labels: LabelSet, scores: Mapping[str, Any]) -> list[EvalResult]:
+    slug = re.sub(r"[^a-z0-9]+", "-", scores["data"].lower()).strip("-")[:64]
+    return _eval_results(labels, scores, {"dataset_type": slug or "custom", "dataset_name": _photos(scores)})
+
+
+def _eval_results(labels: LabelSet, scores: Mapping[str, Any], facts: Mapping[str, Any]) -> list[EvalResult]:
+    values = {name: scores[key] for key, name in SCORE_NAMES.items() if key in scores}
+    iou = scores.get("iou", {})
+    values |= {f"IoU of {label}": iou[label] for label in labels.names if label in iou}
     return [
         EvalResult(
             task_type="image-segmentation",
-            dataset_type="fashionista",
-            dataset_name=f"{DATASET}, public half of the test split, {entry.metrics['images']} photos",
-            dataset_split=split,
             metric_type=name.lower().replace(" ", "_").replace("-", "_"),
             metric_name=name,
             metric_value=round(100 * value, 2),
+            **facts,
         )
-        for name, value in scores.items()
+        for name, value in values.items()
     ]
+
+
+def _own_scores(scores: Mapping[str, Any]) -> str:
+    within = f" Boundaries agree within {scores['boundary_px']} pixels." if "boundary_px" in scores else ""
+    return f"{_score_table(scores)}\n\nMeasured on: {_photos(scores)}.{within}"
+
+
+def _photos(scores: Mapping[str, Any]) -> str:
+    return f"{scores['data']}, {scores['images']} photos" if "images" in scores else scores["data"]
 
 
 def _snippets(entry: Entry, repo: str) -> str:
@@ -172,7 +233,7 @@ def _label_table(labels: LabelSet, iou: dict[str, float]) -> str:
     rows = []
     for index, (name, colour) in enumerate(zip(labels.names, labels.palette, strict=True)):
         text = name.replace("\\", r"\\").replace("|", r"\|").replace("<", "&lt;")  # a name is no markup
-        score = f" {100 * iou[name]:.1f} |" if name in iou else ""
+        score = (f" {100 * iou[name]:.1f} |" if name in iou else " - |") if iou else ""
         rows.append(f"| {index} | {text} | #{colour[0]:02x}{colour[1]:02x}{colour[2]:02x} |{score}")
     return "\n".join([*head, *rows])
 
@@ -181,15 +242,20 @@ def _scores(entry: Entry) -> str:
     m = entry.metrics
     if not m:
         return "Not measured yet."
-    lines = ["| score | value |", "| --- | --- |"]
-    lines += [f"| {name} | {100 * m[key]:.2f} |" for key, name in SCORE_NAMES.items()]
     return (
-        "\n".join(lines)
-        + f"\n\n{m['data']}, the {m['images']} photos of its public half, of 600x400 pixels; one pass per photo, no "
-        "post-processing. Mean IoU is the mean over labels of the IoU of the confusion matrix summed over all photos; "
+        f"{_score_table(m)}\n\n{m['data']}, the {m['images']} photos of its public half, of 600x400 pixels; one pass "
+        "per photo, no post-processing. Mean IoU is the mean over labels of the IoU of the confusion matrix summed "
+        "over all photos; "
         f"boundary F is the mean over photos of the F-measure of label boundaries within {m['boundary_px']} pixels. "
         "No choice was made on these photos."
     )
+
+
+def _score_table(scores: Mapping[str, Any]) -> str:
+    rows = [f"| {name} | {100 * scores[key]:.2f} |" for key, name in SCORE_NAMES.items() if key in scores]
+    if not rows:
+        return "IoU by label: see above."
+    return "\n".join(["| score | value |", "| --- | --- |", *rows])
 
 
 def _intended(task: str) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import tempfile
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,7 +19,7 @@ from safetensors.torch import save
 from torch import nn
 
 from hubmodels import remote
-from hubmodels.cards import model_card
+from hubmodels.cards import is_generated, model_card
 from hubmodels.config import CONFIG_BYTES_MAX, ModelConfig, parse_config
 from hubmodels.errors import WeightsError
 from hubmodels.files import write_bytes
@@ -26,6 +28,7 @@ from hubmodels.model_names import find_saved
 from hubmodels.weights_files import check_digest, kind_of, most_bytes, parse_tensors, read_file, sha256
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+COMMIT_MESSAGE = "Upload a model of hubmodels"
 
 
 class Pretrained(nn.Module, PyTorchModelHubMixin):
@@ -114,38 +117,61 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
         raise WeightsError("pickled weights are never read; convert them with python -m training.import_checkpoint")
 
     def save_pretrained(
-        self, save_directory: str | Path, *, repo_id: str | None = None, push_to_hub: bool = False, **push_options: Any
+        self,
+        save_directory: str | Path,
+        *,
+        license: str = "",
+        data: str = "",
+        limits: str = "",
+        metrics: Mapping[str, Any] | str | Path | None = None,
+        repo_id: str | None = None,
+        push_to_hub: bool = False,
+        **push_options: Any,
     ) -> str | None:
-        """Write config.json, model.safetensors and, unless there is one, README.md (the model card) into a folder.
+        """Write config.json, model.safetensors and README.md (the model card) into a folder.
+
+        A README.md that is there already is kept, unless it is a card of this method's that nobody edited.
 
         Args:
             save_directory: the folder, made if it is missing.
-            push_to_hub, repo_id: also commit it to the Hub, to the folder's name unless told; see `push_to_hub`.
+            license, data, limits, metrics: for the card, as of `hubmodels.cards.model_card`: licence of the weights,
+                what the model was trained on, what its labels mean and where it fails, and its scores, or a file with
+                them that `python -m training.evaluate` wrote.
+            push_to_hub, repo_id: also commit these files to the Hub, to the folder's name unless told; further options
+                are those of `push_to_hub`.
 
         Returns:
             The commit's address if it was pushed.
 
         Raises:
-            ValueError: the network is one that config.json cannot describe.
+            ValueError: the network is one that config.json cannot describe, or scores that cannot be.
             WeightsError: the push failed.
         """
         folder = Path(save_directory)
         if not push_to_hub and (push_options or repo_id):
             raise TypeError(f"options of push_to_hub without push_to_hub=True: {sorted(push_options) or repo_id}")
-        self._save_pretrained(folder)
-        return self.push_to_hub(repo_id or folder.name, **push_options) if push_to_hub else None
+        facts = {"license": license, "data": data, "limits": limits, "metrics": metrics}
+        self._save(folder, facts)
+        return _upload(folder, repo_id or folder.name, facts, **push_options) if push_to_hub else None
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        """The mixin's hook, which its push_to_hub also calls."""
+        """The mixin's hook, which none of its methods reaches any more."""
+        self._save(save_directory, {})
+
+    def _save(self, folder: Path, facts: Mapping[str, Any]) -> None:
         config, state = self._described()
+        card = model_card(config, **facts)  # wrong scores are said before anything is written
         # One key only: with several, their order and so the digest would vary from run to run.
-        facts = {"name": config.name, "arch": config.arch, "labels": config.labels.names}
-        data = save(state, metadata={"hubmodels": json.dumps(facts, sort_keys=True)})
+        about = {"name": config.name, "arch": config.arch, "labels": config.labels.names}
+        data = save(state, metadata={"hubmodels": json.dumps(about, sort_keys=True)})
         # Weights first: a folder that was left half written has a config.json that does not fit, or none.
-        write_bytes(data, save_directory / WEIGHTS)
-        write_bytes(config.to_json(weights_sha256=sha256(data)).encode(), save_directory / CONFIG)
-        if not (save_directory / CARD).exists():  # a text that somebody wrote is kept
-            write_bytes(model_card(config).encode(), save_directory / CARD)
+        write_bytes(data, folder / WEIGHTS)
+        write_bytes(config.to_json(weights_sha256=sha256(data)).encode(), folder / CONFIG)
+        path = folder / CARD
+        if not path.exists() or is_generated(path.read_bytes()):
+            write_bytes(card.encode(), path)
+        else:
+            _warn_of_kept_card(str(path), facts)
 
     def _described(self) -> tuple[ModelConfig, dict[str, torch.Tensor]]:
         """The config and the state dict in one piece, once it is certain that the config builds this network."""
@@ -166,11 +192,15 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
             )
         return config, state
 
-    def push_to_hub(  # type: ignore[override]  # fewer options than the mixin's
+    def push_to_hub(  # type: ignore[override]  # fewer options than the mixin's, and facts for the card
         self,
         repo_id: str,
         *,
-        commit_message: str = "Upload a model of hubmodels",
+        license: str = "",
+        data: str = "",
+        limits: str = "",
+        metrics: Mapping[str, Any] | str | Path | None = None,
+        commit_message: str = COMMIT_MESSAGE,
         private: bool | None = None,
         token: str | None = None,
         branch: str | None = None,
@@ -178,30 +208,75 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
     ) -> str:
         """Commit config.json, model.safetensors and a model card to a repository of the Hub, made if there is none.
 
+        A card that the repository has already is kept, unless it is one of this method's that nobody edited.
+
         Args:
             repo_id: "user/name".
+            license, data, limits, metrics: for the card, as of `save_pretrained`.
             commit_message, private, token, branch, create_pr: as of `huggingface_hub.ModelHubMixin.push_to_hub`.
 
         Returns:
             The address of the commit.
 
         Raises:
-            ValueError: the network is one that config.json cannot describe.
+            ValueError: the network is one that config.json cannot describe, or scores that cannot be.
             WeightsError: offline, not allowed, or the connection failed.
         """
         remote.check_sending(repo_id)
-        with tempfile.TemporaryDirectory() as folder:
-            self._save_pretrained(Path(folder))  # what cannot be saved is said before anything is sent
-            return remote.upload(
-                Path(folder),
+        facts = {"license": license, "data": data, "limits": limits, "metrics": metrics}
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            self._save(folder, facts)  # what cannot be saved is said before anything is sent
+            return _upload(
+                folder,
                 repo_id,
-                message=commit_message,
+                facts,
+                commit_message=commit_message,
                 private=private,
                 token=token,
                 branch=branch,
                 create_pr=create_pr,
             )
 
-    def generate_model_card(self, **facts: str) -> ModelCard:
+    def generate_model_card(self, **facts: Any) -> ModelCard:
         """The card that `save_pretrained` writes; facts as of `hubmodels.cards.model_card`."""
         return ModelCard(model_card(self._described()[0], **facts), ignore_metadata_errors=False)
+
+
+def _upload(
+    folder: Path,
+    repo: str,
+    facts: Mapping[str, Any],
+    *,
+    commit_message: str = COMMIT_MESSAGE,
+    private: bool | None = None,
+    token: str | None = None,
+    branch: str | None = None,
+    create_pr: bool | None = None,
+) -> str:
+    """Commit the files that a model was saved as; a card on the Hub that somebody edited is newer than a made one."""
+    remote.check_sending(repo)
+    files = [WEIGHTS, CONFIG, CARD]
+    if is_generated((folder / CARD).read_bytes()):
+        try:
+            there = remote.fetch(repo.removeprefix(remote.PREFIX), CARD, revision=branch, token=token).read_bytes()
+        except WeightsError:  # none, or no such repository yet; what else is wrong the upload says
+            there = b""
+        if there and not is_generated(there):
+            files.remove(CARD)
+            _warn_of_kept_card(f"{CARD} of {repo}", facts)
+    return remote.upload(
+        folder,
+        repo,
+        files=files,
+        message=commit_message,
+        private=private,
+        token=token,
+        branch=branch,
+        create_pr=create_pr,
+    )
+
+
+def _warn_of_kept_card(card: str, facts: Mapping[str, Any]) -> None:
+    if lost := ", ".join(name for name, value in facts.items() if value):
+        warnings.warn(f"{card} is kept, as somebody wrote it; write {lost} into it yourself", stacklevel=4)

@@ -123,6 +123,7 @@ def upload(
     folder: Path,
     repo: str,
     *,
+    files: list[str] | None = None,
     message: str,
     private: bool | None = None,
     token: str | None = None,
@@ -130,7 +131,7 @@ def upload(
     create_pr: bool | None = None,
     space_sdk: str | None = None,
 ) -> str:
-    """Commit the files of a folder to a repository, made if there is none; returns the commit's address.
+    """Commit files of a folder, all unless given, to a repository, made if there is none; returns the commit's address.
 
     The repository is one of models, or with `space_sdk` ("gradio") a Space.
 
@@ -151,6 +152,7 @@ def upload(
             repo_id=repo,
             repo_type=kind,
             folder_path=folder,
+            allow_patterns=files,
             commit_message=message,
             revision=branch,
             create_pr=create_pr,

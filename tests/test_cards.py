@@ -68,6 +68,84 @@ def test_a_card_of_ones_own_model_claims_no_scores():
     assert "Not measured." in card.content and "Trained on my photos." in card.content and "Hats only." in card.content
 
 
+OWN = ModelConfig("mine", "u2net_small", {}, PERSON, 320)
+METRICS = {
+    "miou": 0.81234,
+    "iou": {"background": 0.9, "person": float("nan")},
+    "images": 7,
+    "data": "my photos",
+    "x": 1,
+}
+
+
+def test_scores_and_licence_of_ones_own_model_are_in_its_text_and_its_model_index(tmp_path):
+    (tmp_path / "scores.json").write_text(json.dumps({**METRICS, "boundary_f": 0.5, "boundary_px": 3}))
+    text = model_card(OWN, license="apache-2.0", metrics=tmp_path / "scores.json")
+    card = ModelCard(text, ignore_metadata_errors=False)
+    assert card.data.license == "apache-2.0" and card.data.model_name == "mine"
+    results = {result.metric_name: result.metric_value for result in card.data.eval_results}
+    assert results == {"mean IoU": 81.23, "boundary F-measure": 50.0, "IoU of background": 90.0}
+    assert {(each.dataset_type, each.dataset_name) for each in card.data.eval_results} == {
+        ("my-photos", "my photos, 7 photos")
+    }
+    for words in ("| mean IoU | 81.23 |", "| 90.0 |", "| - |", "my photos, 7 photos", "within 3 pixels", "apache-2.0."):
+        assert words in card.content
+
+
+def test_the_results_of_evaluate_are_taken_as_they_are():
+    path = ROOT / "training" / "results" / "deeplabv3plus_person.json"
+    text = model_card(OWN, metrics=path)
+    assert f"| mean IoU | {100 * ENTRIES['deeplabv3plus_person'].metrics['miou']:.2f} |" in text
+    assert "Measured on: Fashionista test split, 120 photos. Boundaries agree within 3 pixels." in text
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"miou": 65.4}, "miou must be in 0..1 .*hundredth.*got 65.4"),
+        ({"miou": "0.6"}, "miou must be in 0..1"),
+        ({"miou": float("nan")}, "miou must be in 0..1"),
+        ({"iou": {"hat": 0.5}}, "iou must be of labels among background, person; got .*hat"),
+        ({"iou": {"person": -0.1}}, "iou of person must be in 0..1"),
+        ({"miou": None, "iou": {}}, "miou must be in 0..1"),
+        ({"data": ""}, "data must say in a line what was labelled"),
+        ({"data": "a\nb"}, "data must say in a line"),
+        ({"images": 1.5}, "images must be a whole number"),
+        ({"images": True}, "images must be a whole number"),
+    ],
+)
+def test_scores_that_cannot_be_are_refused_before_anything_is_written(tmp_path, person, change, message):
+    with pytest.raises(ValueError, match=message):
+        person.save_pretrained(tmp_path / "mine", metrics={**METRICS, **change})
+    assert not (tmp_path / "mine").exists()
+
+
+def test_files_without_scores_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="expected one or more of miou"):
+        model_card(OWN, metrics={"data": "my photos"})
+    with pytest.raises(FileNotFoundError):
+        model_card(OWN, metrics=tmp_path / "none.json")
+    for text, message in (("{", "expected a JSON file of scores"), ("[1]", "a JSON object of scores; got list")):
+        (tmp_path / "scores.json").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            model_card(OWN, metrics=tmp_path / "scores.json")
+    with pytest.raises(ValueError, match="license must be a name"):
+        model_card(OWN, license="mit\nmodel-index: []")
+
+
+def test_a_card_is_written_anew_until_somebody_edits_it(tmp_path, person):
+    card = tmp_path / "README.md"
+    person.save_pretrained(tmp_path, license="mit", metrics=METRICS)
+    person.save_pretrained(tmp_path, metrics={**METRICS, "miou": 0.5})
+    assert "50.00" in card.read_text() and "81.23" not in card.read_text()
+    edited = card.read_text().replace("Not described.", "Hats are background.")
+    card.write_text(edited)
+    person.save_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match=r"README.md is kept, as somebody wrote it; write license, metrics into it"):
+        person.save_pretrained(tmp_path, license="mit", metrics=METRICS)
+    assert card.read_text() == edited
+
+
 def test_card_prints_and_publish_rehearses(tmp_path, capsys):
     assert main(["card", "deeplabv3plus_person", "--repo", "me/mine"]) == 0
     assert capsys.readouterr().out == entry_card(ENTRIES["deeplabv3plus_person"], repo="me/mine")

@@ -10,10 +10,12 @@ import shlex
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from numpy.testing import assert_array_equal
 from PIL import Image
 
 import hubmodels
+from hubmodels.networks import build_network
 from tests.conftest import ROOT
 from training.checkpoint import load_checkpoint
 from training.data import IGNORE
@@ -160,6 +162,28 @@ def test_the_readmes_commands_make_a_model_that_labels(photos, tmp_path, monkeyp
     saved = load_checkpoint(tmp_path / "runs" / "finetune" / "best.pt")
     for key, value in model.network.state_dict().items():
         assert torch.equal(value, saved["ema"][key]), key
+    card = ModelCard((tmp_path / "my_model" / "README.md").read_text(), ignore_metadata_errors=False)
+    assert (
+        "Trained on the photos and masks of my_photos, starting from deeplabv3plus_fashion (Apache-2.0)" in card.content
+    )
+    assert "Measured on: validation photos of my_photos, by which the epoch was chosen, 2 photos." in card.content
+    results = {result.metric_name: result.metric_value for result in card.data.eval_results}
+    assert results["mean IoU"] == pytest.approx(100 * saved["best"], abs=0.01)
+    assert set(results) - {"mean IoU", "pixel accuracy"} <= {f"IoU of {name}" for name in CLASSES}
+
+
+def test_a_folder_says_no_scores_but_those_of_its_own_weights(tmp_path):
+    recipe = read_recipe(ROOT / "training" / "recipes" / "deeplabv3_lite0.toml")
+    values = {**recipe.to_dict(), "tasks": ("person",), "network": {**recipe.network, "channels": 8}}
+    network = build_network(recipe.arch, num_classes=2, **values["network"])
+    saved = {"recipe": {**values, "loss": {"cross_entropy": 1.0}, "task_weight": {}}, "ema": network.state_dict()}
+    val = {"person": {"miou": 0.75, "images": 3, "data": "validation photos"}}
+    for extra, is_told in (({}, False), ({"val": val, "crfs": {}}, True), ({"val": val, "crfs": {"person": 1}}, False)):
+        torch.save({**saved, **extra}, tmp_path / "best.pt")
+        export_folder(tmp_path / "best.pt", tmp_path / "out", license="mit")
+        card = ModelCard((tmp_path / "out" / "README.md").read_text(), ignore_metadata_errors=False)
+        assert card.data.license == "mit" and ("75.00" in card.content) == is_told
+        assert ("Not measured." in card.content) != is_told
 
 
 def test_a_folder_is_for_one_task(tmp_path):

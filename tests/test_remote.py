@@ -314,6 +314,43 @@ tell("difference", sum_of(hubmodels.load("me/tiny")) - sum_of(model))
         assert told(start(script, hub, tmp_path))["difference"] == 0
 
 
+def test_a_card_on_the_hub_is_written_anew_until_somebody_edits_it(tmp_path):
+    script = """
+import warnings
+from pathlib import Path
+from hubmodels import remote
+model = hubmodels.Segmenter(config.build(), config.labels, name="tiny", input_px=64, config=config).eval()
+scores = {"miou": 0.25, "data": "my photos"}
+card = lambda: remote.fetch("me/tiny", "README.md").read_text()
+warnings.simplefilter("error")
+model.push_to_hub("me/tiny")
+model.push_to_hub("me/tiny", license="mit", metrics=scores)
+tell("anew", "license: mit" in card() and "25.00" in card())
+remote.upload(Path("edited"), "me/tiny", message="my own words")
+model.save_pretrained("saved", push_to_hub=True, repo_id="me/tiny")
+tell("kept", card())
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    model.push_to_hub("me/tiny", metrics=scores)
+tell("warning", [str(each.message) for each in caught])
+tell("still kept", card())
+Path("saved/README.md").write_text("newer words")
+model.save_pretrained("saved", push_to_hub=True, repo_id="me/tiny")
+tell("from the folder", card())
+Path("saved/notes.txt").write_text("private")
+model.save_pretrained("saved", push_to_hub=True, repo_id="me/tiny")
+"""
+    (tmp_path / "edited").mkdir()
+    (tmp_path / "edited" / "README.md").write_text("my own words")
+    with LoopbackHub() as hub:
+        said = told(start(script, hub, tmp_path))
+        assert set(list(hub.commits["me/tiny"].values())[-1]) == {"README.md", "config.json", "model.safetensors"}
+    assert said["anew"] is True and said["kept"] == said["still kept"] == "my own words"
+    assert said["from the folder"] == "newer words"
+    (warning,) = said["warning"]
+    assert "README.md of me/tiny is kept" in warning and "write metrics into it" in warning
+
+
 OUT_OF_ORDER = {
     "500": r"is out of order \(status 500\); try again later",
     "503": r"is out of order \(status 503\); try again later",

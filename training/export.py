@@ -17,7 +17,7 @@ from safetensors.torch import save
 
 from hubmodels.checks import check_tensors
 from hubmodels.config import ModelConfig
-from hubmodels.entries import Entry, find_entry
+from hubmodels.entries import ENTRIES, Entry, find_entry
 from hubmodels.hub import WEIGHTS_FOLDER
 from hubmodels.labels import TASKS, LabelSet
 from hubmodels.networks import build_network
@@ -26,6 +26,7 @@ from hubmodels.segmenter import Segmenter
 from training.checkpoint import load_checkpoint
 from training.engine import select_tasks
 from training.files import update_json, write_bytes
+from training.recipe import Recipe
 
 FORMAT_VERSION = 1
 
@@ -79,8 +80,15 @@ def export(checkpoint: Path, entry: Entry) -> Path:
     return _publish(data, entry, network)
 
 
-def export_folder(checkpoint: Path, folder: Path) -> Segmenter:
+def export_folder(checkpoint: Path, folder: Path, *, license: str = "") -> Segmenter:
     """Write config.json, model.safetensors and a model card that `hubmodels.load(folder)` reads; returns the model.
+
+    The card says what the model was trained on, and its scores on val if they are those of these weights alone.
+
+    Args:
+        checkpoint: of `training.train`.
+        folder: where the files go.
+        license: of the weights, as the Hub spells it.
 
     Raises:
         ValueError: the run has several tasks.
@@ -95,8 +103,19 @@ def export_folder(checkpoint: Path, folder: Path) -> Segmenter:
     network = config.build()
     network.load_state_dict(saved["ema"])
     model = Segmenter(network, labels, name=config.name, input_px=config.input_px, config=config).eval()
-    model.save_pretrained(folder)
+    val = saved.get("val", {}).get(task)  # absent from older checkpoints, and from one within an epoch
+    measured = None if saved.get("crfs") else val or None  # labels after a CRF are not those of the network alone
+    model.save_pretrained(folder, license=license, data=_photos_of(Recipe.from_dict(recipe)), metrics=measured)
     return model
+
+
+def _photos_of(recipe: Recipe) -> str:
+    """What a run was trained on, for the card."""
+    photos = f"the photos and masks of {recipe.folder_name}" if recipe.folder else " and ".join(recipe.sources)
+    if recipe.init not in ENTRIES:
+        return photos
+    entry = ENTRIES[recipe.init]
+    return f"{photos}, starting from {entry.name} ({entry.license}), which was {entry.data}"
 
 
 def _publish(data: bytes, entry: Entry, network: torch.nn.Module) -> Path:
@@ -120,9 +139,10 @@ def main(argv: list[str] | None = None) -> None:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("name", nargs="?", help="the entry whose weights these are")
     where.add_argument("--folder", type=Path, help="write a folder for hubmodels.load instead")
+    parser.add_argument("--license", default="", help="with --folder: of the weights, for the card, such as apache-2.0")
     arguments = parser.parse_args(argv)
     if arguments.folder is not None:
-        model = export_folder(arguments.checkpoint, arguments.folder)
+        model = export_folder(arguments.checkpoint, arguments.folder, license=arguments.license)
         names = ", ".join(model.labels.names)
         print(f"{arguments.folder}: labels {names}; use: hubmodels.load({str(arguments.folder)!r})")
         return

@@ -122,6 +122,11 @@ class Recipe:
         """Task -> number of labels, in the order of the output channels."""
         return label_counts(self.tasks, self.classes)
 
+    @property
+    def folder_name(self) -> str:
+        """What `folder` is called, without where it is; cards name it."""
+        return Path(self.folder).name[:100] or "a folder of one's own"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as stored in checkpoints."""
         return asdict(self)

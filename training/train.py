@@ -25,6 +25,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from hubmodels.labels import TASKS
+from hubmodels.metrics import Scores
 from training.allocator import keep_freed_memory
 from training.answers import Answers
 from training.checkpoint import load_checkpoint, save_checkpoint
@@ -73,6 +75,7 @@ class Run:
         self.model, self.stepper = self.accelerator.prepare(Answers(recipe, self.net, self.crfs), self.optimizer)
         self.losses: list[float] = []  # of this epoch's steps
         self.scores: list[float] = []  # on val, after every epoch
+        self.val: dict[str, Any] = {}  # after the last epoch that ended: task -> scores, as a model card takes them
         self.epoch = self.step_in_epoch = 0
         self.best = -1.0
         self.best_by_task = dict.fromkeys(recipe.tasks, -1.0)
@@ -106,11 +109,12 @@ class Run:
             "best_by_task": self.best_by_task,
             "losses": self.losses,
             "scores": self.scores,
+            "val": {} if self.step_in_epoch else self.val,  # of these very weights, or of none
         }
         if self.accelerator.scaler is not None:  # of fp16
             state["scaler"] = self.accelerator.scaler.state_dict()
         if name != "last.pt":
-            state = {key: state[key] for key in ("recipe", "ema", "crfs", "epoch", "best")}
+            state = {key: state[key] for key in ("recipe", "ema", "crfs", "epoch", "best", "val")}
         save_checkpoint(state, self.folder / name)
 
     def resume(self) -> None:
@@ -123,6 +127,7 @@ class Run:
         self.epoch, self.step_in_epoch, self.best = state["epoch"], state["step_in_epoch"], state["best"]
         self.best_by_task |= state.get("best_by_task", {})
         self.scores, self.losses = state.get("scores", []), state.get("losses", [])
+        self.val = state.get("val", {})
         if self.accelerator.scaler is not None and "scaler" in state:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         if self.accelerator.is_main_process:
@@ -284,6 +289,7 @@ def _close_epoch(run: Run, val: list[Sample], *, seconds: float) -> None:
     run.log_row(row)
     run.losses = []
     run.scores.append(mean)
+    run.val = {task: _val_scores(recipe, task, s) for task, s in scores.items()}
     if mean > run.best:
         run.best = mean
         run.save("best.pt")
@@ -293,6 +299,21 @@ def _close_epoch(run: Run, val: list[Sample], *, seconds: float) -> None:
             if len(scores) > 1:
                 run.save(f"best_{task}.pt")
     run.save()
+
+
+def _val_scores(recipe: Recipe, task: str, scores: Scores) -> dict[str, Any]:
+    """Scores on val under the keys of `training.evaluate`, without labels that did not occur; {} if nothing did."""
+    if not scores.confusion.any():
+        return {}
+    names = TASKS[task].names if task in TASKS else recipe.classes
+    photos = recipe.folder_name if recipe.folder else "Fashionista"
+    return {
+        "miou": round(scores.miou, 5),
+        "pixel_accuracy": round(scores.pixel_accuracy, 5),
+        "iou": {name: round(float(v), 5) for name, v in zip(names, scores.iou, strict=True) if not np.isnan(v)},
+        "images": int(scores.images),
+        "data": f"validation photos of {photos}, by which the epoch was chosen",
+    }
 
 
 def main(argv: list[str] | None = None) -> None:
