@@ -112,6 +112,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "app.views": {"export", "metrics", "refine", "render", "result"},
     "app.workers": set(),
+    "app.busy": set(),
     "app.uploads": set(),
     "app.compare": set(),
     "app.truth": {"errors", "labels", "metrics"},
@@ -137,6 +138,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "app.look": set(),
     "app.page": {
+        "app.busy",
         "app.controls",
         "app.downloads",
         "app.examples",
