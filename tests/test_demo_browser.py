@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,23 +23,15 @@ from hubmodels.app.studio import Photo, Studio
 from hubmodels.app.views import SIDES, STYLES
 from hubmodels.entries import DEFAULTS
 from hubmodels.export import indexed_png
+from tests.chromium import WAIT_MS, Browser, Page, expect, running_browser, set_number
 from tests.page_server import running_demo
 
-CHROMIUM = "/usr/bin/chromium"
-WAIT_MS = 60_000
 CLOTHES, PEOPLE = DEFAULTS["fashion"], DEFAULTS["person"]
 NAMELESS = """() => [...document.querySelectorAll('main button, main input, main textarea')]
     .filter(e => e.offsetParent && !(e.innerText || e.ariaLabel || e.title || (e.labels && e.labels.length)))
     .map(e => e.outerHTML.slice(0, 200))"""  # what a screen reader could not announce
 SPEECHLESS = "() => [...document.querySelectorAll('main img')].filter(e => e.offsetParent && !e.alt).length"
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-
-try:
-    from playwright.sync_api import Browser, Page, expect, sync_playwright
-except ImportError:
-    pytest.skip("playwright is not installed: pip install 'hubmodels[dev]'", allow_module_level=True)
-if not shutil.which(CHROMIUM):
-    pytest.skip(f"no {CHROMIUM}: apt-get install chromium", allow_module_level=True)
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +46,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+    with running_browser() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -117,12 +105,6 @@ def wait_until(page: Page, condition: Callable[[], Any], what: str) -> None:
 
 def text_of(page: Page, name: str) -> str:
     return page.locator(f"#{name} pre").inner_text()
-
-
-def set_number(page: Page, name: str, value: object) -> None:
-    number = page.locator(f"#{name} input[type=number]")
-    number.fill(str(value))
-    number.press("Tab")
 
 
 def choose(page: Page, name: str, option: str) -> None:

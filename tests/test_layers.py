@@ -116,6 +116,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "app.views": {"export", "metrics", "refine", "render", "result"},
     "app.workers": set(),
+    "app.busy": set(),
     "app.uploads": set(),
     "app.compare": set(),
     "app.truth": {"errors", "labels", "metrics"},
@@ -141,6 +142,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "app.look": set(),
     "app.page": {
+        "app.busy",
         "app.controls",
         "app.downloads",
         "app.examples",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import gradio as gr
 
 THEME = gr.themes.Base(
@@ -70,6 +72,9 @@ CSS = """
   justify-content: center; text-align: center; padding: 2rem 1.2rem; border-radius: var(--radius-lg);
   border: 2px dashed var(--border-color-primary); color: var(--body-text-color-subdued); font-size: 1.1rem}
 #compare .notice p {margin: 0; max-width: 34rem; overflow-wrap: anywhere}
+#compare .notice button {margin-top: 1rem; border: 1px solid var(--border-color-primary); border-radius: 999px;
+  padding: .3rem 1.2rem; background: none; color: inherit}
+#compare .notice button:focus-visible {outline: 2px solid var(--primary-500)}
 #compare .notice.wrong {border-color: #b45309; border-style: solid; color: var(--body-text-color)}
 #compare .notice .mark {width: 2.2rem; height: 2.2rem; line-height: 2.2rem; border-radius: 50%; margin-bottom: .8rem;
   background: #b45309; color: white; font-weight: 700}
@@ -129,4 +134,10 @@ TOOLTIPS = """() => {
   });
 }"""
 # The button has its address a moment after the answer came.
+AGAIN = "document.querySelector('#again').click()"
 CLICK_FILE = "() => { setTimeout(() => document.querySelector('#file').click(), 100); }"
+
+
+def show(content: str) -> str:
+    """A function for the browser that puts HTML in the place of an output, without the server."""
+    return f"() => {json.dumps(content)}"

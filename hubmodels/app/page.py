@@ -11,11 +11,12 @@ import gradio as gr
 from gradio import processing_utils
 
 from hubmodels.app import texts, views
+from hubmodels.app.busy import tell_when_full
 from hubmodels.app.controls import CONTROLS, SECTIONS, Control
 from hubmodels.app.downloads import KINDS
 from hubmodels.app.examples import EXAMPLES
 from hubmodels.app.handlers import Handlers, fetch_nothing
-from hubmodels.app.look import CLICK_FILE, TOOLTIPS
+from hubmodels.app.look import AGAIN, CLICK_FILE, TOOLTIPS, show
 from hubmodels.app.options import CLEAN_EVERY_S, FILE_AGE_S
 from hubmodels.app.studio import Photo, Studio
 from hubmodels.app.views import View
@@ -101,7 +102,9 @@ def build(
         _tie_light_events(page, parts, handlers)
         _tie_downloads(parts, handlers, concurrency)
         _add_api(parts, handlers, concurrency)
-    return page.queue(max_size=queue_size, api_open=False)
+    page.queue(max_size=queue_size, api_open=False)
+    tell_when_full(page._queue, texts.BUSY)
+    return page
 
 
 # --- Components -------------------------------------------------------------------------------------------------------
@@ -282,7 +285,8 @@ def _tie_updates(page: gr.Blocks, parts: Parts, handlers: Handlers, concurrency:
     }
     # `change` alone covers drag, keys, typed numbers, reset, presets and examples. The task acts through the model.
     watched = [parts.photo, parts.model, parts.truth, *parts.settings.values(), *parts.view.values()]
-    gr.on([c.change for c in watched], update, trigger_mode="always_last", **options)
+    again = gr.Button("Try again", visible="hidden", elem_id="again")  # clicked by a notice
+    updated = gr.on([*(c.change for c in watched), again.click], update, trigger_mode="always_last", **options)
 
     outputs = [parts.photo, parts.task, parts.model, *parts.settings.values(), *parts.view.values()]
 
@@ -290,7 +294,12 @@ def _tie_updates(page: gr.Blocks, parts: Parts, handlers: Handlers, concurrency:
         return list(handlers.restore(dict(request.query_params), parts.paths))
 
     restored = page.load(restore, None, outputs, api_visibility="private", show_progress="hidden")
-    restored.then(update, trigger_mode="always_last", **options)
+    first = restored.then(update, trigger_mode="always_last", **options)
+    # A call that the server refused has no answer that could say so; without these, pictures of a photo or of settings
+    # before would stay as if they were the answer, and at first sight "One moment" for ever.
+    notice = functools.partial(texts.notice_html, texts.NO_ANSWER, error=True)
+    for call, retry in ((restored, "location.reload()"), (first, AGAIN), (updated, AGAIN)):
+        call.failure(None, None, parts.outputs[:1], js=show(notice(retry=retry)))
     page.load(None, js=TOOLTIPS)
 
 

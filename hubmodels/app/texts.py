@@ -19,6 +19,8 @@ GONE = "This photo is no longer here, as files are deleted within the hour. Plea
 FAILED = (
     "Something went wrong on the server; the photo may be at fault, or we are. Please try another setting or photo."
 )
+BUSY = "The server is busy with other visitors. Please try again in a moment."  # in a toast, and to API clients
+NO_ANSWER = "The server gave no answer: it is busy with other visitors, or cannot be reached."
 PRIVACY = f"""<p>Photos are used for nothing but the answer you see. Uploaded files and results are deleted within the
 hour; the last few photos stay in memory, without a name, until newer ones take their place or {KEPT_S // 60} minutes
 pass. Links carry settings, never photos.</p>"""
@@ -126,11 +128,19 @@ def model_choice(name: str, speeds: Mapping[str, float]) -> str:
     return " · ".join(parts)
 
 
-def notice_html(message: str, *, error: bool = False) -> str:
-    """What stands where the pictures would be: an invitation, or what is wrong."""
+def notice_html(message: str, *, error: bool = False, retry: str = "") -> str:
+    """What stands where the pictures would be: an invitation, or what is wrong.
+
+    Args:
+        message: a sentence.
+        error: whether something is wrong.
+        retry: JavaScript of a button "Try again"; no button if empty.
+    """
     mark = '<p class="mark" aria-hidden="true">!</p>' if error else ""
     role = "alert" if error else "status"
-    return f'<div class="notice{" wrong" if error else ""}" role="{role}">{mark}<p>{html.escape(message)}</p></div>'
+    button = f'<button type="button" onclick="{html.escape(retry)}">Try again</button>' if retry else ""
+    shown = f"{mark}<p>{html.escape(message)}</p>{button}"
+    return f'<div class="notice{" wrong" if error else ""}" role="{role}">{shown}</div>'
 
 
 # Selecting first works without https too, where browsers deny pages the clipboard.

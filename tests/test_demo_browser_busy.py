@@ -1,0 +1,109 @@
+"""What a visitor sees when no more calls may wait, and how it goes on from there."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gradio_client
+import pytest
+from gradio_client.utils import QueueError
+from PIL import Image
+
+from hubmodels.app import texts
+from hubmodels.app.studio import Studio
+from tests.chromium import WAIT_MS, Browser, Page, expect, running_browser, set_number
+from tests.page_server import get, served_here
+
+NAME = "deeplabv3plus_person"
+WAIT_S = WAIT_MS / 1000
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting' is deprecated"),
+    pytest.mark.filterwarnings("ignore:The copy keyword is deprecated"),
+]
+
+
+class HeldStudio(Studio):
+    """A studio whose answers can be held back."""
+
+    def __init__(self) -> None:
+        super().__init__([NAME])
+        self.may_answer, self.was_asked = threading.Event(), threading.Event()
+        self.may_answer.set()
+
+    def analyse(self, *args: Any) -> Any:
+        self.was_asked.set()
+        assert self.may_answer.wait(WAIT_S)
+        return super().analyse(*args)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[SimpleNamespace]:
+    studio = HeldStudio()
+    with served_here(studio, tmp_path, queue_size=1) as served:
+        try:
+            yield SimpleNamespace(studio=studio, url=served.url, client=served.client)
+        finally:
+            studio.may_answer.set()
+
+
+@pytest.fixture
+def browser(server: SimpleNamespace) -> Iterator[Browser]:
+    """After the server: no other event loop may be started beside playwright's."""
+    with running_browser() as browser:
+        yield browser
+
+
+def fill_queue(server: SimpleNamespace, photo: Path) -> list[Any]:
+    """One call is under way and one waits, until `may_answer` is set."""
+    server.studio.may_answer.clear()
+    server.studio.was_asked.clear()
+    asked = {"photo": gradio_client.handle_file(photo), "model": NAME, "api_name": "/segment"}
+    jobs = [server.client.submit(**asked)]
+    assert server.studio.was_asked.wait(WAIT_S)
+    jobs.append(server.client.submit(**asked))
+    deadline = time.monotonic() + WAIT_S
+    while json.loads(get(f"{server.url}/health")[1])["waiting"] == 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return jobs
+
+
+def is_told(page: Page) -> None:
+    """A toast says that the server is busy, and so does a notice in the place of the pictures."""
+    expect(page.locator("[data-testid=toast-body]").first).to_contain_text(texts.BUSY, timeout=WAIT_MS)
+    expect(page.locator("#compare").get_by_role("alert")).to_contain_text(texts.NO_ANSWER, timeout=WAIT_MS)
+    expect(page.locator("#compare img")).to_have_count(0)
+    assert "currently busy" not in page.locator("body").inner_text()  # Gradio's own words
+
+
+def test_a_visitor_is_told_that_the_server_is_busy_and_can_try_again(server, browser, tmp_path, astronaut):
+    Image.fromarray(astronaut[:96, :64]).save(tmp_path / "photo.png")
+    page = browser.new_page()
+    page.goto(server.url)
+    expect(page.locator("#compare img")).to_have_count(2, timeout=WAIT_MS)
+    jobs = fill_queue(server, tmp_path / "photo.png")
+
+    set_number(page, "min_region_px", 500)
+    is_told(page)
+    late = browser.new_page()
+    late.goto(server.url)
+    is_told(late)
+    asked = {"photo": gradio_client.handle_file(tmp_path / "photo.png"), "model": NAME}
+    with pytest.raises(QueueError):
+        server.client.predict(**asked, api_name="/segment")
+    status, answer = get(f"{server.url}/gradio_api/call/v2/segment", {"photo": None, "model": NAME})
+    assert status == 503 and json.loads(answer) == {"detail": texts.BUSY}
+
+    server.studio.may_answer.set()
+    assert [Path(job.result(WAIT_S)[0]).name for job in jobs] == ["labels.png"] * 2
+    for each in (page, late):
+        each.get_by_role("button", name="Try again").click()
+        expect(each.locator("#compare img")).to_have_count(2, timeout=WAIT_MS)
+    expect(page.locator("#link pre")).to_contain_text("min_region_px=500")
