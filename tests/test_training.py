@@ -111,7 +111,8 @@ def test_every_task_keeps_its_own_best_epoch(drawn, tmp_path, monkeypatch):
 
     def validated(net, *_, **__):
         pairs = zip(TINY.tasks, next(scores), strict=True)
-        return {task: SimpleNamespace(miou=value, pixel_accuracy=value, iou=[value]) for task, value in pairs}
+        nothing = np.zeros((2, 2))
+        return {t: SimpleNamespace(miou=v, pixel_accuracy=v, iou=[v], confusion=nothing) for t, v in pairs}
 
     monkeypatch.setattr(training.train, "validate", validated)
     monkeypatch.setattr(training.train, "add_up", lambda *_: None)
