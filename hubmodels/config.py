@@ -41,10 +41,12 @@ ARCH_OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "u2net_small": (),
     }
 )
+REGIONS = "region_classifier.safetensors"  # the file beside the weights, if the model has a region classifier
 KEYS = frozenset(
     ("format_version", "library_name", "name", "arch", "network", "task", "id2label", "label2id", "palette", "input_px",
      "weights_sha256")
 )  # fmt: skip
+OPTIONAL_KEYS = frozenset(("region_classifier",))
 
 
 @dataclass(frozen=True)
@@ -90,13 +92,14 @@ class ModelConfig:
         """The network as initialised, without weights; `num_classes` other than the number of labels if given."""
         return build_network(self.arch, num_classes=num_classes or len(self.labels), **self.network)
 
-    def to_json(self, *, weights_sha256: str) -> str:
+    def to_json(self, *, weights_sha256: str, regions_sha256: str | None = None) -> str:
         """The text of config.json; label keys are those of transformers.
 
         Args:
             weights_sha256: digest of the model.safetensors beside it.
+            regions_sha256: digest of the region classifier beside it, the file `REGIONS`; None if there is none.
         """
-        values = {
+        values: dict[str, Any] = {
             "format_version": FORMAT_VERSION,
             "library_name": "hubmodels",
             "name": self.name,
@@ -109,11 +112,13 @@ class ModelConfig:
             "input_px": self.input_px,
             "weights_sha256": weights_sha256,
         }
+        if regions_sha256 is not None:
+            values["region_classifier"] = {"file": REGIONS, "sha256": regions_sha256}
         return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
 
-def parse_config(data: bytes, *, what: str) -> tuple[ModelConfig, str]:
-    """The model that a config.json describes, and the digest of its weights.
+def parse_config(data: bytes, *, what: str) -> tuple[ModelConfig, str, str | None]:
+    """The model that a config.json describes, the digest of its weights, and that of its region classifier or None.
 
     Args:
         data: the file.
@@ -132,12 +137,11 @@ def parse_config(data: bytes, *, what: str) -> tuple[ModelConfig, str]:
             raise ValueError(f"expected an object; got {type(values).__name__}")
         if (version := values.get("format_version")) != FORMAT_VERSION:
             raise ValueError(f"format_version is {version!r:.100}, this release reads {FORMAT_VERSION}")
-        missing, unknown = sorted(KEYS - set(values)), sorted(set(values) - KEYS)[:3]
+        missing, unknown = sorted(KEYS - set(values)), sorted(set(values) - KEYS - OPTIONAL_KEYS)[:3]
         if missing or unknown:
             raise ValueError(f"missing keys {missing}, unknown keys {unknown!r:.200}")
-        digest = values["weights_sha256"]
-        if not (isinstance(digest, str) and len(digest) == 64 and set(digest) <= set("0123456789abcdef")):
-            raise ValueError(f"weights_sha256 must be 64 hexadecimal digits; got {digest!r:.100}")
+        digest = _digest("weights_sha256", values["weights_sha256"])
+        regions = _regions(values["region_classifier"]) if "region_classifier" in values else None
         if not isinstance(values["network"], dict):
             raise ValueError(f"network must be an object; got {type(values['network']).__name__}")
         config = ModelConfig(
@@ -149,7 +153,19 @@ def parse_config(data: bytes, *, what: str) -> tuple[ModelConfig, str]:
         )
     except ValueError as error:
         raise WeightsError(f"{what}: config.json: {error}; {remedy}") from error
-    return config, digest
+    return config, digest, regions
+
+
+def _digest(key: str, value: Any) -> str:
+    if not (isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")):
+        raise ValueError(f"{key} must be 64 hexadecimal digits; got {value!r:.100}")
+    return value
+
+
+def _regions(value: Any) -> str:
+    if not isinstance(value, dict) or set(value) != {"file", "sha256"} or value["file"] != REGIONS:
+        raise ValueError(f'region_classifier must be {{"file": "{REGIONS}", "sha256": ...}}; got {value!r:.200}')
+    return _digest("region_classifier: sha256", value["sha256"])
 
 
 def _labels(values: Mapping[str, Any]) -> LabelSet:

@@ -17,6 +17,7 @@ from hubmodels.labels import LabelSet
 from hubmodels.model_names import find_model
 from hubmodels.networks import HEADS, build_network
 from hubmodels.refine import RegionClassifier
+from hubmodels.saved_regions import LoadedOnce, check_labels
 from hubmodels.segmenter import Segmenter
 from hubmodels.weights_files import (
     WEIGHTS_FOLDER,
@@ -102,7 +103,7 @@ def _published(entry: Entry, *, pretrained: bool) -> Segmenter:
         entry.labels,
         name=entry.name,
         input_px=entry.input_px,
-        region_classifier=functools.cache(functools.partial(load_regions, entry.regions)) if entry.regions else None,
+        region_classifier=LoadedOnce(functools.partial(load_regions, entry.regions)) if entry.regions else None,
         config=ModelConfig(entry.name, entry.arch, entry.network, entry.labels, entry.input_px),
     ).eval()
 
@@ -174,8 +175,7 @@ def load_regions(name: str) -> RegionClassifier:
     if entry.is_network:
         raise ModelNotFoundError(f"{name} is a network, no region classifier: use hubmodels.load")
     classifier = RegionClassifier.from_bytes(read_verified(entry, weights_path(entry)), what=entry.name)
-    if classifier.settings.labels != entry.labels.names:
-        raise WeightsError(f"{name}: made for labels {classifier.settings.labels}, expected {entry.labels.names}")
+    check_labels(classifier, entry.labels, what=name)
     return classifier
 
 

@@ -6,10 +6,11 @@ mistyped paths to the network. Here files must fit exactly, only safetensors are
 
 from __future__ import annotations
 
+import functools
 import json
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,11 +21,13 @@ from torch import nn
 
 from hubmodels import remote
 from hubmodels.cards import is_generated, model_card
-from hubmodels.config import CONFIG_BYTES_MAX, ModelConfig, parse_config
+from hubmodels.config import CONFIG_BYTES_MAX, REGIONS, ModelConfig, parse_config
 from hubmodels.errors import WeightsError
 from hubmodels.files import write_bytes
 from hubmodels.labels import LabelSet
 from hubmodels.model_names import find_saved
+from hubmodels.refine import RegionClassifier
+from hubmodels.saved_regions import LoadedOnce, check_labels, read_regions
 from hubmodels.weights_files import check_digest, kind_of, most_bytes, parse_tensors, read_file, sha256
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -32,13 +35,14 @@ COMMIT_MESSAGE = "Upload a model of hubmodels"
 
 
 class Pretrained(nn.Module, PyTorchModelHubMixin):
-    """Saving and loading for a class whose `__init__` is (network, labels, *, name, input_px, config)."""
+    """Saving and loading for a class whose `__init__` is that of Segmenter."""
 
     network: nn.Module
     labels: LabelSet
     name: str
     input_px: int
     config: ModelConfig | None
+    region_classifier: Callable[[], RegionClassifier] | None
 
     @classmethod
     def from_pretrained(  # type: ignore[override]  # fewer options than the mixin's: no pickle, never lenient
@@ -70,32 +74,33 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
         """
         source = find_saved(pretrained_model_name_or_path, revision=revision)
         if isinstance(source, Path):
-            config, weights, where = source / CONFIG, source / WEIGHTS, str(source)
-        else:
-            options: dict[str, Any] = {
-                "token": token,
-                "cache_dir": cache_dir,
-                "force_download": force_download,
-                "local_files_only": local_files_only,
-            }
-            config = remote.fetch(source, CONFIG, revision=revision, **options)
-            # Both files of one commit, even if the branch moves between the two downloads.
-            commit = remote.commit_of(config) or revision
-            weights = remote.fetch(source, WEIGHTS, revision=commit, **options)
-            where = f"{source}@{commit[:12]}" if commit else source
-        return cls._from_files(config, weights, what=where, pinned=sha256).to(map_location)
+            return cls._from_files(source / CONFIG, source.joinpath, what=str(source), pinned=sha256).to(map_location)
+        options: dict[str, Any] = {
+            "token": token,
+            "cache_dir": cache_dir,
+            "force_download": force_download,
+            "local_files_only": local_files_only,
+        }
+        config = remote.fetch(source, CONFIG, revision=revision, **options)
+        # All files of one commit, even if the branch moves between two downloads.
+        commit = remote.commit_of(config) or revision
+        find = functools.partial(remote.fetch, source, revision=commit, **options)
+        where = f"{source}@{commit[:12]}" if commit else source
+        return cls._from_files(config, find, what=where, pinned=sha256).to(map_location)
 
     @classmethod
-    def _from_files(cls, config_path: Path, weights_path: Path, *, what: str, pinned: str | None) -> Self:
-        # In the cache of the Hub both are links; a link alone would be made again, to the same damaged file.
-        remedy = f"restore {weights_path.resolve()}, or delete it to have it downloaded again"
+    def _from_files(cls, config_path: Path, find: Callable[[str], Path], *, what: str, pinned: str | None) -> Self:
+        """A model from its config.json and from files that `find` finds by their names."""
+        # In the cache of the Hub files are links; a link alone would be made again, to the same damaged file.
         saved = f"was it written by save_pretrained? If it was downloaded, delete {config_path.resolve()} and try again"
         text = read_file(config_path, most_bytes=CONFIG_BYTES_MAX, what=what, remedy=saved)
         if kind := kind_of(text):
             raise WeightsError(f"{what}: config.json is {kind}{saved}")
-        config, digest = parse_config(text, what=what)
+        config, digest, regions_digest = parse_config(text, what=what)
         network = config.build()
         wanted = network.state_dict()
+        weights_path = find(WEIGHTS)  # not before it is clear that it is a model of ours: others have gigabytes
+        remedy = f"restore {weights_path.resolve()}, or delete it to have it downloaded again"
         data = read_file(weights_path, most_bytes=most_bytes(wanted), what=what, remedy=remedy)
         if pinned is not None:
             check_digest(
@@ -103,9 +108,14 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
             )
         check_digest(data, digest, what=what, remedy=remedy)
         network.load_state_dict(parse_tensors(data, wanted, what=what, remedy=remedy))
-        network = network.to(memory_format=torch.channels_last)
-        model = cls(network, config.labels, name=config.name, input_px=config.input_px, config=config)
-        return model.eval()
+        return cls(
+            network.to(memory_format=torch.channels_last),
+            config.labels,
+            name=config.name,
+            input_px=config.input_px,
+            config=config,
+            region_classifier=_find_regions(find, regions_digest, config.labels, what) if regions_digest else None,
+        ).eval()
 
     @classmethod
     def _from_pretrained(cls, **kwargs: Any) -> Any:
@@ -130,6 +140,8 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
     ) -> str | None:
         """Write config.json, model.safetensors and README.md (the model card) into a folder.
 
+        A region classifier that the model has is written beside them, as region_classifier.safetensors.
+
         A README.md that is there already is kept, unless it is a card of this method's that nobody edited.
 
         Args:
@@ -151,27 +163,36 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
         if not push_to_hub and (push_options or repo_id):
             raise TypeError(f"options of push_to_hub without push_to_hub=True: {sorted(push_options) or repo_id}")
         facts = {"license": license, "data": data, "limits": limits, "metrics": metrics}
-        self._save(folder, facts)
-        return _upload(folder, repo_id or folder.name, facts, **push_options) if push_to_hub else None
+        files = self._save(folder, facts)
+        return _upload(folder, files, repo_id or folder.name, facts, **push_options) if push_to_hub else None
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """The mixin's hook, which none of its methods reaches any more."""
         self._save(save_directory, {})
 
-    def _save(self, folder: Path, facts: Mapping[str, Any]) -> None:
+    def _save(self, folder: Path, facts: Mapping[str, Any]) -> list[str]:
+        """Write the files of the model; returns their names."""
         config, state = self._described()
         card = model_card(config, **facts)  # wrong scores are said before anything is written
         # One key only: with several, their order and so the digest would vary from run to run.
         about = {"name": config.name, "arch": config.arch, "labels": config.labels.names}
         data = save(state, metadata={"hubmodels": json.dumps(about, sort_keys=True)})
-        # Weights first: a folder that was left half written has a config.json that does not fit, or none.
-        write_bytes(data, folder / WEIGHTS)
-        write_bytes(config.to_json(weights_sha256=sha256(data)).encode(), folder / CONFIG)
+        files = {WEIGHTS: data}
+        if self.region_classifier is not None:
+            classifier = self.region_classifier()
+            check_labels(classifier, config.labels, what=f"region classifier of {config.name}")
+            files[REGIONS] = classifier.to_bytes()
+        # Config last: a folder that was left half written has one that does not fit, or none.
+        digests = {name: sha256(data) for name, data in files.items()}
+        text = config.to_json(weights_sha256=digests[WEIGHTS], regions_sha256=digests.get(REGIONS))
+        for name, data in (*files.items(), (CONFIG, text.encode())):
+            write_bytes(data, folder / name)
         path = folder / CARD
         if not path.exists() or is_generated(path.read_bytes()):
             write_bytes(card.encode(), path)
         else:
             _warn_of_kept_card(str(path), facts)
+        return [*files, CONFIG, CARD]
 
     def _described(self) -> tuple[ModelConfig, dict[str, torch.Tensor]]:
         """The config and the state dict in one piece, once it is certain that the config builds this network."""
@@ -226,9 +247,10 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
         facts = {"license": license, "data": data, "limits": limits, "metrics": metrics}
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            self._save(folder, facts)  # what cannot be saved is said before anything is sent
+            files = self._save(folder, facts)  # what cannot be saved is said before anything is sent
             return _upload(
                 folder,
+                files,
                 repo_id,
                 facts,
                 commit_message=commit_message,
@@ -243,8 +265,19 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
         return ModelCard(model_card(self._described()[0], **facts), ignore_metadata_errors=False)
 
 
+def _find_regions(find: Callable[[str], Path], digest: str, labels: LabelSet, what: str) -> LoadedOnce:
+    """The region classifier beside a model: found now, as there may be no connection later, read when it is used."""
+    path: Path | str
+    try:
+        path = find(REGIONS)
+    except WeightsError as error:  # the model works without
+        path = str(error)
+    return LoadedOnce(functools.partial(read_regions, path, digest=digest, labels=labels, what=f"{what}: {REGIONS}"))
+
+
 def _upload(
     folder: Path,
+    files: list[str],
     repo: str,
     facts: Mapping[str, Any],
     *,
@@ -256,14 +289,13 @@ def _upload(
 ) -> str:
     """Commit the files that a model was saved as; a card on the Hub that somebody edited is newer than a made one."""
     remote.check_sending(repo)
-    files = [WEIGHTS, CONFIG, CARD]
     if is_generated((folder / CARD).read_bytes()):
         try:
             there = remote.fetch(repo.removeprefix(remote.PREFIX), CARD, revision=branch, token=token).read_bytes()
         except WeightsError:  # none, or no such repository yet; what else is wrong the upload says
             there = b""
         if there and not is_generated(there):
-            files.remove(CARD)
+            files = [name for name in files if name != CARD]
             _warn_of_kept_card(f"{CARD} of {repo}", facts)
     return remote.upload(
         folder,

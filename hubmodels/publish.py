@@ -10,8 +10,8 @@ from PIL import Image
 
 from hubmodels import remote
 from hubmodels.cards import PICTURE, entry_card
-from hubmodels.config import ModelConfig
-from hubmodels.entries import Entry
+from hubmodels.config import REGIONS, ModelConfig
+from hubmodels.entries import Entry, find_entry
 from hubmodels.export import save_image
 from hubmodels.files import write_bytes
 from hubmodels.hub import load_model, weights_path
@@ -21,7 +21,7 @@ GAP_PX = 8
 
 
 def write_repository(entry: Entry, repo: str, folder: Path) -> list[Path]:
-    """The files of a repository for a published model: card, config, weights and an example picture.
+    """The files of a repository for a published model: weights, perhaps a region classifier, config, card and picture.
 
     Args:
         entry: a network with weights.
@@ -39,13 +39,14 @@ def write_repository(entry: Entry, repo: str, folder: Path) -> list[Path]:
         raise ValueError(f"{entry.name} is part of the package only; publish the network that it decides for")
     card = entry_card(entry, repo=repo)
     config = ModelConfig(entry.name, entry.arch, entry.network, entry.labels, entry.input_px)
-    weights = read_verified(entry, weights_path(entry))
-    return [
-        write_bytes(card.encode(), folder / "README.md"),
-        write_bytes(config.to_json(weights_sha256=entry.sha256).encode(), folder / "config.json"),
-        write_bytes(weights, folder / "model.safetensors"),
-        save_image(example_picture(entry), folder / PICTURE, quality=88),
-    ]
+    files = {"model.safetensors": read_verified(entry, weights_path(entry))}
+    regions = find_entry(entry.regions) if entry.regions else None
+    if regions is not None:
+        files[REGIONS] = read_verified(regions, weights_path(regions))
+    text = config.to_json(weights_sha256=entry.sha256, regions_sha256=regions.sha256 if regions else None)
+    files |= {"config.json": text.encode(), "README.md": card.encode()}
+    written = [write_bytes(data, folder / name) for name, data in files.items()]
+    return [*written, save_image(example_picture(entry), folder / PICTURE, quality=88)]
 
 
 def example_picture(entry: Entry) -> Image.Image:

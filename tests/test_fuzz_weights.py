@@ -20,7 +20,8 @@ from hubmodels import Segmenter, WeightsError
 from hubmodels.config import ModelConfig
 from hubmodels.entries import ENTRIES
 from hubmodels.hub import load_regions
-from hubmodels.labels import PERSON
+from hubmodels.labels import FASHION, PERSON
+from hubmodels.saved_regions import read_regions
 from hubmodels.weights_files import parse_tensors, read_verified
 
 CONFIG = ModelConfig("tiny", "u2net_small", {}, PERSON, 64)
@@ -93,7 +94,7 @@ def header_mutations(data: bytes, rng: np.random.Generator) -> Iterator[tuple[st
             return data
         return join({**header, name: {**header[name], **values}}, body)
 
-    for name in rng.choice(names, 12, replace=False):
+    for name in rng.choice(names, min(12, len(names)), replace=False):
         shape, (start, end) = header[name]["shape"], header[name]["data_offsets"]
         yield f"{name} reversed", changed(name, shape=[*shape, 7])
         yield f"{name} negative", changed(name, shape=[-1])
@@ -222,6 +223,26 @@ def test_region_classifiers_are_refused_whatever_is_changed(monkeypatch, tmp_pat
             assert refused(lambda: load_regions("regions_fashion"), name), name
 
 
+def test_a_region_classifier_beside_a_model_is_refused_or_sound_whatever_is_changed(tmp_path, astronaut):
+    """A config.json that vouches for each file: what gets through is a classifier whose answers are labels."""
+    whole = (hubmodels.hub.WEIGHTS_FOLDER / "regions_fashion.safetensors").read_bytes()
+    rng = np.random.default_rng(2)
+    changed = {**dict(raw_mutations(whole, rng)), **dict(header_mutations(whole, rng))}
+    changed = {name: data for name, data in changed.items() if data != whole}
+    path = tmp_path / "region_classifier.safetensors"
+    segments = np.repeat(np.arange(32), 2)[:, None].repeat(64, 1)
+    probs = np.full((7, 64, 64), 1 / 7, np.float32)
+    passed = 0
+    for name, data in changed.items():
+        path.write_bytes(data)
+        facts = {"digest": hashlib.sha256(data).hexdigest(), "labels": FASHION, "what": "w"}
+        if not refused(lambda facts=facts: read_regions(path, **facts), name):
+            passed += 1
+            assert read_regions(path, **facts).vote(astronaut[:64, :64], segments, probs).max() < 7, name
+            assert name.startswith(("data bit", "noise", "header bit", "metadata")), name
+    assert len(changed) >= 300 and 10 < passed < len(changed) / 3
+
+
 CONFIG_LIES = {
     "arch": ["deeplabv4", 5, None, ["u2net"], "../u2net"],
     "network": [{"channels": 10**9}, {"backbone": "resnet9999"}, {"evil": 1}, [], None, "x", {"channels": True},
@@ -235,6 +256,11 @@ CONFIG_LIES = {
     "task": ["", 5, "a\tb"],
     "weights_sha256": ["", "0" * 63, "g" * 64, 5, None, "A" * 64],
     "format_version": [0, 2, "1", None, [1]],
+    "region_classifier": [None, {}, "region_classifier.safetensors", [], {"file": "region_classifier.safetensors"},
+                          {"file": "../../secret", "sha256": "0" * 64},
+                          {"file": "model.safetensors", "sha256": "0" * 64},
+                          {"file": "region_classifier.safetensors", "sha256": "0" * 63},
+                          {"file": "region_classifier.safetensors", "sha256": "0" * 64, "more": 1}],
 }  # fmt: skip
 
 

@@ -131,7 +131,8 @@ def test_every_network_with_a_region_classifier_votes_by_it(astronaut):
 
 def test_a_saved_model_is_the_same_when_it_is_loaded(tmp_path, fashion, astronaut):
     fashion.save_pretrained(tmp_path / "saved")
-    assert {path.name for path in (tmp_path / "saved").iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    names = {"config.json", "model.safetensors", "region_classifier.safetensors", "README.md"}
+    assert {path.name for path in (tmp_path / "saved").iterdir()} == names
     for model in (hubmodels.load(tmp_path / "saved"), hubmodels.Segmenter.from_pretrained(str(tmp_path / "saved"))):
         assert (model.name, model.labels, model.input_px) == (fashion.name, fashion.labels, fashion.input_px)
         assert not model.training

@@ -161,6 +161,13 @@ def with_fact(key: str, value: object):
         (with_fact("format_version", 2), "format version is 2, this release reads 1"),
         (with_fact("features", ["size"]), "made for 1 features.*this release computes 27"),
         (with_fact("hidden", 10**9), "header says 1000000000 hidden values, its tensors differ"),
+        (with_tensor("correction.0.bias", torch.tensor(1.0)), "64 hidden values, its tensors differ"),
+        (with_fact("hidden", 64.0), "header does not describe"),
+        (with_fact("hidden", 1e400), "header does not describe"),
+        (with_fact("hidden", True), "header does not describe"),
+        (with_fact("settings", {"method": "slic", "scale": "nan", "labels": []}), "header does not describe"),
+        (with_fact("settings", {"method": "slic", "scale": 1e400, "labels": []}), "header does not describe"),
+        (with_fact("settings", {"method": None, "scale": 1, "labels": []}), "header does not describe"),
         (with_fact("settings", {}), "header does not describe a region classifier"),
         (with_fact("settings", None), "header does not describe a region classifier"),
     ],
@@ -172,6 +179,24 @@ def test_a_wrong_file_is_refused(change, message):
     data = save(tensors, metadata={"hubmodels": json.dumps(facts)})
     with pytest.raises(WeightsError, match=f"^weights: .*{message}.*; train it again"):
         RegionClassifier.from_bytes(data, what="weights")
+
+
+def test_a_header_cannot_ask_for_more_memory_than_its_file_has():
+    """Two hidden layers of a million values would be terabytes; the file that says so has four megabytes."""
+    classifier = RegionClassifier(SETTINGS)
+    tensors, facts = load(classifier.to_bytes()), facts_of(classifier)
+    width = 1_000_000
+    data = save(
+        {**tensors, "correction.0.bias": torch.zeros(width)}, {"hubmodels": json.dumps({**facts, "hidden": width})}
+    )
+    with pytest.raises(WeightsError, match="1000000 hidden values and 7 labels, expected 1024 and 256 at most"):
+        RegionClassifier.from_bytes(data)
+    labels = [str(index) for index in range(300)]
+    wide = {**facts, "features": feature_names(300), "settings": {**facts["settings"], "labels": labels}}
+    with pytest.raises(WeightsError, match="64 hidden values and 300 labels"):
+        RegionClassifier.from_bytes(save(tensors, {"hubmodels": json.dumps(wide)}))
+    with pytest.raises(WeightsError, match="does not describe"):
+        RegionClassifier.from_bytes(save(tensors, {"hubmodels": "[" * 100_000 + "]" * 100_000}))
 
 
 def test_no_classifiers_file_is_refused(tmp_path):

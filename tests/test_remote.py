@@ -351,6 +351,45 @@ model.save_pretrained("saved", push_to_hub=True, repo_id="me/tiny")
     assert "README.md of me/tiny is kept" in warning and "write metrics into it" in warning
 
 
+def test_a_region_classifier_goes_to_the_hub_and_comes_back(tmp_path):
+    script = """
+import numpy
+from hubmodels import Refinement
+from hubmodels.refine import RegionClassifier
+from hubmodels.refine.region_classifier import RegionSettings
+torch.manual_seed(0)
+classifier = RegionClassifier(RegionSettings("felzenszwalb", 60.0, config.labels.names)).eval()
+torch.nn.init.normal_(classifier.correction[-1].weight)
+model = hubmodels.Segmenter(config.build(), config.labels, name="tiny", input_px=64, config=config,
+                            region_classifier=lambda: classifier).eval()
+commit = model.push_to_hub("me/tiny").rsplit("/", 1)[1]
+settings = Refinement(superpixel_scale=60, vote="classifier")
+photo = numpy.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(numpy.uint8)
+pulled = hubmodels.load("me/tiny", revision=commit)
+print("ready", flush=True)
+sys.stdin.readline()
+os.environ["HUBMODELS_OFFLINE"] = "1"  # it was downloaded with the rest
+expected = model.predict(photo, refinement=settings).labels
+for name, each in (("pulled", pulled), ("cached", hubmodels.load("me/tiny", revision=commit))):
+    tell(name, bool((each.predict(photo, refinement=settings).labels == expected).all()))
+del os.environ["HUBMODELS_OFFLINE"]
+lacking = hubmodels.load("me/lacking")
+lacking.predict(photo)
+attempt("lacking", lambda: lacking.predict(photo, refinement=settings))
+"""
+    with LoopbackHub() as hub:
+        process = start(script, hub, tmp_path)
+        assert process.stdout.readline() == "ready\n", process.communicate()[1]
+        (files,) = hub.commits["me/tiny"].values()
+        hub.commit("me/lacking", {key: data for key, data in files.items() if key != "region_classifier.safetensors"})
+        said = told(process)
+    assert said["pulled"] is True and said["cached"] is True
+    kind, message, _ = said["lacking"]
+    assert kind == "WeightsError" and re.search(
+        "region_classifier.safetensors: the repository has no such file", message
+    )
+
+
 OUT_OF_ORDER = {
     "500": r"is out of order \(status 500\); try again later",
     "503": r"is out of order \(status 503\); try again later",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
@@ -18,6 +18,8 @@ from hubmodels.errors import WeightsError
 from hubmodels.refine.region_features import feature_names, region_features
 
 FORMAT_VERSION = 1
+REMEDY = "train it again with python -m training.train_regions, or restore the file from a release"
+HIDDEN_MAX, LABELS_MAX = 1024, 256  # so that a made-up header cannot ask for more than a few MB
 SMALLEST_PROB = 1e-12  # keeps the logarithm finite; far below what can win a vote
 SMALLEST_STD = 1e-3  # a feature that hardly varies is not blown up
 
@@ -136,38 +138,46 @@ class RegionClassifier(nn.Module):
         return save(state, metadata={"hubmodels": json.dumps(facts, sort_keys=True)})
 
     @classmethod
-    def from_bytes(cls, data: bytes, *, what: str = "region classifier") -> RegionClassifier:
+    def from_bytes(cls, data: bytes, *, what: str = "region classifier", remedy: str = REMEDY) -> RegionClassifier:
         """The classifier that `to_bytes` wrote, in eval mode.
 
         Args:
             data: the file; untrusted until it has been checked.
-            what: how messages call it.
+            what, remedy: how messages begin and end.
 
         Raises:
             WeightsError: not such a file, for other features than this release computes, or damaged.
         """
-        remedy = "train it again with python -m training.train_regions, or restore the file from a release"
         try:
             tensors = load(data)
-        except SafetensorError as error:
-            raise WeightsError(f"{what}: not a safetensors file ({error}); {remedy}") from error
+        except Exception as error:  # a header that lies makes safetensors or PyTorch raise nearly anything
+            raise WeightsError(f"{what}: not a safetensors file ({error!s:.200}); {remedy}") from error
         facts = _read_facts(data)
         try:
-            version, features, hidden = facts["format_version"], tuple(facts["features"]), int(facts["hidden"])
+            version, features, hidden = facts["format_version"], tuple(facts["features"]), facts["hidden"]
             values = facts["settings"]
-            settings = RegionSettings(str(values["method"]), float(values["scale"]), tuple(map(str, values["labels"])))
-        except (KeyError, TypeError, ValueError) as error:
+            method, scale, labels = values["method"], float(values["scale"]), tuple(map(str, values["labels"]))
+            if not (isinstance(method, str) and 0 <= scale < math.inf and type(hidden) is int and hidden > 0):
+                raise ValueError(f"method {method!r:.50}, scale {scale}, hidden {hidden!r:.50}")
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise WeightsError(f"{what}: its header does not describe a region classifier; {remedy}") from error
         if version != FORMAT_VERSION:
             raise WeightsError(f"{what}: format version is {version}, this release reads {FORMAT_VERSION}; {remedy}")
-        expected = feature_names(len(settings.labels))
+        settings = RegionSettings(method, scale, labels)
+        expected = feature_names(len(labels))
         if features != expected:
             raise WeightsError(
                 f"{what}: made for {len(features)} features {features[:3]}..., "
                 f"this release computes {len(expected)} {expected[:3]}...; {remedy}"
             )
-        if hidden != len(tensors.get("correction.0.bias", ())):  # before a network of that width is built
+        # Before a network of that width is built.
+        if "correction.0.bias" not in tensors or hidden != tensors["correction.0.bias"].numel():
             raise WeightsError(f"{what}: header says {hidden} hidden values, its tensors differ; {remedy}")
+        if hidden > HIDDEN_MAX or len(labels) > LABELS_MAX:
+            raise WeightsError(
+                f"{what}: {hidden} hidden values and {len(labels)} labels, expected {HIDDEN_MAX} and {LABELS_MAX} at "
+                f"most; {remedy}"
+            )
         classifier = cls(settings, hidden=hidden)
         check_tensors(tensors, classifier.state_dict(), what=what, remedy=remedy)
         if not (tensors["std"] > 0).all():
@@ -192,6 +202,6 @@ def _read_facts(data: bytes) -> dict[str, Any]:
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     try:
         facts = json.loads(header.get("__metadata__", {}).get("hubmodels", "{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return facts if isinstance(facts, dict) else {}
