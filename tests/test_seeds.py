@@ -11,6 +11,7 @@ import torch
 
 import training.seeds
 from hubmodels.entries import find_entry
+from hubmodels.labels import TASKS
 from tests.test_data import draw_data
 from training.average import main as average
 from training.average import mean_of
@@ -100,3 +101,11 @@ def test_a_spread_needs_several_seeds(runs, drawn):
     for chosen, words in (((runs[0],), "two runs"), ((runs[0], runs[0]), "a seed of its own")):
         with pytest.raises(DataError, match=words):
             score_seeds(find_entry("deeplabv3plus_fashion"), chosen, data=drawn)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_published_spread_is_that_of_its_runs(task):
+    result = json.loads((training.seeds.RESULTS / f"seeds_deeplabv3plus_{task}.json").read_text())
+    assert sorted(run["seed"] for run in result["runs"]) == [1, 2, 3]
+    for split, images in (("val", 60), ("test", 120)):
+        assert result[split] == {"images": images, **spread([run[split] for run in result["runs"]])}

@@ -143,7 +143,23 @@ def _sizes(row: dict[str, Any]) -> tuple[str, str, str]:
     return f"{row['parameters'] / 1e6:.1f} M", f"{row['size_bytes'] / 1e6:.1f} MB", f"{peaks} MB"
 
 
+def seeds_table() -> str:
+    """Mean and standard deviation over seeds of one recipe, from the files that `python -m training.seeds` writes."""
+    rows = [("task", "split", "seeds", "mIoU", "pixel accuracy", "boundary F"), ("---",) * 6]
+    for task in DEFAULTS:
+        result = json.loads((RESULTS / f"seeds_deeplabv3plus_{task}.json").read_text())
+        for split in ("val", "test"):
+            found = result[split]
+            cells = (
+                f"{100 * found[key]['mean']:.2f} ± {100 * found[key]['standard_deviation']:.2f}"
+                for key in ("miou", "pixel_accuracy", "boundary_f")
+            )
+            rows.append((task, f"{split}, {found['images']} photos", str(len(result["runs"])), *cells))
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
 BLOCKS = {
+    "seeds": seeds_table,
     "speed": speed_table,
     "presets": preset_table,
     "regions": regions_table,
