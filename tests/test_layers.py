@@ -153,7 +153,7 @@ ALLOWED: dict[str, set[str]] = {
         "refine",
     },
     "app.server": {"", "app.examples", "app.look", "app.options", "app.page", "app.studio", "errors", "refine"},
-    "app.space": {"", "entries"},
+    "app.space": {"", "entries", "remote"},  # whether anything may be sent
     "cli": {
         "",
         "app.options",

@@ -119,6 +119,15 @@ def test_push_needs_a_user_and_a_name(tmp_path, repo):
         space.push_space(tmp_path, repo)
 
 
+@pytest.mark.parametrize("variable", ["HUBMODELS_OFFLINE", "HF_HUB_OFFLINE"])
+def test_nothing_is_sent_while_offline(tmp_path, monkeypatch, capsys, variable):
+    monkeypatch.setenv(variable, "1")
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: pytest.fail("the Hub was asked"))
+    assert main(["space", str(tmp_path / "space"), "--push", "me/page"]) == 2
+    assert "nothing is sent while HUBMODELS_OFFLINE" in capsys.readouterr().err
+    assert (tmp_path / "space" / "demo.py").is_file()
+
+
 def test_a_hub_out_of_reach_is_said(tmp_path, monkeypatch, capsys):
     unreachable = functools.partial(huggingface_hub.HfApi, endpoint="http://127.0.0.1:9", token="hf_x")
     monkeypatch.setattr(huggingface_hub, "HfApi", unreachable)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-from hubmodels import __version__
+from hubmodels import __version__, remote
 from hubmodels.entries import LICENSE, RESEARCH_DATA
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -129,11 +129,13 @@ def push_space(folder: Path, repo: str, *, private: bool = False) -> str:
     Raises:
         ValueError: `repo` is not `user/name`.
         ImportError: huggingface_hub is not installed.
-        OSError: the Hub cannot be reached, or refuses.
+        OSError: offline was asked for, or the Hub cannot be reached or refuses.
     """
     parts = repo.split("/")
     if len(parts) != 2 or not all(parts):
         raise ValueError(f"--push takes USER/NAME; got {repo!r}")
+    if remote.is_offline():
+        raise OSError(f"nothing is sent while {remote.OFFLINE_SET}; the Space is complete in {folder}")
     try:
         from huggingface_hub import HfApi
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
