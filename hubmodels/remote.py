@@ -21,7 +21,8 @@ CONNECT_SECONDS = 3.0
 ANSWER_SECONDS = 5.0  # the Hub answers within one; a server out of order may keep a connection open for ever
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-OFFLINE = "HUBMODELS_OFFLINE or HF_HUB_OFFLINE is set; unset it once, or copy HF_HOME"
+OFFLINE_SET = "HUBMODELS_OFFLINE or HF_HUB_OFFLINE is set; unset it"
+OFFLINE = f"{OFFLINE_SET} once, or copy HF_HOME"
 _TRUE = ("1", "true", "yes", "on")
 # "weights/mine" is a mistyped folder far more often than a repository of a user called "weights".
 FOLDER_NAMES = frozenset(("checkpoints", "data", "models", "output", "outputs", "out", "runs", "tmp", "weights"))
@@ -114,7 +115,7 @@ def check_sending(repo: str) -> None:
     if not _REPO.fullmatch(repo.removeprefix(PREFIX)):
         raise WeightsError(f"{repo}: expected user/name")
     if is_offline():
-        raise WeightsError(f"{repo}: nothing is sent while HUBMODELS_OFFLINE or HF_HUB_OFFLINE is set; unset it")
+        raise WeightsError(f"{repo}: nothing is sent while {OFFLINE_SET}")
     if not is_reachable():
         raise WeightsError(f"{repo}: {endpoint()} cannot be reached; check the connection")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import re
@@ -15,7 +16,8 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 import hubmodels
-from hubmodels.networks import build_network
+from hubmodels.entries import ENTRIES, list_models
+from hubmodels.networks import HEADS, build_network
 from tests.conftest import ROOT
 from training.checkpoint import load_checkpoint
 from training.data import IGNORE
@@ -130,6 +132,23 @@ def test_training_starts_from_every_weight_but_the_classifiers(photos):
             assert value.shape[0] == 3
         else:
             assert torch.equal(value, published[key]), key
+
+
+@pytest.mark.parametrize("init", ["deeplabv3_resnet101", "regions_fashion"])
+def test_a_start_from_a_row_without_weights_is_refused_with_the_names_of_others(photos, init):
+    recipe = dataclasses.replace(read_recipe(RECIPE, folder=photos), init=init)
+    with pytest.raises(RecipeError, match=f"{init}' has no weights of a network; use 'imagenet', or .*plus_fashion"):
+        network_for(recipe)
+
+
+@pytest.mark.parametrize("init", list_models())
+def test_training_starts_from_every_published_network(photos, init):
+    entry = ENTRIES[init]
+    start = {"init": init, "arch": entry.arch, "network": dict(entry.network), "freeze_batch_norm": False}
+    state = network_for(dataclasses.replace(read_recipe(RECIPE, folder=photos), **start)).state_dict()
+    published = hubmodels.load(init).network.state_dict()
+    differ = {key for key, value in state.items() if not torch.equal(value, published[key])}
+    assert differ and all(key.startswith(HEADS) for key in differ)
 
 
 def tutorial() -> list[str]:

@@ -70,16 +70,58 @@ assert not regions.training and regions(torch.rand(3, len(regions.features))).sh
 
 def test_every_entry_loads_from_the_github_cache(hub_home, tmp_path):
     names = [name for name in list_models() if not ENTRIES[name].large]
-    script = LOAD.format(names=names, repo="someone/hubmodels:v1.0", source="github", more=", trust_repo=True")
+    script = LOAD.format(
+        names=names,
+        repo="someone/hubmodels:v1.0",
+        source="github",
+        more=", trust_repo=True, skip_validation=True",
+    )
     out = run(script, cwd=tmp_path, home=hub_home)
     assert out.count("\n") == len(names)
 
 
+OWN = """
+import builtins
+assert getattr(builtins, "asked_for", False), "another module was imported"
+"""
+AFTERWARDS = """
+import builtins, importlib
+builtins.asked_for = True
+for name in {own}:
+    assert importlib.import_module(name).__file__ == {folder!r} + "/" + name + ".py", name
+"""
+
+
 def test_every_entry_loads_from_a_local_path_beside_packages_with_common_names(hub_home, tmp_path):
-    for name in ("training", "tests", "utils", "demo", "models"):
-        (tmp_path / f"{name}.py").write_text("raise ImportError('another module was imported')")
+    """Without importing them, and without taking their place: they are there when the program asks for them."""
+    own = ("training", "tests", "utils", "demo", "models")
+    for name in own:
+        (tmp_path / f"{name}.py").write_text(OWN)
     script = LOAD.format(names=list_models(), repo=str(ROOT), source="local", more="")
+    script += AFTERWARDS.format(own=own, folder=str(tmp_path))
     assert str(ROOT / "hubmodels") in run(script, cwd=tmp_path, home=hub_home)
+
+
+def test_every_entry_loads_with_empty_caches_and_without_a_network(tmp_path):
+    """Rows without weights of ours build; their backbone's weights are timm's, so with pretrained=True they say so."""
+    home = tmp_path / "home"
+    home.mkdir()
+    rows = [name for name, entry in ENTRIES.items() if not entry.is_trained]
+    script = (
+        LOAD.format(names=list_models(), repo=str(ROOT), source="local", more="")
+        + f"""
+for name in {rows!r}:
+    assert not torch.hub.load({str(ROOT)!r}, name, source="local", pretrained=False).training
+    try:
+        torch.hub.load({str(ROOT)!r}, name, source="local")
+    except hubmodels.WeightsError as error:
+        print("said:", error)
+"""
+    )
+    out = run(script, cwd=tmp_path, home=home)
+    assert out.count("hubmodels/__init__.py") == len(list_models())
+    assert rows and out.count("said: ") == out.count("or pass pretrained=False") == len(rows)
+    assert [path.name for path in home.rglob("*") if path.is_file()] == []
 
 
 def test_the_checkout_works_by_its_relative_path_and_after_a_change_of_folder(hub_home, tmp_path):

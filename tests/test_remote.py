@@ -93,7 +93,8 @@ mark("after cached commit")
 tell("wanted digest", sum_of(from_pretrained("me/tiny", revision=second, sha256=json.loads(open(
     hubmodels.remote.fetch("me/tiny", "config.json", revision=second)).read())["weights_sha256"])))
 attempt("other digest", lambda: from_pretrained("me/tiny", sha256="0" * 64))
-for repo in ("none", "gated", "cut", "page", "empty", "tampered", "pickled", "wrong_arch", "wrong_classes", "not_ours"):
+for repo in ("none", "gated", "cut", "page", "empty", "tampered", "pickled", "wrong_arch", "wrong_classes", "not_ours",
+             "page_weights", "lfs_weights"):
     attempt(repo, lambda: hubmodels.load(f"me/{repo}"))
 attempt("revision", lambda: hubmodels.load("me/tiny", revision="v9"))
 
@@ -167,6 +168,8 @@ def prepare(hub: LoopbackHub) -> None:
     hub.commit("me/wrong_arch", {**files, "config.json": other.to_json(weights_sha256=digest).encode()})
     three = ModelConfig("tiny", "deeplabv3plus", TINY, LabelSet.custom(3), 64)
     hub.commit("me/wrong_classes", {**files, "config.json": three.to_json(weights_sha256=digest).encode()})
+    hub.commit("me/page_weights", {**files, "model.safetensors": b"<!DOCTYPE html><html>Not found</html>"})
+    hub.commit("me/lfs_weights", {**files, "model.safetensors": b"version https://git-lfs.github.com/spec/v1\noid 0\n"})
     hub.commit("me/not_ours", {**files, "config.json": b'{"model_type": "segformer"}'})
 
 
@@ -254,6 +257,8 @@ FAILURES = {
     "wrong_arch": "tensors missing",
     "wrong_classes": r"classifier.* is \(2.*expected \(3",
     "not_ours": "format_version",
+    "page_weights": "a web page, not weights; .*delete it to have it downloaded again",
+    "lfs_weights": "a Git LFS pointer, not weights; .*git lfs pull",
     "revision": "no such branch, tag or commit",
     "other digest": "other weights than the ones asked for",
     "large row, other weights": "expected .* at most",
@@ -276,6 +281,12 @@ def test_every_failure_is_one_error_with_the_remedy(session, name):
 def test_a_push_that_fails_says_why(session, name, words):
     kind, message, _ = session["pushed"][name]
     assert kind == "WeightsError" and words in message
+
+
+def test_weights_of_other_libraries_are_not_downloaded(session):
+    """They may have gigabytes, and their config.json says that they are not ours."""
+    asked = [request for request in session["hub"].requests if "/me/not_ours/" in request]
+    assert asked and not any("safetensors" in request for request in asked)
 
 
 def test_no_pickled_file_was_asked_for(session):

@@ -146,3 +146,14 @@ def test_what_keeps_a_space_from_being_uploaded_is_said(push, tmp_path, repo, wo
         done = push("http://127.0.0.1:9" if repo == "me/page" else hub.endpoint, "--push", repo)
     assert done.returncode == 2 and words in done.stderr and str(tmp_path / "space") in done.stderr
     assert "Traceback" not in done.stderr and (tmp_path / "space" / "demo.py").is_file()
+
+
+@pytest.mark.parametrize("variable", ["HUBMODELS_OFFLINE", "HF_HUB_OFFLINE"])
+def test_nothing_is_sent_while_offline(tmp_path, monkeypatch, capsys, variable):
+    import huggingface_hub
+
+    monkeypatch.setenv(variable, "1")
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda **_: pytest.fail("the Hub was asked"))
+    assert main(["space", str(tmp_path / "space"), "--push", "me/page"]) == 2
+    assert "nothing is sent while HUBMODELS_OFFLINE" in capsys.readouterr().err
+    assert (tmp_path / "space" / "demo.py").is_file()

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from hubmodels.entries import ENTRIES
+from hubmodels.entries import ENTRIES, list_models
 from hubmodels.hub import read_weights
 from hubmodels.networks import build_network
 from hubmodels.segmenter import photo_logits
@@ -65,10 +65,15 @@ def starting_weights(recipe: Recipe, net: nn.Module) -> dict[str, torch.Tensor]:
     published model of another architecture come the backbone and what else has its name and shape, but no classifier.
 
     Raises:
-        RecipeError: a published model that has no part in common with the network.
+        RecipeError: a published model without weights, or with no part in common with the network.
     """
     if recipe.init in ENTRIES:
         entry = ENTRIES[recipe.init]
+        if not (entry.is_network and entry.is_trained):
+            raise RecipeError(
+                f"recipe {recipe.name!r}: init {recipe.init!r} has no weights of a network; use 'imagenet', or one of "
+                f"{', '.join(list_models())}"
+            )
         published = build_network(entry.arch, num_classes=len(entry.labels), **entry.network)
         state, tasks = read_weights(entry, published), {entry.task: len(entry.labels)}
         if entry.arch != recipe.arch:

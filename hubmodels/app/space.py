@@ -135,7 +135,7 @@ def push_space(folder: Path, repo: str, *, private: bool = False) -> str:
         private: only for you to see.
 
     Raises:
-        OSError: `repo` is not `user/name`, or the Hub cannot be reached or refuses.
+        OSError: offline was asked for, `repo` is not `user/name`, or the Hub cannot be reached or refuses.
     """
     try:
         return remote.upload(folder, repo, message=f"hubmodels {__version__}", private=private, space_sdk="gradio")
