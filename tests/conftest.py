@@ -5,11 +5,17 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from training.data import DATA_ROOT
+
+if TYPE_CHECKING:
+    from hubmodels.app.studio import Studio
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -69,6 +75,44 @@ def person():
     import hubmodels
 
     return hubmodels.load("deeplabv3plus_person")
+
+
+@pytest.fixture
+def small(astronaut: np.ndarray) -> np.ndarray:
+    """(96, 64, 3) uint8: quick to label."""
+    return np.asarray(Image.fromarray(astronaut).resize((64, 96)))
+
+
+@pytest.fixture
+def photo(tmp_path: Path, small: np.ndarray) -> str:
+    """Path of `small` as a file."""
+    Image.fromarray(small).save(tmp_path / "photo.png")
+    return str(tmp_path / "photo.png")
+
+
+@pytest.fixture(scope="session")
+def studio() -> Studio:
+    """All trained models, as the page serves them; what it remembers of photos passes from test to test."""
+    from hubmodels.app.studio import Studio
+
+    return Studio()
+
+
+@pytest.fixture(scope="module")
+def quiet_gradio() -> Iterator[None]:
+    from tests.page_server import no_stray_event_loops
+
+    with no_stray_event_loops():
+        yield
+
+
+@pytest.fixture(scope="module")
+def api(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    """The page served on loopback, files in a folder of its own; the network is shut meanwhile."""
+    from tests.page_server import served_here
+
+    with served_here(studio, tmp_path_factory.mktemp("api")) as served:
+        yield served
 
 
 @pytest.fixture(scope="session")

@@ -20,10 +20,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.conftest import ROOT
+from tests.page_examples import PEOPLE
 
 if TYPE_CHECKING:
     from hubmodels.app.studio import Studio
 
+# Gradio 6.31 counts its events with what pandas 3.1 calls outdated, and leaves event loops open.
+GRADIO_MARKS = [
+    pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting' is deprecated"),
+    pytest.mark.filterwarnings("ignore:The copy keyword is deprecated"),
+    pytest.mark.usefixtures("quiet_gradio"),
+]
 START_S = 300  # importing torch and Gradio on a machine that is busy with other work
 
 
@@ -77,6 +84,20 @@ def served_here(studio: Studio, folder: Path, **options: Any) -> Iterator[Simple
         finally:
             client.close()
             page.close()
+
+
+def ask(served: SimpleNamespace, path: Any, model: str = PEOPLE, **settings: Any) -> tuple[str, str, dict[str, Any]]:
+    """What /segment answers to the photo in a file: paths of mask and overlay, and the report."""
+    import gradio_client
+
+    photo = path if isinstance(path, dict) else gradio_client.handle_file(path)
+    return served.client.predict(photo=photo, model=model, **settings, api_name="/segment")
+
+
+def is_well(served: SimpleNamespace) -> bool:
+    """The server goes on answering."""
+    status, body = get(f"{served.url}/health")
+    return status == 200 and json.loads(body)["status"] == "ok"
 
 
 @contextmanager

@@ -50,12 +50,6 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
-@pytest.fixture(scope="module")
-def studio() -> Studio:
-    """Tells what the page should show."""
-    return Studio()
-
-
 @pytest.fixture
 def visit(server: str, browser: Browser) -> Iterator[Callable[..., Page]]:
     """Open the page and wait for the example's result; in the end nothing may have gone wrong or out."""

@@ -18,15 +18,12 @@ from PIL import Image
 from hubmodels.app import texts
 from hubmodels.app.studio import Studio
 from tests.chromium import WAIT_MS, Browser, Page, expect, running_browser, set_number
-from tests.page_server import get, served_here
+from tests.page_server import GRADIO_MARKS, get, served_here
 
 NAME = "deeplabv3plus_person"
 WAIT_S = WAIT_MS / 1000
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting' is deprecated"),
-    pytest.mark.filterwarnings("ignore:The copy keyword is deprecated"),
-]
+pytestmark = GRADIO_MARKS
 
 
 class HeldStudio(Studio):

@@ -17,15 +17,12 @@ from hubmodels import Refinement
 from hubmodels.app import texts
 from hubmodels.app.studio import Studio
 from hubmodels.app.uploads import delete_aborted
-from tests.page_server import get, served_here
+from tests.page_server import GRADIO_MARKS, get, served_here
 
 NAME = "deeplabv3plus_person"
 SCHEDULE = {"clean_every_s": 1, "file_age_s": 4}  # an answer has to come within the age, on a busy machine too
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting' is deprecated"),
-    pytest.mark.filterwarnings("ignore:The copy keyword is deprecated"),
-]
+pytestmark = GRADIO_MARKS
 
 
 def files(folder: Path) -> set[Path]:

@@ -24,11 +24,13 @@ from hubmodels.hub import load_model
 from hubmodels.onnx_network import OnnxNetwork
 from hubmodels.refine import Refinement
 from tests.conftest import BLOCK_NETWORK, ROOT
-from tests.page_server import get, served_here
+from tests.page_server import GRADIO_MARKS, get, served_here
 
 NAME = "deeplabv3plus_fashion"
 EXPORTING = f"{NAME}: exporting the network for ONNX Runtime, once"
 TUNED = Refinement(crf_iterations=2, superpixel_scale=60, min_region_px=200)
+
+pytestmark = GRADIO_MARKS
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +107,6 @@ def test_the_copied_python_gives_the_labels_on_screen(exporting, cache, photo, t
         assert_array_equal(np.asarray(picture), on_screen.labels)
 
 
-@pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting' is deprecated")
 def test_the_server_says_what_runs_the_networks(exporting, photo, tmp_path):
     Image.fromarray(photo).save(tmp_path / "photo.png")
     with served_here(exporting, tmp_path) as page:

@@ -1,0 +1,80 @@
+"""Controls of the page and the links that set them."""
+
+from __future__ import annotations
+
+import pytest
+
+from hubmodels import Refinement
+from hubmodels.app import links
+from hubmodels.app.controls import CONTROLS, SECTIONS, settings_from
+from hubmodels.app.views import View
+from hubmodels.refine import PRESETS, SETTINGS
+from tests.page_examples import CLOTHES, PEOPLE, TUNED
+
+
+def test_every_setting_has_a_control_that_says_what_it_does():
+    assert set(CONTROLS) == set(SETTINGS)
+    for control in CONTROLS.values():
+        assert control.section in SECTIONS and control.label and control.info.endswith(".")
+        if not control.choices:
+            assert "usual" in control.info, control.name  # a typical range
+            Refinement(**{control.name: control.minimum}), Refinement(**{control.name: control.maximum})
+            assert control.clamp(control.default) == control.default  # the default is on the slider's grid
+
+
+def test_presets_can_be_shown_by_the_sliders():
+    for preset in PRESETS:
+        for task in PRESETS[preset]:
+            settings = Refinement.preset(preset, task=task)
+            assert settings_from(settings.to_dict()) == settings
+
+
+@pytest.mark.parametrize("name", list(CONTROLS))
+def test_values_are_brought_into_range(name):
+    control = CONTROLS[name]
+    for value in ("", "abc", None, "nan", "inf", [1], "<script>"):
+        assert control.clamp(value) == control.default
+    if control.choices:
+        assert [control.clamp(str(choice)) for choice in control.choices] == list(control.choices)
+    else:
+        assert (control.clamp(-1e9), control.clamp("1e9")) == (control.minimum, control.maximum)
+
+
+def restored(query: str) -> links.Shared | None:
+    from urllib.parse import parse_qsl
+
+    models = {CLOTHES: "fashion", PEOPLE: "person"}
+    return links.from_query(dict(parse_qsl(query, keep_blank_values=True)), models=models, default=CLOTHES)
+
+
+def test_a_link_restores_all_it_carries():
+    values = {name: c.choices[-1] if c.choices else c.maximum for name, c in CONTROLS.items()}
+    view = View("crf", "other", "cutout", "two-up", 30, "dress", "colour", "#12ab34", PEOPLE)
+    for settings in (Refinement(), TUNED, Refinement(**values)):
+        shared = links.Shared(CLOTHES, settings, view, "astronaut")
+        assert restored(links.to_query(shared, "fashion")) == shared
+    assert len(links.to_query(links.Shared(CLOTHES, Refinement(**values), view), "fashion")) < 1500
+
+
+def test_a_link_is_clamped_and_cannot_break_the_page():
+    assert restored("") is None and restored("__theme=dark&utm=x") is None
+    shared = restored(
+        "model=../../etc/passwd&task=person&example=%2Fetc%2Fpasswd&crf_iterations=9999&min_region_px=-3"
+        "&vote=%3Cscript%3E&opacity=1e999&left=nowhere&colour=red&superpixel_scale=" + "9" * 1000
+    )
+    assert shared == links.Shared(PEOPLE, Refinement(crf_iterations=20), View())
+
+
+@pytest.mark.parametrize(
+    ("headers", "url"),
+    [
+        ({"host": "127.0.0.1:7860"}, "http://127.0.0.1:7860"),
+        ({"host": "x", "x-forwarded-host": "me.hf.space", "x-forwarded-proto": "https"}, "https://me.hf.space"),
+        ({"host": "x", "x-forwarded-proto": "https,http"}, "https://x"),
+        ({"host": "x'; rm -rf /; '"}, "http://127.0.0.1:7860"),
+        ({}, "http://127.0.0.1:7860"),
+    ],
+    ids=["plain", "proxy", "proxies", "hostile", "none"],
+)
+def test_the_address_of_the_page_comes_from_the_request(headers, url):
+    assert links.base_url(headers) == url

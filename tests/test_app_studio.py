@@ -1,0 +1,141 @@
+"""The work behind the page, without Gradio: what is computed, how often, and what is remembered."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from PIL import Image
+
+import hubmodels
+from hubmodels import ImageError, Refinement
+from hubmodels.app.examples import EXAMPLES
+from hubmodels.app.studio import STAGES, Photo, Studio, fitted, up_to
+from hubmodels.entries import ENTRIES
+from hubmodels.segmenter import Segmenter
+from tests.page_examples import CLOTHES, PEOPLE, TUNED
+
+
+@pytest.fixture
+def studio() -> Studio:
+    return Studio()
+
+
+@pytest.fixture
+def network_runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the models whose networks ran."""
+    runs: list[str] = []
+    real = Segmenter.probabilities
+
+    def counted(self: Segmenter, image: np.ndarray, **options: object) -> np.ndarray:
+        runs.append(self.name)
+        return real(self, image, **options)
+
+    monkeypatch.setattr(Segmenter, "probabilities", counted)
+    return runs
+
+
+def test_the_page_answers_as_the_library_does(studio, astronaut, fashion):
+    analysis = studio.analyse(Photo.of(astronaut), CLOTHES, TUNED)
+    assert_array_equal(analysis.final.labels, fashion.predict(astronaut, refinement=TUNED).labels)
+    assert analysis.final.image is not astronaut
+
+
+def test_the_network_runs_once_per_photo_and_model(studio, small, network_runs):
+    photo = Photo.of(small)
+    first = studio.analyse(photo, CLOTHES, Refinement())
+    assert "network" in first.seconds
+    for iterations in (1, 2, 3):
+        again = studio.analyse(Photo.of(small.copy()), CLOTHES, Refinement(crf_iterations=iterations))
+        assert "network" not in again.seconds and "crf" in again.seconds
+    assert network_runs == [CLOTHES]
+    studio.analyse(photo, PEOPLE, Refinement())
+    assert network_runs == [CLOTHES, PEOPLE]
+
+
+def test_a_slider_computes_its_own_stage_alone(studio, small):
+    photo = Photo.of(small)
+    settings = Refinement(crf_iterations=1, superpixel_scale=50, min_region_px=50)
+    studio.analyse(photo, CLOTHES, settings)
+    for change, stages in (({"min_region_px": 60}, {"clean-up"}), ({"superpixel_scale": 70}, {"superpixels", "vote"})):
+        settings = dataclasses.replace(settings, **change)
+        assert stages <= set(studio.analyse(photo, CLOTHES, settings).seconds) <= {*stages, "clean-up"}
+    assert studio.analyse(photo, CLOTHES, settings).seconds == {}
+
+
+def test_photos_alike_are_not_mixed_up(studio, small):
+    other = small.copy()
+    other[0, 0, 0] ^= 1
+    reshaped = small.reshape(64, 96, 3)  # the same bytes, another picture
+    photos = [Photo.of(pixels) for pixels in (small, other, reshaped)]
+    assert len({photo.key for photo in photos}) == 3
+    for photo in photos:
+        assert_array_equal(studio.analyse(photo, CLOTHES, Refinement()).final.image, photo.work)
+
+
+def test_stages_are_those_of_the_library(studio, small, fashion):
+    analysis = studio.analyse(Photo.of(small), CLOTHES, TUNED)
+    wanted = {
+        "network": Refinement(),
+        "crf": Refinement(crf_iterations=2),
+        "superpixels": Refinement(crf_iterations=2, superpixel_scale=60, keep_confident=0.9),
+        "final": TUNED,
+    }
+    assert tuple(wanted) == STAGES
+    for stage, settings in wanted.items():
+        assert_array_equal(analysis.stage(stage).labels, fashion.predict(small, refinement=settings).labels)
+    with pytest.raises(ValueError, match="no stage"):
+        up_to(TUNED, "middle")
+
+
+def test_what_a_model_cannot_do_is_left_out():
+    asked = Refinement(person_threshold=0.3, vote="classifier")
+    assert fitted(asked, ENTRIES[CLOTHES]) == Refinement(vote="classifier")
+    assert fitted(asked, ENTRIES[PEOPLE]) == Refinement(person_threshold=0.3)
+
+
+def test_large_photos_are_tuned_small_and_taken_away_whole(studio, tmp_path, fashion, network_runs):
+    Image.fromarray(EXAMPLES["astronaut"].pixels()).resize((1200, 600)).save(tmp_path / "large.png")
+    photo = studio.open(tmp_path / "large.png")
+    assert photo.size == (600, 1200) and photo.work.shape == (400, 800, 3) and not photo.is_whole
+    assert studio.analyse(photo, CLOTHES, TUNED).final.labels.shape == (400, 800)
+    whole = studio.whole(tmp_path / "large.png", CLOTHES, TUNED)
+    assert_array_equal(whole.labels, fashion.predict(tmp_path / "large.png", refinement=TUNED).labels)
+    assert studio.remembered == 1  # the large answer is not kept
+
+
+def test_a_file_is_decoded_once_until_it_changes(studio, tmp_path, small):
+    path = tmp_path / "photo.png"
+    Image.fromarray(small).save(path)
+    first = studio.open(path)
+    assert studio.open(path) is first
+    Image.fromarray(small[:50]).save(path)
+    assert studio.open(path).size == (50, 64)
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        studio.open(path)
+
+
+def test_photos_with_too_many_pixels_are_refused(tmp_path, small):
+    Image.fromarray(small).save(tmp_path / "photo.png")
+    with pytest.raises(ImageError, match="megapixels"):
+        Studio(max_megapixels=0.006).open(tmp_path / "photo.png")
+
+
+def test_only_served_models_answer(small):
+    studio = Studio([PEOPLE])
+    assert (studio.tasks, studio.models_of(), studio.default_model()) == (["person"], [PEOPLE], PEOPLE)
+    with pytest.raises(hubmodels.ModelNotFoundError, match=PEOPLE):
+        studio.analyse(Photo.of(small), CLOTHES, Refinement())
+    for wrong in ([], ["no_such_model"], ["regions_fashion"]):
+        with pytest.raises(hubmodels.ModelNotFoundError):
+            Studio(wrong)
+
+
+def test_results_cannot_be_changed_for_the_next_visitor(studio, small):
+    analysis = studio.analyse(Photo.of(small), CLOTHES, Refinement())
+    for array in (analysis.final.labels, analysis.final.probs, analysis.final.image):
+        with pytest.raises(ValueError, match="read-only"):
+            array[..., 0] = 0

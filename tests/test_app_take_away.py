@@ -1,0 +1,84 @@
+"""Code and files to take away give what is on screen."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from PIL import Image
+
+from hubmodels import FASHION, Refinement
+from hubmodels.app import downloads, snippets
+from hubmodels.app.controls import CONTROLS
+from hubmodels.app.studio import Photo
+from hubmodels.app.views import View
+from hubmodels.cli import main as cli
+from tests.conftest import BLOCK_NETWORK, ROOT
+from tests.page_examples import CLOTHES, PEOPLE, TUNED
+
+
+@pytest.fixture
+def photo_file(tmp_path: Path, astronaut: np.ndarray) -> Path:
+    Image.fromarray(astronaut[:256, 100:356]).save(tmp_path / "photo.jpg", quality=95)
+    return tmp_path / "photo.jpg"
+
+
+def test_the_copied_python_gives_the_same_labels(studio, photo_file, tmp_path):
+    code = snippets.python(CLOTHES, TUNED, opacity=30)
+    call = [sys.executable, "-c", BLOCK_NETWORK + code]
+    done = subprocess.run(call, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with Image.open(tmp_path / "labels.png") as picture:
+        assert_array_equal(np.asarray(picture), studio.whole(photo_file, CLOTHES, TUNED).labels)
+    assert (tmp_path / "overlay.jpg").is_file()
+
+
+def test_the_copied_command_gives_the_same_labels(studio, photo_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = dataclasses.replace(TUNED, person_threshold=0.3, connectivity=8)
+    program, *arguments = snippets.command(PEOPLE, settings).split()
+    assert program == "hubmodels" and cli(arguments) == 0
+    with Image.open(tmp_path / "out" / "photo_mask.png") as picture:
+        assert_array_equal(np.asarray(picture), studio.whole(photo_file, PEOPLE, settings).labels)
+
+
+def test_copied_code_names_every_changed_setting():
+    values = {name: c.choices[-1] if c.choices else c.maximum for name, c in CONTROLS.items()}
+    changed = {name for name, value in values.items() if value != getattr(Refinement(), name)}
+    scope: dict[str, object] = {}
+    code = snippets.python(CLOTHES, Refinement(**values))
+    exec(code[: code.index("seg =")].replace("hubmodels.load", "str"), scope)
+    assert scope["settings"] == Refinement(**values)
+    for text in (snippets.client("http://x", CLOTHES, Refinement(**values)), code):
+        assert all(f"{name}=" in text for name in changed)
+    assert "Refinement()" in snippets.python(CLOTHES, Refinement())
+
+
+def test_files_hold_what_they_promise(studio, small):
+    analysis = studio.analyse(Photo.of(small), CLOTHES, TUNED)
+    seg = analysis.final
+    name, content = downloads.labels_file(seg)
+    with Image.open(io.BytesIO(content)) as picture:
+        assert (name, picture.mode) == ("labels.png", "P") and picture.getpalette()[3:6] == list(FASHION.palette[1])
+        assert_array_equal(np.asarray(picture), seg.labels)
+    name, content = downloads.cutout_file(seg, View(label="hair"))
+    with Image.open(io.BytesIO(content)) as picture:
+        assert (name, picture.mode) == ("hair.png", "RGBA")
+        assert_array_equal(np.asarray(picture)[..., 3] > 0, seg.mask("hair"))
+    name, content = downloads.probabilities_file(seg)
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        assert arrays["names"].tolist() == list(FASHION.names)
+        assert_array_equal(arrays["labels"], seg.labels)
+        assert np.abs(arrays["probs"].astype(float) - seg.probs).max() < 1e-3  # float16
+    name, content = downloads.settings_file(TUNED)
+    assert Refinement.from_dict(json.loads(content)) == TUNED
+    name, content = downloads.overlay_file(seg, View())
+    with Image.open(io.BytesIO(content)) as picture:
+        assert picture.size == (64, 96) and not picture.getexif()

@@ -1,0 +1,78 @@
+"""A visitor's own mask: every kind that is read, every kind that is explained, and its scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from PIL import Image
+
+import hubmodels
+from hubmodels import FASHION, PERSON, ImageError, LabelSet
+from hubmodels.app import texts, truth
+from hubmodels.metrics import IGNORE
+from tests.conftest import grid
+
+
+def saved(folder: Path, picture: Image.Image, kind: str = "PNG") -> Path:
+    picture.save(folder / "mask.png", kind)
+    return folder / "mask.png"
+
+
+def read(path: Path, labels: LabelSet = FASHION, size: tuple[int, int] = (2, 4)) -> np.ndarray:
+    return truth.read_truth(path, labels, size, max_pixels=1000)
+
+
+def test_masks_of_every_kind_are_read(tmp_path):
+    ids = grid("0123", "4560")
+    indexed = hubmodels.export.indexed_png(ids, FASHION)
+    reordered = Image.fromarray(np.array(FASHION.palette, np.uint8)[ids]).quantize(7)  # ids of its own, same colours
+    for picture in (indexed, Image.fromarray(ids), indexed.convert("RGB"), indexed.convert("RGBA"), reordered):
+        assert_array_equal(read(saved(tmp_path, picture)), ids)
+    undecided = ids.copy()
+    undecided[0, 0] = IGNORE
+    assert_array_equal(read(saved(tmp_path, Image.fromarray(undecided))), undecided)
+    black_and_white = Image.fromarray(grid("0101", "1100") * 255)
+    for picture in (black_and_white, black_and_white.convert("1")):
+        assert_array_equal(read(saved(tmp_path, picture), PERSON), grid("0101", "1100"))
+
+
+@pytest.mark.parametrize(
+    ("picture", "labels", "message"),
+    [
+        (Image.new("L", (4, 2), 9), FASHION, "holds id 9, but fashion has ids 0..6"),
+        (Image.new("L", (4, 2), 5), PERSON, "another task"),
+        (Image.new("RGB", (4, 2), (1, 2, 99)), FASHION, "#010263"),
+        (Image.new("L", (5, 2)), FASHION, "5x2, the photo 4x2"),
+        (Image.new("I;16", (4, 2)), FASHION, "kind I;16"),
+    ],
+    ids=["id", "task", "colour", "size", "depth"],
+)
+def test_masks_that_cannot_be_used_are_explained(tmp_path, picture, labels, message):
+    with pytest.raises(ImageError, match=message):
+        read(saved(tmp_path, picture), labels)
+
+
+def test_masks_that_are_no_masks_are_explained(tmp_path, astronaut):
+    with pytest.raises(ImageError, match="is no PNG"):
+        read(saved(tmp_path, Image.new("L", (4, 2)), "JPEG"))
+    (tmp_path / "mask.png").write_bytes(b"no picture")
+    with pytest.raises(ImageError, match="is no PNG"):
+        read(tmp_path / "mask.png")
+    with pytest.raises(ImageError, match="256 colours"):
+        read(saved(tmp_path, Image.fromarray(astronaut[:30, :30])), size=(30, 30))
+    with pytest.raises(ImageError, match="megapixels"):
+        read(saved(tmp_path, Image.new("L", (50, 50))), size=(50, 50))
+
+
+def test_scores_are_those_of_the_evaluation():
+    labels, ids = grid("0011", "0011"), grid("0111", "0111")
+    scores = truth.score(ids, labels, FASHION)
+    assert scores.iou == {"background": 0.5, "skin": pytest.approx(2 / 3)}
+    assert scores.miou == pytest.approx((1 / 2 + 2 / 3) / 2) and scores.boundary_f == 1
+    undecided = np.full((2, 4), IGNORE, np.uint8)
+    assert np.isnan(truth.score(undecided, labels, FASHION).miou)
+    page = texts.scores_html(scores, truth.score(ids, ids, FASHION))
+    assert "58.33" in page and "-41.67" in page and 'class="down"' in page

@@ -1,0 +1,126 @@
+"""What the server must not do: take wrong settings, files that are no photos, or paths and addresses of others."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gradio_client.exceptions import AppError
+from numpy.testing import assert_array_equal
+from PIL import Image
+
+from tests.conftest import ROOT
+from tests.page_examples import CLOTHES, PEOPLE
+from tests.page_server import GRADIO_MARKS, ask, get, is_well
+
+pytestmark = GRADIO_MARKS
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"min_region_px": "many"}, "min_region_px must be a number"),
+        ({"crf_iterations": 1000}, r"crf_iterations must be in 0\.\.20"),
+        ({"crf_iterations": -1}, r"crf_iterations must be in 0\.\.20"),
+        ({"crf_iterations": 2.5}, "whole number"),
+        ({"keep_largest": "yes"}, "keep_largest must be one of"),
+        ({"vote": ["loudly"]}, "vote must be one of"),
+        ({"vote": "classifier"}, "has none"),
+        ({"superpixel_scale": None}, "must be a number"),
+        ({"model": "../../etc/passwd"}, "Served models"),
+        ({"model": CLOTHES, "person_threshold": 0.3}, "two labels"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_wrong_parameters_are_refused(api, photo, settings, message):
+    with pytest.raises(AppError, match=message):
+        ask(api, photo, **settings)
+    assert is_well(api)
+
+
+def bomb(path: Path) -> None:
+    """A PNG of 100 megapixels that says so in 60 bytes; its pixels would decode to 300 MB."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+    size = (10_000).to_bytes(4, "big") * 2
+    header = chunk(b"IHDR", size + b"\x08\x02\x00\x00\x00")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b""))
+
+
+def heic(path: Path) -> None:
+    path.write_bytes(b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(200))
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize(
+    ("name", "make", "message"),
+    [
+        ("bomb.png", bomb, "100 megapixels; at most 24"),
+        ("text.jpg", lambda path: path.write_text("no photo " * 1_200_000), "not an image of a known kind"),
+        ("photo.heic", heic, "not an image of a known kind; expected JPEG"),
+        ("empty.png", lambda path: path.write_bytes(b""), "cannot be read|empty"),
+    ],
+    ids=["bomb", "10 MB of text", "heic", "zero bytes"],
+)
+def test_files_that_are_no_photos_are_refused(api, tmp_path, name, make, message):
+    make(tmp_path / name)
+    with pytest.raises(AppError, match=message):
+        ask(api, tmp_path / name)
+    assert is_well(api)
+
+
+def test_uncommon_photos_are_read(api, tmp_path, astronaut, person):
+    """Animated GIF: its first frame; CMYK, 16 bits, palette and transparency as they look."""
+    picture = Image.fromarray(astronaut).resize((64, 64))
+    grey = np.asarray(picture.convert("L")).astype(np.uint16) * 257
+    picture.save(tmp_path / "a.gif", save_all=True, append_images=[Image.new("RGB", (64, 64), "red")] * 2)
+    picture.convert("CMYK").save(tmp_path / "b.jpg", quality=95)
+    Image.fromarray(grey).save(tmp_path / "c.png")
+    picture.convert("RGBA").save(tmp_path / "d.webp", lossless=True)
+    for path in sorted(tmp_path.glob("*.*")):
+        mask, *_ = ask(api, path)
+        with Image.open(mask) as labels:
+            assert_array_equal(np.asarray(labels), person.predict(path).labels, err_msg=path.name)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        {"path": "/etc/passwd"},
+        {"path": str(ROOT / "pyproject.toml")},
+        {"path": "../../../etc/passwd"},
+        {"path": "http://127.0.0.1:9/x.png"},
+        {"path": "HTTPS://example.org/x.png"},
+        {"path": None, "url": "http://169.254.169.254/latest"},
+        {"path": None, "url": "data:image/png;base64,AAAA"},
+        {"path": "file:///etc/passwd"},
+        {"path": ""},
+    ],
+    ids=str,
+)
+def test_files_of_the_server_and_addresses_are_out_of_reach(api, place):
+    """By the queue, as the page and curl ask; gradio_client would refuse some of these on its own."""
+    photo = {**place, "meta": {"_type": "gradio.FileData"}}
+    status, body = get(f"{api.url}/gradio_api/call/v2/segment", {"photo": photo, "model": PEOPLE})
+    if status == 200:
+        event = json.loads(body)["event_id"]
+        status, body = get(f"{api.url}/gradio_api/call/segment/{event}")
+        assert b"event: error" in body and b"event: complete" not in body, body
+    else:
+        assert 400 <= status < 500
+    assert b"root:" not in body and b"Traceback" not in body
+    assert is_well(api)
+
+
+def test_ways_around_the_queue_are_closed(api):
+    heavy = next(index for index, function in api.page.fns.items() if function.api_name == "segment")
+    for body in ({"data": []}, {"data": [], "fn_index": heavy}):
+        assert get(f"{api.url}/gradio_api/run/segment", body)[0] == 404
+    assert get(f"{api.url}/gradio_api/runs")[0] == 404
+    assert get(f"{api.url}/gradio_api/file=/etc/passwd")[0] in (403, 404)
+    assert get(f"{api.url}/gradio_api/file={ROOT / 'pyproject.toml'}")[0] in (403, 404)

@@ -1,0 +1,114 @@
+"""The command that serves the page: its options, what it says when it cannot, and the warm-up."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import pytest
+
+import demo
+from hubmodels import Refinement
+from hubmodels.app import server as serving
+from hubmodels.app.examples import EXAMPLES
+from hubmodels.app.page import build
+from hubmodels.app.studio import Photo, Studio
+from hubmodels.cli import build_parser
+from tests.page_examples import PEOPLE
+from tests.page_server import GRADIO_MARKS
+
+pytestmark = GRADIO_MARKS
+
+
+@pytest.fixture
+def launches(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What `main` passes on to Gradio; nothing is loaded or served."""
+    calls: list[dict[str, Any]] = []
+
+    def launch(self: gr.Blocks, **options: Any) -> tuple[Any, str, None]:
+        calls.append(options)
+        return SimpleNamespace(router=SimpleNamespace(routes=[])), "http://127.0.0.1", None
+
+    monkeypatch.setattr(gr.Blocks, "launch", launch)
+    monkeypatch.setattr(gr.Blocks, "block_thread", lambda self: None)
+    monkeypatch.setattr(serving, "warm_up", lambda studio: None)
+    return calls
+
+
+def test_the_environment_decides_unless_told_otherwise(launches):
+    demo.main([])
+    demo.main(["--host", "0.0.0.0", "--port", "8000", "--auth", "me:pass:word"])
+    assert [(call["server_name"], call["server_port"]) for call in launches] == [(None, None), ("0.0.0.0", 8000)]
+    assert [call["auth"] for call in launches] == [None, [("me", "pass:word")]]
+
+
+def test_options_reach_the_page(monkeypatch, launches):
+    built: list[Any] = []
+
+    def note(studio: Studio, **options: int) -> gr.Blocks:
+        built.append((studio.models, studio.max_pixels, studio.runtime, options))
+        return build(studio, **options)
+
+    monkeypatch.setattr("hubmodels.app.page.build", note)
+    options = ["--models", PEOPLE, "--max-megapixels", "2.5", "--queue-size", "3", "--concurrency", "2"]
+    demo.main([*options, "--runtime", "torch"])
+    schedule = {"clean_every_s": 600, "file_age_s": 3000}  # no visitor's file outlives an hour
+    wanted = ((PEOPLE,), 2_500_000, "torch", {"queue_size": 3, "concurrency": 2, **schedule})
+    assert built == [wanted]
+    arguments = build_parser().parse_args(["demo", *options])  # the same command under the other name
+    assert arguments.handler(arguments) == 0
+    assert built == [wanted, (*wanted[:2], "auto", wanted[3])]  # the faster runtime unless told otherwise
+
+
+def test_a_link_that_cannot_be_had_is_said(launches, capsys):
+    demo.main(["--share"])
+    assert launches[0]["share"] is True
+    assert "No public link" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--models", "no_such"], "no model named"),
+        (["--auth", "nobody"], "USER:PASSWORD"),
+    ],
+)
+def test_wrong_options_end_with_a_sentence(launches, options, message):
+    with pytest.raises(SystemExit, match=message):
+        demo.main(options)
+    assert not launches
+
+
+@pytest.mark.parametrize("option", ["--queue-size", "--concurrency", "--max-megapixels"])
+@pytest.mark.parametrize("value", ["0", "-1", "many"])
+def test_limits_must_be_positive(option, value, capsys):
+    with pytest.raises(SystemExit):
+        demo.main([option, value])
+    assert "expected a positive number" in capsys.readouterr().err
+
+
+def test_a_busy_port_ends_with_a_sentence(launches, monkeypatch):
+    def launch(self: gr.Blocks, **options: object) -> None:
+        raise OSError("Cannot find empty port in range: 80-80.")
+
+    monkeypatch.setattr(gr.Blocks, "launch", launch)
+    with pytest.raises(SystemExit, match="cannot be served: Cannot find empty port"):
+        demo.main(["--port", "80"])
+
+
+def test_without_gradio_the_remedy_is_said(launches, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match=r"pip install 'hubmodels\[demo\]'"):
+        demo.main([])
+
+
+def test_warm_up_answers_for_the_example_before_the_first_visitor(studio, capsys, monkeypatch):
+    fresh = Studio()
+    serving.warm_up(fresh)
+    said = capsys.readouterr().out
+    assert all(f"Loading models: {i} of" in said and name in said for i, name in enumerate(fresh.models, 1))
+    assert set(fresh.speeds) == set(fresh.models) and min(fresh.speeds.values()) > 0
+    for name in fresh.models:
+        photo = Photo.of(EXAMPLES["astronaut"].pixels())
+        assert "network" not in fresh.analyse(photo, name, Refinement()).seconds

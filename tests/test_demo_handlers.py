@@ -1,0 +1,170 @@
+"""What the page answers, without a server: pictures, numbers, links, code, and sentences where something is wrong."""
+
+from __future__ import annotations
+
+import html
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import numpy as np
+import pytest
+from PIL import Image
+
+import hubmodels.app
+from hubmodels import Refinement
+from hubmodels.app import snippets
+from hubmodels.app.controls import CONTROLS
+from hubmodels.app.handlers import OUTPUTS, Handlers
+from hubmodels.app.studio import Photo, Studio
+from hubmodels.app.views import SIDES, STYLES, View
+from hubmodels.entries import DEFAULTS
+from tests.conftest import grid
+from tests.page_examples import CLOTHES, PEOPLE
+from tests.page_server import GRADIO_MARKS
+
+pytestmark = GRADIO_MARKS
+
+
+@pytest.fixture
+def handlers(studio: Studio, tmp_path: Path) -> Handlers:
+    return Handlers(studio, cache_dir=str(tmp_path / "cache"), examples={})
+
+
+def asked(**query: str) -> Any:
+    """A request as handlers see it."""
+    return SimpleNamespace(headers={"host": "127.0.0.1:7860"}, query_params=query)
+
+
+def test_an_answer_has_pictures_numbers_a_link_and_code(handlers, photo, small):
+    pictures, details, scores, link, python, command, client, curl = handlers.update(
+        photo, CLOTHES, None, asked(), crf_iterations=1, opacity=30
+    )
+    assert pictures.count("<img") == 2 and "Found" in pictures
+    assert "CRF" in details and not scores
+    wanted = {"model": CLOTHES, "crf_iterations": "1", "opacity": "30", "task": "fashion"}
+    address = html.unescape(link[link.index("<pre") :].partition(">")[2].partition("<")[0])
+    assert dict(pair.split("=") for pair in address.split("?")[1].split("&")) == wanted
+    settings = Refinement(crf_iterations=1)
+    for shown, text in (
+        (python, snippets.python(CLOTHES, settings, opacity=30)),
+        (command, snippets.command(CLOTHES, settings)),
+    ):
+        assert html.escape(text) in shown
+    assert "127.0.0.1:7860" in client and "127.0.0.1:7860" in curl
+    assert photo not in link + python + command + client + curl
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_every_side_is_drawn_in_every_style(handlers, photo, tmp_path, style):
+    Image.fromarray(np.zeros((96, 64), np.uint8)).save(tmp_path / "mask.png")
+    for side in SIDES:
+        values = {"left": "photo", "right": side, "style": style, "other": PEOPLE}
+        pictures, *_ = handlers.update(photo, CLOTHES, str(tmp_path / "mask.png"), asked(), **values)
+        assert pictures.count("<img") == 2, side
+        assert {"other": PEOPLE}.get(side, SIDES[side]) in pictures
+
+
+def test_what_is_missing_for_a_comparison_is_said(handlers, photo):
+    for side, words in (("truth", "add a mask"), ("other", "Choose another model")):
+        details = handlers.update(photo, CLOTHES, None, asked(), right=side, other=CLOTHES)[1]
+        assert words in details
+    assert "scale 60" in handlers.update(photo, CLOTHES, None, asked(), style="superpixels")[1]
+
+
+def test_scores_follow_the_settings(handlers, tmp_path, studio, astronaut):
+    Image.fromarray(astronaut).save(tmp_path / "large.png")
+    photo = str(tmp_path / "large.png")
+    truth = studio.analyse(Photo.of(astronaut), CLOTHES, Refinement(min_region_px=1000)).final.labels
+    Image.fromarray(truth).save(tmp_path / "mask.png")
+    mask = str(tmp_path / "mask.png")
+    off = handlers.update(photo, CLOTHES, mask, asked())[2]
+    best = handlers.update(photo, CLOTHES, mask, asked(), min_region_px=1000)[2]
+    assert '<th scope="row">mIoU</th><td>100.00</td>' in best and off != best and "boundary F" in off
+    Image.fromarray(grid("01")).save(tmp_path / "mask.png")
+    _, details, scores, *_ = handlers.update(photo, CLOTHES, mask, asked())
+    assert "ground truth is not used: the mask is 2x1" in details and not scores
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no photo at all", b"\x89PNG\r\n\x1a\n cut off"], ids=["empty", "text", "cut"]
+)
+def test_unreadable_photos_get_a_plain_sentence(handlers, tmp_path, content):
+    path = tmp_path / "private-name.jpg"
+    path.write_bytes(content)
+    notice, *rest = handlers.update(str(path), PEOPLE, None, asked())
+    assert 'role="alert"' in notice and "This photo cannot be read: " in notice and rest == [""] * (OUTPUTS - 1)
+    assert "private-name" not in notice and str(tmp_path) not in notice
+    with pytest.raises(gr.Error, match="This photo cannot be read") as caught:
+        handlers.segment(str(path), PEOPLE)
+    assert "private-name" not in caught.value.message and not caught.value.print_exception
+
+
+def test_photos_are_analysed_on_one_thread_whoever_calls(handlers, photo, monkeypatch):
+    """Every further thread that runs a network keeps memory of its own."""
+    seen, real = set(), handlers.studio.answer
+
+    def noted(*args: Any) -> Any:
+        seen.add(threading.get_ident())
+        return real(*args)
+
+    monkeypatch.setattr(handlers.studio, "answer", noted)
+    with ThreadPoolExecutor(4) as callers:
+        done = [callers.submit(handlers.update, photo, PEOPLE, None, asked()) for _ in range(4)]
+        done.append(callers.submit(handlers.take, "labels", photo, PEOPLE))
+        done.append(callers.submit(handlers.segment, photo, PEOPLE))
+        assert all(each.result() for each in done)
+    assert len(seen) == 1 and threading.get_ident() not in seen
+
+
+def test_unforeseen_failures_are_logged_without_names(handlers, photo, monkeypatch, caplog):
+    def explode(*args: object) -> None:
+        raise RuntimeError(" ".join(["sec" + "ret", photo]))
+
+    monkeypatch.setattr(handlers.studio, "analyse", explode)
+    notice, *_ = handlers.update(photo, PEOPLE, None, asked())
+    assert "went wrong on the server" in notice and "secret" not in notice
+    with pytest.raises(gr.Error, match="went wrong on the server"):
+        handlers.take("labels", photo, PEOPLE)
+    assert "RuntimeError" in caplog.text and "explode" in caplog.text
+    assert "secret" not in caplog.text and "photo.png" not in caplog.text
+
+
+def test_other_failures_are_plain_sentences_too(handlers, tmp_path, photo):
+    gone = str(tmp_path / "gone.png")
+    assert "no longer here" in handlers.update(gone, PEOPLE, None, asked())[0]
+    with pytest.raises(gr.Error, match="no longer here"):
+        handlers.take("labels", gone, PEOPLE)
+    assert "Served models" in handlers.update(photo, "<b>", None, asked())[0]
+    assert "<b>" not in handlers.update(photo, "<b>", None, asked())[0]
+
+
+def test_no_photo_is_an_invitation(handlers):
+    assert "pick an example" in handlers.update(None, PEOPLE, None, asked())[0]
+    assert "not a photo" in handlers.update(None, PEOPLE, None, asked(model=PEOPLE))[0]
+
+
+def test_a_link_sets_every_control(handlers):
+    paths = {"astronaut": "/x/astronaut.png"}
+    values = handlers.restore(
+        {"model": PEOPLE, "example": "astronaut", "crf_iterations": "7", "style": "labels"}, paths
+    )
+    photo, task, menu, *rest = values
+    assert (photo, task, menu.value) == ("/x/astronaut.png", "person", PEOPLE)
+    assert rest[: len(CONTROLS)] == [7 if name == "crf_iterations" else c.default for name, c in CONTROLS.items()]
+    assert rest[len(CONTROLS) :] == list(vars(View(style="labels", other=handlers.studio.models[-1])).values())
+    assert handlers.restore({"model": PEOPLE}, paths)[0] is None  # somebody's own photo does not travel
+    first = handlers.restore({}, paths)
+    assert first[:2] == ("/x/astronaut.png", "fashion") and first[3 : 3 + len(CONTROLS)] == tuple(
+        control.default for control in CONTROLS.values()
+    )
+
+
+def test_the_task_chooses_the_models(handlers):
+    menu = handlers.menu("person", CLOTHES)
+    assert {name for _, name in menu.choices} == set(hubmodels.list_models("person"))
+    assert menu.value == DEFAULTS["person"]
+    assert handlers.menu("fashion", CLOTHES).value == CLOTHES

@@ -1,0 +1,85 @@
+"""What the page is built of: named parts, controls of the library, stable endpoints, bounded queues."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import gradio as gr
+import pytest
+
+import demo
+import hubmodels.app
+from hubmodels.app import server as serving
+from hubmodels.app.controls import CONTROLS
+from hubmodels.app.handlers import Handlers
+from hubmodels.app.page import HEAVY, build
+from hubmodels.app.studio import Studio
+from hubmodels.app.views import SIDES
+from tests.page_server import GRADIO_MARKS
+
+pytestmark = GRADIO_MARKS
+
+
+@pytest.fixture(scope="module")
+def page(studio: Studio) -> gr.Blocks:
+    return build(studio)
+
+
+def test_every_component_can_be_found_and_named(page):
+    from gradio.components.api_component import Api  # stands for the types of gr.api; never shown
+
+    components = [block for block in page.blocks.values() if isinstance(block, gr.components.Component)]
+    shown = [block for block in components if not isinstance(block, Api)]
+    assert len(shown) > 40
+    for block in shown:
+        assert block.elem_id and (getattr(block, "label", None) or getattr(block, "value", None)), block
+    assert len({block.elem_id for block in shown}) == len(shown)
+
+
+def test_controls_come_from_the_library(page):
+    blocks = {block.elem_id: block for block in page.blocks.values() if getattr(block, "elem_id", None)}
+    for control in CONTROLS.values():
+        component = blocks[control.name]
+        assert component.value == control.default and component.info == control.info
+    assert [title for title, _ in blocks["model"].choices] == [
+        title for title, _ in Handlers(Studio(), cache_dir="", examples={}).choices()
+    ]
+    assert blocks["left"].choices == [(title, key) for key, title in SIDES.items()]
+
+
+def test_public_endpoints_have_stable_names(page):
+    named = page.get_api_info()["named_endpoints"]
+    assert list(named) == ["/segment", "/models"]
+    parameters = {p["parameter_name"]: p for p in named["/segment"]["parameters"]}
+    assert list(parameters) == ["photo", "model", *CONTROLS]
+    assert sorted(parameters["model"]["type"]["enum"]) == hubmodels.list_models()
+    for control in CONTROLS.values():
+        assert parameters[control.name]["parameter_default"] == control.default
+    assert [answer["label"] for answer in named["/segment"]["returns"]] == ["mask", "overlay", "report"]
+
+
+def test_heavy_work_shares_one_slot_and_the_queue_is_bounded(studio):
+    page = build(studio, queue_size=7, concurrency=2)
+    heavy = [f for f in page.fns.values() if f.concurrency_id == HEAVY]
+    names = {f.api_name or getattr(f.fn, "__name__", "") for f in heavy}
+    assert "segment" in names and len(heavy) >= 8  # updates twice, five downloads, and the API
+    assert all(f.concurrency_limit == 2 for f in heavy)
+    assert page._queue.max_size == 7 and page.api_open is False
+    assert page.analytics_enabled is False and page.delete_cache
+    assert all(
+        f.queue is not False for f in page.fns.values() if f.fn is not None and f.api_name != "load_example"
+    )  # that one only names a file
+    launch = serving.LAUNCH
+    assert launch["show_error"] is False and launch["run_history"] is False and launch["ssr_mode"] is False
+    assert launch["max_file_size"] and launch["enable_monitoring"] is False
+
+
+def test_telemetry_is_off_before_gradio_can_be_imported():
+    """hubmodels.app sets it, and is imported before each of its modules."""
+    text = Path(hubmodels.app.__file__).read_text(encoding="utf-8")
+    assert 'os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"' in text
+    assert 'os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"' in text
+    imported = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import)]
+    assert [alias.name for node in imported for alias in node.names] == ["os"]
+    assert "gradio" not in Path(demo.__file__).read_text(encoding="utf-8")
