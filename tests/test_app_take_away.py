@@ -72,7 +72,7 @@ def test_files_hold_what_they_promise(studio, small):
     with Image.open(io.BytesIO(content)) as picture:
         assert (name, picture.mode) == ("hair.png", "RGBA")
         assert_array_equal(np.asarray(picture)[..., 3] > 0, seg.mask("hair"))
-    name, content = downloads.probabilities_file(seg)
+    name, content = downloads.probabilities_file(analysis)
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         assert arrays["names"].tolist() == list(FASHION.names)
         assert_array_equal(arrays["labels"], seg.labels)
@@ -82,3 +82,17 @@ def test_files_hold_what_they_promise(studio, small):
     name, content = downloads.overlay_file(seg, View())
     with Image.open(io.BytesIO(content)) as picture:
         assert picture.size == (64, 96) and not picture.getexif()
+
+
+@pytest.mark.parametrize(
+    ("photo_size", "size"), [((600, 1200), (400, 800)), ((800, 40), (800, 40))], ids=["large", "largest whole"]
+)
+def test_probabilities_say_which_size_they_have(studio, tmp_path, astronaut, photo_size, size):
+    height, width = photo_size
+    Image.fromarray(astronaut).resize((width, height)).save(tmp_path / "photo.png")
+    analysis = studio.analyse(studio.open(tmp_path / "photo.png"), CLOTHES, Refinement())
+    _, content = downloads.probabilities_file(analysis)
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        assert (tuple(arrays["size"]), tuple(arrays["photo_size"])) == (size, photo_size)
+        assert arrays["probs"].shape == (7, *size) and arrays["labels"].shape == size
+    assert "up to 800 px" in downloads.KINDS["probabilities"]

@@ -370,7 +370,7 @@ def test_results_can_be_taken_away(visit, tmp_path, fashion, astronaut):
     assert take("Overlay (JPEG)")[0] == "overlay.jpg"
     _, path = take("Settings (JSON)")
     assert Refinement.from_dict(json.loads(path.read_text())) == settings
-    _, path = take("Probabilities (NPZ)")
+    _, path = take("Probabilities (NPZ, up to 800 px)")
     with np.load(path, allow_pickle=False) as arrays:
         assert_array_equal(arrays["labels"], wanted.labels)
 

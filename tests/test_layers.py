@@ -135,7 +135,7 @@ ALLOWED: dict[str, set[str]] = {
     "app.truth": {"errors", "labels", "metrics"},
     "app.links": {"app.controls", "app.examples", "app.views", "refine"},
     "app.snippets": {"refine"},
-    "app.downloads": {"app.views", "export", "refine", "result"},
+    "app.downloads": {"app.studio", "app.views", "export", "refine", "result"},
     "app.texts": {"app.studio", "app.truth", "entries", "entry_docs"},
     "app.handlers": {
         "app.compare",

@@ -12,17 +12,20 @@ from PIL import Image
 
 from hubmodels import export
 from hubmodels.app import views
+from hubmodels.app.studio import WORK_PX, Analysis
 from hubmodels.app.views import View
 from hubmodels.refine import Refinement
 from hubmodels.result import Segmentation
 
-# Kind -> what the button says. Probabilities are those of working size: the network sees no more.
+# Kind -> what the button says. Probabilities are those of working size, and that is said: the network sees no more,
+# while those of a phone's photo would hold up all visitors for the time it takes to pack 336 MB. The copied Python
+# gives them at the photo's own size.
 KINDS: Mapping[str, str] = MappingProxyType(
     {
         "labels": "Labels (PNG)",
         "overlay": "Overlay (JPEG)",
         "cutout": "Cut-out (PNG)",
-        "probabilities": "Probabilities (NPZ)",
+        "probabilities": f"Probabilities (NPZ, up to {WORK_PX} px)",
         "settings": "Settings (JSON)",
     }
 )
@@ -44,11 +47,20 @@ def cutout_file(seg: Segmentation, view: View) -> tuple[str, bytes]:
     return f"{label}.png", encoded(views.cutout(seg, view), "PNG")
 
 
-def probabilities_file(seg: Segmentation) -> tuple[str, bytes]:
-    """`probs` (C, H, W) float16, `labels` (H, W) uint8 and `names` (C,), readable without pickle."""
-    file = io.BytesIO()
+def probabilities_file(analysis: Analysis) -> tuple[str, bytes]:
+    """`probs` (C, H, W) float16, `labels` (H, W) uint8, `names` (C,), and two sizes, readable without pickle.
+
+    `size` (2,) int32 is H and W, those of the photo at working size; `photo_size` (2,) int32 is height and width of
+    the photo itself, upright. They differ for photos whose long side is beyond `WORK_PX`.
+    """
+    seg, file = analysis.final, io.BytesIO()
     np.savez_compressed(
-        file, probs=seg.probs.astype(np.float16), labels=seg.labels, names=np.array(seg.label_set.names)
+        file,
+        probs=seg.probs.astype(np.float16),
+        labels=seg.labels,
+        names=np.array(seg.label_set.names),
+        size=np.array(seg.labels.shape, np.int32),
+        photo_size=np.array(analysis.photo.size, np.int32),
     )
     return "probabilities.npz", file.getvalue()
 

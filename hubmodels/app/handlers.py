@@ -182,7 +182,10 @@ class Handlers:
         return [(texts.model_choice(name, self.studio.speeds), name) for name in self.studio.models_of(task)]
 
     def take(self, kind: str, photo: Any, model: str, **values: Any) -> str:
-        """Path of a file to download, at the photo's own size; refusals are said in a toast."""
+        """Path of a file to download; refusals are said in a toast.
+
+        Pictures are at the photo's own size, probabilities at working size.
+        """
         photo = uploaded_path(photo)
         if photo is None:
             raise refusal(texts.WELCOME)
@@ -190,10 +193,11 @@ class Handlers:
 
         def make() -> tuple[str, bytes]:
             path = Path(photo)
-            if kind == "settings":
-                return downloads.settings_file(self.studio.analyse(self.studio.open(path), model, settings).settings)
-            if kind == "probabilities":
-                return downloads.probabilities_file(self.studio.analyse(self.studio.open(path), model, settings).final)
+            if kind in ("settings", "probabilities"):
+                analysis = self.studio.analyse(self.studio.open(path), model, settings)
+                if kind == "settings":
+                    return downloads.settings_file(analysis.settings)
+                return downloads.probabilities_file(analysis)
             seg = self.studio.whole(path, model, settings)
             if kind == "overlay":
                 return downloads.overlay_file(seg, view)
