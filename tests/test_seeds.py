@@ -16,7 +16,9 @@ from tests.test_data import draw_data
 from training.average import main as average
 from training.average import mean_of
 from training.checkpoint import load_checkpoint
+from training.engine import network_for
 from training.errors import DataError
+from training.recipe import read_recipe
 from training.seeds import score_seeds, spread
 from training.train import main as train
 
@@ -84,6 +86,25 @@ def test_seeds_differ_and_their_mean_lies_between(runs, tmp_path):
     key = "classifier.weight"
     assert not torch.equal(first["ema"][key], second["ema"][key])
     torch.testing.assert_close(mean["ema"][key], (first["ema"][key] + second["ema"][key]) / 2)
+
+
+def test_the_start_of_a_run_can_be_averaged_in(drawn, tmp_path):
+    """Of a network whose batch norms are folded while it is trained, as in its start."""
+    recipe = tmp_path / "late.toml"
+    recipe.write_text(
+        'tasks = ["person"]\narch = "u2net_small"\nepochs = 1\ninit = "u2net_small_person"\nbatch_size = 2\n'
+        "freeze_batch_norm = true\neval_long_side_px = 64\ncompile = false\n"
+        "[augment]\ncrop_hw = [64, 48]\nscale = [0.9, 1.1]\n"
+    )
+    train([str(recipe), "--data", str(drawn), "--runs", str(tmp_path)])
+    average([str(tmp_path / "late" / "best.pt"), "--with-start", "--out", str(tmp_path / "mean.pt")])
+    trained, mean = (load_checkpoint(tmp_path / name)["ema"] for name in ("late/best.pt", "mean.pt"))
+    start = network_for(read_recipe(recipe)).state_dict()
+    key = "stage1.rebnconv1.conv_s1.weight"
+    assert not torch.equal(trained[key], start[key])
+    torch.testing.assert_close(mean[key], (trained[key] + start[key]) / 2)
+    with pytest.raises(DataError, match="two or more networks"):
+        average([str(tmp_path / "late" / "best.pt"), "--out", str(tmp_path / "mean.pt")])
 
 
 def test_every_seed_is_scored(runs, drawn, tmp_path, monkeypatch, capsys):
