@@ -209,6 +209,18 @@ ENTRIES: Mapping[str, Entry] = by_name(
         data=FASHIONISTA_DATA,
     ),
     Entry(
+        name="u2net_person",
+        title="U-2-Net, person and background",
+        arch="u2net",
+        labels=PERSON,
+        network=MappingProxyType({}),
+        input_px=384,
+        recipe="python -m training.train training/recipes/u2net_person.toml",
+        paper=_U2NET_PAPER,
+        data=U2NET_DATA,
+        large=True,
+    ),
+    Entry(
         name="u2net_small_fashion",
         title="U-2-Net small, seven clothing labels",
         arch="u2net_small",
