@@ -11,7 +11,7 @@ demo: $(VENV)/demo
 test: $(VENV)/dev
 	$(BIN)/python -m pytest $(ARGS)
 
-soak: $(VENV)/dev  ## twenty visitors for two minutes
+soak: $(VENV)/dev  ## twenty visitors for two minutes, on each runtime
 	$(BIN)/python -m pytest -m slow -s tests/test_soak.py
 
 screenshots: $(VENV)/dev  ## of the running page, for the README; needs Debian's chromium

@@ -54,8 +54,9 @@ def labels_of(path: str) -> np.ndarray:
         return np.asarray(picture)
 
 
-def test_two_minutes_of_twenty_clients(tmp_path, photos):
-    models = {name: hubmodels.load(name) for name in MODELS}
+@pytest.mark.parametrize("runtime", ["torch", "onnx"])
+def test_two_minutes_of_twenty_clients(tmp_path, photos, runtime):
+    models = {name: hubmodels.load(name, runtime=runtime) for name in MODELS}
     jobs = [(p, m, i) for p, m in itertools.product(range(len(photos)), MODELS) for i in range(len(SETTINGS))]
     alone = {}
     for p, m, i in jobs:
@@ -93,7 +94,7 @@ def test_two_minutes_of_twenty_clients(tmp_path, photos):
         finally:
             client.close()
 
-    with running_demo(tmp_path, "--queue-size", "12") as (url, process, log):
+    with running_demo(tmp_path, "--runtime", runtime, "--queue-size", "12") as (url, process, log):
         server = psutil.Process(process.pid)
         warm = gradio_client.Client(url, download_files=tmp_path / "warm", analytics_enabled=False, verbose=False)
         # The largest photos last: memory is then as full as its bounds let it be, and what grew on would be a leak.
