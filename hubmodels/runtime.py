@@ -12,6 +12,8 @@ import re
 import warnings
 from pathlib import Path
 
+import torch
+
 from hubmodels import __version__
 from hubmodels.errors import ExportError
 from hubmodels.files import write_bytes
@@ -33,14 +35,14 @@ def with_runtime(model: Segmenter, runtime: str, *, photos: int | None = None) -
     """The model, run by another runtime. Results are the same within 1e-3.
 
     Args:
-        model: on CPU and in eval mode for ONNX Runtime.
+        model: on CPU, in float32 and in eval mode for ONNX Runtime.
         runtime: "torch", which is the model itself; "onnx"; or "auto", which is "onnx" where that works, and else the
             model itself, with a warning if something failed.
         photos: how many photos are to be labelled, if that is known: for few, "auto" exports no network, but uses
             one that is there.
 
     Raises:
-        ValueError: no such runtime, or a model that is not on CPU.
+        ValueError: no such runtime, or for "onnx" a model that is not on CPU, or not in float32.
         ImportError: "onnx", but a package is not installed.
         ExportError: "onnx", but the model cannot be exported.
     """
@@ -59,12 +61,16 @@ def choose_runtime(model: Segmenter, runtime: str, *, photos: int | None = None)
     """What `with_runtime` would try: "onnx" or "torch". Arguments and ValueErrors are the same."""
     if runtime not in RUNTIMES:
         raise ValueError(f"runtime must be one of {', '.join(RUNTIMES)}; got {runtime!r}")
-    on_cpu = all(each.device.type == "cpu" for each in model.network.parameters())
+    weights = list(model.network.parameters())
+    on_cpu = all(each.device.type == "cpu" for each in weights)
     if runtime == "onnx" and not on_cpu:
         raise ValueError("runtime 'onnx' runs on CPU; leave out the device, or use runtime 'torch'")
+    in_full = all(each.dtype == torch.float32 for each in weights)
+    if runtime == "onnx" and not in_full:
+        raise ValueError("runtime 'onnx' computes in float32; call model.float() before, or use runtime 'torch'")
     if runtime != "auto":
         return runtime
-    if not on_cpu or best_runtime() != "onnx":
+    if not on_cpu or not in_full or best_runtime() != "onnx":
         return "torch"
     is_worth_it = (photos is None or photos >= WORTH_PHOTOS) and not missing_packages(*PACKAGES)
     return "onnx" if is_worth_it or is_prepared(model) else "torch"

@@ -153,14 +153,15 @@ class PhotoTuner:
 def photo_logits(network: nn.Module, image: np.ndarray, *, long_side_px: int, enlarge: bool = False) -> torch.Tensor:
     """(C, H, W) float logits of an (H, W, 3) uint8 photo at its own size, on the network's device.
 
-    The photo goes through the network at its working size; what is resized back are logits, never label ids.
+    The photo goes through the network at its working size; what is resized back are logits, never label ids. A network
+    in half precision gets the photo in its own, and all around it stays float32.
     """
-    device = next((each.device for each in network.parameters()), torch.device("cpu"))  # ONNX Runtime has none
+    weights = next(network.parameters(), torch.zeros(()))  # ONNX Runtime has none
     height, width = image.shape[:2]
-    x = torch.tensor(np.ascontiguousarray(image), device=device).permute(2, 0, 1)[None].float() / 255
+    x = torch.tensor(np.ascontiguousarray(image), device=weights.device).permute(2, 0, 1)[None].float() / 255
     x = F.interpolate(x, working_size(height, width, long_side_px, enlarge=enlarge), mode="bilinear", antialias=True)
-    logits = network(x.contiguous(memory_format=torch.channels_last))
-    return F.interpolate(logits, (height, width), mode="bilinear")[0]
+    logits = network(x.to(weights.dtype, memory_format=torch.channels_last))
+    return F.interpolate(logits.float(), (height, width), mode="bilinear")[0]
 
 
 def working_size(height: int, width: int, long_side_px: int, *, enlarge: bool = False) -> tuple[int, int]:

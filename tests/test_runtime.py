@@ -230,6 +230,13 @@ def test_models_on_other_devices_stay_there():
         with_runtime(model, "onnx")
 
 
+def test_models_in_half_precision_stay_with_pytorch():
+    model = Segmenter(used(Tiny()).to(torch.bfloat16), PERSON, name="tiny").eval()
+    assert with_runtime(model, "auto") is model
+    with pytest.raises(ValueError, match=r"float32; call model\.float\(\)"):
+        with_runtime(model, "onnx")
+
+
 def test_unknown_runtimes_are_refused():
     with pytest.raises(ValueError, match="auto, onnx, torch; got 'tensorrt'"):
         hubmodels.load(NAME, runtime="tensorrt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 
 import numpy as np
@@ -91,6 +92,24 @@ def test_exif_orientation_is_undone_before_the_network(person, astronaut):
     seg = person.predict(buffer.getvalue())
     assert seg.labels.shape == (512, 400)
     assert_array_equal(seg.labels, person.predict(astronaut[:, :400]).labels)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_model_in_another_precision_labels_alike(person, astronaut, dtype):
+    photo = astronaut[:256, 100:356]
+    wanted = person.predict(photo)
+    got = copy.deepcopy(person).to(dtype).predict(photo)
+    assert got.probs.dtype == np.float32 and (got.labels == wanted.labels).mean() > 0.98
+    assert_allclose(got.probs.sum(0), 1, rtol=1e-5)
+    assert (got.probs != wanted.probs).any()  # it did compute otherwise
+
+
+def test_autocast_around_predict(person, astronaut):
+    photo = astronaut[:256, 100:356]
+    wanted = person.predict(photo)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = person.predict(photo)
+    assert got.probs.dtype == np.float32 and (got.labels == wanted.labels).mean() > 0.98
 
 
 def test_refinement_acts_on_the_result(ramp, rng):
