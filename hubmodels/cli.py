@@ -43,6 +43,11 @@ def build_parser() -> argparse.ArgumentParser:
         default="auto",
         help="what runs the network; auto (the default) is ONNX Runtime where it is installed and pays",
     )
+    label.add_argument(
+        "--bf16",
+        action="store_true",
+        help="PyTorch in half precision: U-2-Net takes about half the time on processors that compute in bf16",
+    )
     _add_refinement(label)
     label.set_defaults(handler=_label)
 
@@ -238,7 +243,8 @@ def _label(arguments: argparse.Namespace) -> int:
     task = _task_of(name, source.labels, arguments) if isinstance(source, Entry) else None
     settings = _refinement(arguments, task)
 
-    from tqdm import tqdm  # heavy imports only once the call is known to make sense
+    import torch  # heavy imports only once the call is known to make sense
+    from tqdm import tqdm
 
     from hubmodels.batch import plan, run
     from hubmodels.hub import load_model
@@ -246,6 +252,8 @@ def _label(arguments: argparse.Namespace) -> int:
 
     jobs = plan(arguments.sources, arguments.out)
     model = load_model(name, device=arguments.device, revision=arguments.revision)
+    if arguments.bf16:
+        model = model.to(torch.bfloat16)
     if not isinstance(source, Entry):
         settings = _refinement(arguments, _task_of(name, model.labels, arguments))
     if choose_runtime(model, arguments.runtime, photos=len(jobs)) == "onnx" and not is_prepared(model):

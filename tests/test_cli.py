@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import re
@@ -10,6 +11,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_array_equal
 from PIL import Image
 
@@ -64,6 +66,13 @@ def test_settings_reach_the_result(photos, tmp_path, person, astronaut):
     assert main([*call, "--crf-iterations", "2", "--superpixel-scale", "200", "--min-region-px", "500"]) == 0
     settings = hubmodels.Refinement(crf_iterations=2, superpixel_scale=200, min_region_px=500)
     expected = person.predict(astronaut[:256, :256], refinement=settings).labels
+    assert_array_equal(np.asarray(Image.open(out / "a_mask.png")), expected)
+
+
+def test_half_precision(photos, tmp_path, person, astronaut):
+    out = tmp_path / "out"
+    assert main(["label", str(photos / "a.png"), "--task", "person", "--bf16", "--out", str(out)]) == 0
+    expected = copy.deepcopy(person).to(torch.bfloat16).predict(astronaut[:256, :256]).labels
     assert_array_equal(np.asarray(Image.open(out / "a_mask.png")), expected)
 
 
