@@ -22,7 +22,9 @@ LICENSE = "Apache-2.0"
 REGION_CLASSIFIER = "region_classifier"  # the `arch` of rows that are no network
 RESEARCH_DATA = "trained on Fashionista and Clothing Co-Parsing photos, which are research data"
 FASHIONISTA_DATA = "trained on Fashionista photos, which are research data"
-U2NET_DATA = f"started from the U-2-Net authors' Apache-2.0 weights (DUTS photos); {FASHIONISTA_DATA}"
+U2NET_START = "started from the U-2-Net authors' Apache-2.0 weights (DUTS photos)"
+U2NET_DATA = f"{U2NET_START}; {FASHIONISTA_DATA}"
+U2NET_CCP_DATA = f"{U2NET_START}; {RESEARCH_DATA}"
 
 
 def _read_manifest() -> Mapping[str, Mapping[str, Any]]:
@@ -209,6 +211,18 @@ ENTRIES: Mapping[str, Entry] = by_name(
         data=FASHIONISTA_DATA,
     ),
     Entry(
+        name="u2net_fashion",
+        title="U-2-Net, seven clothing labels",
+        arch="u2net",
+        labels=FASHION,
+        network=MappingProxyType({}),
+        input_px=384,
+        recipe="python -m training.train training/recipes/u2net_fashion.toml",
+        paper=_U2NET_PAPER,
+        data=U2NET_CCP_DATA,
+        large=True,
+    ),
+    Entry(
         name="u2net_person",
         title="U-2-Net, person and background",
         arch="u2net",
@@ -217,7 +231,7 @@ ENTRIES: Mapping[str, Entry] = by_name(
         input_px=384,
         recipe="python -m training.train training/recipes/u2net_person.toml",
         paper=_U2NET_PAPER,
-        data=U2NET_DATA,
+        data=U2NET_CCP_DATA,
         large=True,
     ),
     Entry(

@@ -85,6 +85,15 @@ def test_scores_follow_from_the_confusion_matrix(entry):
     assert result["pixel_accuracy"] == pytest.approx(sum(hits) / (120 * 600 * 400), abs=1e-5)
 
 
+@pytest.mark.parametrize("name", DEFAULTS.values())
+def test_half_precision_was_scored_with_these_weights_and_costs_little(name):
+    full, half = (json.loads((RESULTS / f"{name}{suffix}.json").read_text()) for suffix in ("", "_bf16"))
+    assert half["sha256"] == ENTRIES[name].sha256 and half["images"] == full["images"]
+    assert half["confusion"] != full["confusion"]  # it was another computation
+    for key in ("miou", "pixel_accuracy", "boundary_f"):
+        assert half[key] == pytest.approx(full[key], abs=0.005)
+
+
 def test_every_task_has_a_default():
     assert set(DEFAULTS) == set(TASKS)
     assert all(ENTRIES[name].task == task for task, name in DEFAULTS.items())

@@ -228,7 +228,14 @@ def test_a_recipe_that_cannot_work_says_why(change, message):
 
 @pytest.mark.parametrize(
     ("name", "init"),
-    [("u2net_small_person", "runs/u2netp/imported.pt"), ("u2net_small_fashion", "u2net_small_person")],
+    [
+        ("u2net_small_person", "runs/u2netp/imported.pt"),
+        ("u2net_small_fashion", "u2net_small_person"),
+        ("u2net_person_fashionista", "runs/u2net_authors/imported.pt"),
+        ("u2net_person", "runs/u2net_person_fashionista/best.pt"),
+        ("u2net_fashion_ccp", "runs/u2net_person/mean.pt"),
+        ("u2net_fashion", "runs/u2net_fashion_ccp/best.pt"),
+    ],
 )
 def test_recipes_supervise_every_depth(name, init):
     recipe = read_recipe(ROOT / "training" / "recipes" / f"{name}.toml")

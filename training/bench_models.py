@@ -9,6 +9,7 @@ is measured in a fresh process for each.
 from __future__ import annotations
 
 import argparse
+import copy
 import functools
 import json
 import resource
@@ -64,8 +65,10 @@ def at_own_size(network: nn.Module, photo: np.ndarray, long_side_px: int) -> np.
 def contenders(model: Segmenter, photo: np.ndarray) -> dict[str, Run]:
     """All ways to run one model."""
     folded, onnx = fold_batch_norms(model.network), with_runtime(model, "onnx")
+    half = copy.deepcopy(model).to(torch.bfloat16)
     return {
         "torch": lambda: model.probabilities(photo),
+        "torch, bf16": lambda: half.probabilities(photo),
         "torch, not folded": lambda: at_own_size(model.network, photo, model.input_px),
         "onnx": lambda: onnx.probabilities(photo),
         "torch, 600x400": lambda: at_full_size(folded, photo, channels_last=True),

@@ -1,9 +1,9 @@
 """Score a published model: `python -m training.evaluate NAME --split test`.
 
 Photos go through `Segmenter` exactly as users' photos do. The test split's scores are written to
-training/results/NAME.json and copied into the manifest that ENTRIES reads; with a preset of post-processing or with
-test-time augmentation they go to training/results/NAME_PRESET.json or NAME_augmented.json alone. Other splits are
-printed.
+training/results/NAME.json and copied into the manifest that ENTRIES reads; with a preset of post-processing, with
+test-time augmentation or in half precision they go to training/results/NAME_PRESET.json, NAME_augmented.json or
+NAME_bf16.json alone. Other splits are printed.
 """
 
 from __future__ import annotations
@@ -133,13 +133,18 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__)
     parser.add_argument("name", help="an entry of hubmodels")
     parser.add_argument("--split", choices=SPLITS, default="test")
+    parser.add_argument("--bf16", action="store_true", help="with the network in half precision (torch.bfloat16)")
     add_options(parser)
     arguments = parser.parse_args(argv)
     entry = find_entry(arguments.name)
     model, refinement = subject(entry)
     if refinement is None and arguments.preset != "off":
         refinement = Refinement.preset(arguments.preset, task=entry.task)
+    if arguments.bf16:
+        model = model.to(torch.bfloat16)
     augmented = arguments.flip or arguments.scales != [1.0]
+    if arguments.bf16 and (augmented or arguments.preset != "off"):
+        parser.error("--bf16 is scored by itself: leave out --preset, --flip and --scales")
     result = evaluate(
         model,
         data=arguments.data,
@@ -153,6 +158,8 @@ def main(argv: list[str] | None = None) -> None:
             {**result, "sha256": entry.sha256, "flip": arguments.flip, "scales": arguments.scales},
             RESULTS / f"{entry.name}_augmented.json",
         )
+    elif arguments.split == "test" and arguments.bf16:
+        write_json({**result, "sha256": entry.sha256}, RESULTS / f"{entry.name}_bf16.json")
     elif arguments.split == "test" and arguments.preset == "off":
         record(entry, result)
     elif arguments.split == "test":

@@ -98,6 +98,17 @@ def preset_table() -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
+def half_table() -> str:
+    """Test scores of the default networks in single and half precision."""
+    rows = [("precision", "task", "mIoU", "pixel accuracy", "boundary F"), ("---",) * 5]
+    for task, name in DEFAULTS.items():
+        for precision, suffix in (("float32", ""), ("bfloat16", "_bf16")):
+            result = json.loads((RESULTS / f"{name}{suffix}.json").read_text())
+            cells = (f"{100 * result[key]:.2f}" for key in ("miou", "pixel_accuracy", "boundary_f"))
+            rows.append((precision, task, *cells))
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
 def regions_table() -> str:
     """The network, the plain vote and the region classifier, from the file that `training.train_regions` writes."""
     result = json.loads((RESULTS / "regions_deeplabv3plus_fashion.json").read_text())
@@ -125,16 +136,18 @@ def speed_table() -> str:
     """Every trained network beside the predecessor's, from the results file that `make bench` writes."""
     found = json.loads((RESULTS / "bench_models.json").read_text())["rows"]
     slowest = found[0]["ms"][found[0]["name"]]
-    head = "network|runs at|PyTorch, ms|ONNX Runtime, ms|at 600x400, ms|times faster|parameters|weights|peak memory"
-    rows: list[Sequence[str]] = [head.split("|"), ("---",) * 9]
+    times = "PyTorch, ms|in bf16, ms|ONNX Runtime, ms|at 600x400, ms|times faster"
+    head = f"network|runs at|{times}|parameters|weights|peak memory".split("|")
+    rows: list[Sequence[str]] = [head, ("---",) * len(head)]
     for way, ms in found[0]["ms"].items():
-        rows.append((way, "600x400", f"{ms:.0f}", "-", f"{ms:.0f}", f"{slowest / ms:.0f}", *_sizes(found[0])))
+        rows.append((way, "600x400", f"{ms:.0f}", "-", "-", f"{ms:.0f}", f"{slowest / ms:.0f}", *_sizes(found[0])))
     for row in found[1:]:
         ms = row["ms"]
         full = f"{ms['torch, 600x400']:.0f} / {ms['onnx, 600x400']:.0f}"
-        faster = " / ".join(f"{slowest / ms[way]:.0f}" for way in ("torch", "onnx"))
+        ways = ("torch", "torch, bf16", "onnx")
+        faster = " / ".join(f"{slowest / ms[way]:.0f}" for way in ways)
         size = "{}x{}".format(*row["input_hw"])
-        rows.append((row["name"], size, f"{ms['torch']:.0f}", f"{ms['onnx']:.0f}", full, faster, *_sizes(row)))
+        rows.append((row["name"], size, *(f"{ms[way]:.0f}" for way in ways), full, faster, *_sizes(row)))
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
@@ -161,6 +174,7 @@ def seeds_table() -> str:
 BLOCKS = {
     "seeds": seeds_table,
     "speed": speed_table,
+    "half": half_table,
     "presets": preset_table,
     "regions": regions_table,
     "tune": tune_table,
