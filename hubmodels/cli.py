@@ -46,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     label.add_argument(
         "--bf16",
         action="store_true",
-        help="PyTorch in half precision: U-2-Net takes about half the time on processors that compute in bf16",
+        help="PyTorch in half precision, for processors that compute in bf16; U-2-Net gains most",
     )
     _add_refinement(label)
     label.set_defaults(handler=_label)

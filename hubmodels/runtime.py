@@ -67,7 +67,7 @@ def choose_runtime(model: Segmenter, runtime: str, *, photos: int | None = None)
         raise ValueError("runtime 'onnx' runs on CPU; leave out the device, or use runtime 'torch'")
     in_full = all(each.dtype == torch.float32 for each in weights)
     if runtime == "onnx" and not in_full:
-        raise ValueError("runtime 'onnx' computes in float32; call model.float() before, or use runtime 'torch'")
+        raise ValueError("runtime 'onnx' computes in float32; leave out half precision, or use runtime 'torch'")
     if runtime != "auto":
         return runtime
     if not on_cpu or not in_full or best_runtime() != "onnx":

