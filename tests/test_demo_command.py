@@ -15,7 +15,6 @@ from hubmodels.app.examples import EXAMPLES
 from hubmodels.app.page import build
 from hubmodels.app.studio import Photo, Studio
 from hubmodels.cli import build_parser
-from hubmodels.entries import DEFAULTS
 from tests.page_examples import PEOPLE
 from tests.page_server import GRADIO_MARKS
 
@@ -110,6 +109,6 @@ def test_warm_up_answers_for_the_example_before_the_first_visitor(studio, capsys
     said = capsys.readouterr().out
     assert all(f"Loading models: {i} of" in said and name in said for i, name in enumerate(fresh.models, 1))
     assert set(fresh.speeds) == set(fresh.models) and min(fresh.speeds.values()) > 0
-    for name in DEFAULTS.values():
+    for name in fresh.models:
         photo = Photo.of(EXAMPLES["astronaut"].pixels())
         assert "network" not in fresh.analyse(photo, name, Refinement()).seconds

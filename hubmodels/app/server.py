@@ -48,8 +48,7 @@ def warm_up(studio: Studio) -> None:
     everything = Refinement(
         crf_iterations=1, superpixel_scale=60, merge="cut", min_region_px=50, fill_holes_px=50, keep_largest=True
     )
-    # Defaults last: of many models, only the answers that came last are remembered.
-    for i, name in enumerate(reversed(studio.models_of()), 1):
+    for i, name in enumerate(studio.models, 1):
         print(f"Loading models: {i} of {len(studio.models)}, {name}", flush=True)
         if studio.will_export(name):
             print(f"{name}: exporting the network for ONNX Runtime, once", flush=True)

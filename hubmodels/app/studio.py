@@ -173,8 +173,9 @@ class Studio:
         self.runtimes: dict[str, str] = {}  # of each model that is loaded: what runs its network, "torch" or "onnx"
         self.speeds: dict[str, float] = {}  # seconds of a network for one photo, measured by warm_up
         self._photos: BoundedMemory[Photo] = BoundedMemory(max_items=16, max_cost=8e6, max_age_s=KEPT_S)
+        # One photo with every model, and more; memory is bounded by pixels.
         self._answers: BoundedMemory[Answer] = BoundedMemory(
-            max_items=KEPT_PHOTOS, max_cost=KEPT_PIXELS, max_age_s=KEPT_S
+            max_items=len(self.models) + KEPT_PHOTOS, max_cost=KEPT_PIXELS, max_age_s=KEPT_S
         )
         self._model = functools.cache(self._load)
 
