@@ -37,10 +37,12 @@ ARCH_OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "deeplabv3": ("backbone", "output_stride", "channels", "separable"),
         "deeplabv3plus": ("backbone", "output_stride", "channels", "decoder_channels", "low_channels"),
+        "ensemble": ("members",),
         "u2net": (),
         "u2net_small": (),
     }
 )
+MEMBERS = range(2, 5)  # of an ensemble; each may be as large as any other network
 REGIONS = "region_classifier.safetensors"  # the file beside the weights, if the model has a region classifier
 KEYS = frozenset(
     ("format_version", "library_name", "name", "arch", "network", "task", "id2label", "label2id", "palette", "input_px",
@@ -71,18 +73,10 @@ class ModelConfig:
     input_px: int
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "network", dict(self.network))
+        object.__setattr__(self, "network", _plain(self.network))
         _check_name("name", self.name)
         _check_name("task", self.labels.task)
-        if self.arch not in ARCH_OPTIONS:
-            raise ValueError(f"arch must be one of {', '.join(ARCH_OPTIONS)}; got {self.arch!r:.100}")
-        if unknown := sorted(set(self.network) - set(ARCH_OPTIONS[self.arch]))[:3]:
-            raise ValueError(f"{self.arch} has no options {unknown!r:.200}; it has {list(ARCH_OPTIONS[self.arch])}")
-        for key, value in self.network.items():
-            allowed = OPTIONS[key]
-            # True equals 1 in Python, yet is no number of channels.
-            if type(value) is not type(allowed[0]) or value not in allowed:
-                raise ValueError(f"{key} must be in {_text(allowed)}; got {value!r:.100}")
+        _check_network(self.arch, self.network)
         for label in self.labels.names:
             _check_name("a label", label)
         if type(self.input_px) is not int or self.input_px not in INPUT_PX:
@@ -104,7 +98,7 @@ class ModelConfig:
             "library_name": "hubmodels",
             "name": self.name,
             "arch": self.arch,
-            "network": dict(self.network),
+            "network": _plain(self.network),
             "task": self.labels.task,
             "id2label": self.labels.id2label,
             "label2id": self.labels.label2id,
@@ -154,6 +148,42 @@ def parse_config(data: bytes, *, what: str) -> tuple[ModelConfig, str, str | Non
     except ValueError as error:
         raise WeightsError(f"{what}: config.json: {error}; {remedy}") from error
     return config, digest, regions
+
+
+def _plain(network: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as JSON has them: the members of an ensemble are mappings too."""
+    members = network.get("members")
+    if not isinstance(members, (list, tuple)):
+        return dict(network)
+    return {**network, "members": [dict(each) if isinstance(each, Mapping) else each for each in members]}
+
+
+def _check_network(arch: str, network: Mapping[str, Any]) -> None:
+    """Raise ValueError unless an architecture has these options and values."""
+    if arch not in ARCH_OPTIONS:
+        raise ValueError(f"arch must be one of {', '.join(ARCH_OPTIONS)}; got {arch!r:.100}")
+    if unknown := sorted(set(network) - set(ARCH_OPTIONS[arch]))[:3]:
+        raise ValueError(f"{arch} has no options {unknown!r:.200}; it has {list(ARCH_OPTIONS[arch])}")
+    if arch == "ensemble":
+        return _check_members(network.get("members"))
+    for key, value in network.items():
+        allowed = OPTIONS[key]
+        # True equals 1 in Python, yet is no number of channels.
+        if type(value) is not type(allowed[0]) or value not in allowed:
+            raise ValueError(f"{key} must be in {_text(allowed)}; got {value!r:.100}")
+
+
+def _check_members(members: Any) -> None:
+    if not isinstance(members, list) or len(members) not in MEMBERS:
+        raise ValueError(f"members must be a list of {_text(MEMBERS)} networks; got {members!r:.100}")
+    for member in members:
+        if not isinstance(member, dict):
+            raise ValueError(f"a member must be an object with its arch and options; got {member!r:.100}")
+        options = dict(member)
+        arch = _string("arch of a member", options.pop("arch", None))
+        if arch == "ensemble":
+            raise ValueError("a member of an ensemble must be a single network; got an ensemble")
+        _check_network(arch, options)
 
 
 def _digest(key: str, value: Any) -> str:

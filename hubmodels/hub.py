@@ -15,7 +15,7 @@ from hubmodels.entries import Entry, find_entry, list_models
 from hubmodels.errors import ModelNotFoundError, WeightsError
 from hubmodels.labels import LabelSet
 from hubmodels.model_names import find_model
-from hubmodels.networks import HEADS, build_network
+from hubmodels.networks import build_network, is_head
 from hubmodels.refine import RegionClassifier
 from hubmodels.saved_regions import LoadedOnce, check_labels
 from hubmodels.segmenter import Segmenter
@@ -117,7 +117,7 @@ def _custom_labels(num_classes: int | None, labels: Sequence[str] | None) -> Lab
 
 
 def with_labels(model: Segmenter, labels: LabelSet) -> Segmenter:
-    """A model for other labels with the weights of `model`, but for the layers that answer for labels (`HEADS`).
+    """A model for other labels with the weights of `model`, but for the layers that answer for labels.
 
     Raises:
         ValueError: the model was made from a network of the caller's own.
@@ -128,7 +128,7 @@ def with_labels(model: Segmenter, labels: LabelSet) -> Segmenter:
     config = ModelConfig(name, model.config.arch, model.config.network, labels, model.input_px)
     network = config.build()
     fresh = network.state_dict()
-    kept = {key: value for key, value in model.network.state_dict().items() if not key.startswith(HEADS)}
+    kept = {key: value for key, value in model.network.state_dict().items() if not is_head(key)}
     network.load_state_dict({**fresh, **kept})
     return Segmenter(_channels_last(network), labels, name=name, input_px=model.input_px, config=config).eval()
 

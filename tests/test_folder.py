@@ -17,7 +17,7 @@ from PIL import Image
 
 import hubmodels
 from hubmodels.entries import ENTRIES, list_models
-from hubmodels.networks import HEADS, build_network
+from hubmodels.networks import build_network, is_head
 from tests.conftest import ROOT
 from training.checkpoint import load_checkpoint
 from training.data import IGNORE
@@ -148,7 +148,7 @@ def test_training_starts_from_every_published_network(photos, init):
     state = network_for(dataclasses.replace(read_recipe(RECIPE, folder=photos), **start)).state_dict()
     published = hubmodels.load(init).network.state_dict()
     differ = {key for key, value in state.items() if not torch.equal(value, published[key])}
-    assert differ and all(key.startswith(HEADS) for key in differ)
+    assert differ and all(is_head(key) for key in differ)
 
 
 def tutorial() -> list[str]:

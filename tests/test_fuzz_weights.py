@@ -264,6 +264,14 @@ CONFIG_LIES = {
 }  # fmt: skip
 
 
+LITTLE = {"arch": "deeplabv3", "channels": 8}
+MEMBER_LIES = [
+    None, {}, "ab", [], [LITTLE], [LITTLE] * 5, [LITTLE, None], [LITTLE, "deeplabv3"], [LITTLE, {"channels": 8}],
+    [LITTLE, {"arch": "deeplabv4"}], [LITTLE, {"arch": ["u2net"]}], [LITTLE, {**LITTLE, "channels": 10**9}],
+    [LITTLE, {**LITTLE, "evil": 1}], [LITTLE, {"arch": "ensemble", "members": [LITTLE, LITTLE]}],
+]  # fmt: skip
+
+
 def test_a_config_that_lies_is_refused_before_anything_is_built(whole, tmp_path, monkeypatch):
     good = json.loads(CONFIG.to_json(weights_sha256=hashlib.sha256(whole).hexdigest()))
     (tmp_path / "model.safetensors").write_bytes(whole)
@@ -274,6 +282,8 @@ def test_a_config_that_lies_is_refused_before_anything_is_built(whole, tmp_path,
         for key, lies in CONFIG_LIES.items()
         for value in lies
     ]
+    cases += [{**good, "arch": "ensemble", "network": {"members": members}} for members in MEMBER_LIES]
+    cases += [{**good, "arch": "ensemble", "network": network} for network in ({}, LITTLE, {"channels": 8})]
     cases += [{key: value for key, value in good.items() if key != gone} for gone in good]
     cases += [{**good, "auto_map": {"AutoModel": "evil.py"}}, [], "text", 5, None]
     texts = [json.dumps(case).encode() for case in cases]

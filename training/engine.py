@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from hubmodels.entries import ENTRIES, list_models
 from hubmodels.hub import read_weights
-from hubmodels.networks import build_network
+from hubmodels.networks import build_network, is_head
 from hubmodels.segmenter import photo_logits
 from training.checkpoint import load_checkpoint
 from training.data import Sample
@@ -23,7 +23,6 @@ from training.metrics import Scores
 from training.recipe import Recipe, label_counts
 
 CLASSIFIER = ("classifier.weight", "classifier.bias")
-U2NET_HEADS = ("side", "outconv")  # first letters of their names
 
 
 def task_rows(tasks: Iterable[str]) -> dict[str, slice]:
@@ -52,16 +51,16 @@ def network_for(recipe: Recipe) -> nn.Module:
 
 
 def pretrained_parameters(net: nn.Module) -> list[nn.Parameter]:
-    """Parameters that other training has shaped before: those of the backbone, in U-2-Net all but the heads."""
+    """Parameters that other training has shaped before: those of the backbone; without one, all but the heads."""
     if hasattr(net, "backbone"):
         return list(net.backbone.parameters())
-    return [parameter for name, parameter in net.named_parameters() if not name.startswith(U2NET_HEADS)]
+    return [parameter for name, parameter in net.named_parameters() if not is_head(name)]
 
 
 def starting_weights(recipe: Recipe, net: nn.Module) -> dict[str, torch.Tensor]:
     """Weights of a published model or averaged ones of an earlier run.
 
-    Classifier rows are matched by task; rows of new tasks stay random, as do U-2-Net's heads for another task. From a
+    Classifier rows are matched by task; rows of new tasks stay random, as do heads that go as a whole. From a
     published model of another architecture come the backbone and what else has its name and shape, but no classifier.
 
     Raises:
@@ -111,10 +110,10 @@ def select_tasks(
     state = dict(state)
     if old_rows == new_rows:
         return state
-    if CLASSIFIER[0] not in state:  # U-2-Net: its last layer mixes all channels, so the heads go as a whole
+    if CLASSIFIER[0] not in state:  # U-2-Net, whose last layer mixes all channels, or several heads: they go as a whole
         if fill is None:
             raise KeyError(f"the checkpoint was trained for {list(old_rows)}, not for {list(new_rows)}")
-        return state | {key: fill[key] for key in state if key.startswith(U2NET_HEADS)}
+        return state | {key: fill[key] for key in state if is_head(key)}
     for key in CLASSIFIER:
         parts = []
         for task, rows in new_rows.items():

@@ -1,0 +1,188 @@
+"""Networks that answer together: the mean of their probabilities, in one file that loads like any other."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from safetensors.torch import load_file
+from torch import nn
+
+import hubmodels
+from hubmodels import PERSON, Segmenter
+from hubmodels.config import ModelConfig
+from hubmodels.entries import ENTRIES, Entry
+from hubmodels.errors import WeightsError
+from hubmodels.hub import WEIGHTS_FOLDER
+from hubmodels.model_export import export_model
+from hubmodels.networks import build_network, is_head
+from hubmodels.networks.ensemble import Ensemble
+from hubmodels.networks.folding import fold_batch_norms
+from training import ensemble as command
+from training import export
+from training.ensemble import combined_weights, member_of
+from training.errors import DataError
+
+MEMBERS = (ENTRIES["deeplabv3plus_person"], ENTRIES["deeplabv3_person"])
+NETWORK = {"members": tuple(MappingProxyType(member_of(each)) for each in MEMBERS)}
+ROW = dataclasses.replace(
+    MEMBERS[0], name="two_person", arch="ensemble", network=MappingProxyType(NETWORK), large=False, regions=None
+)
+
+
+class Says(nn.Module):
+    """Answers the same logits for every pixel."""
+
+    def __init__(self, *logits: float) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor(logits)[None, :, None, None])
+
+    def forward(self, x):
+        return self.logits.expand(x.shape[0], -1, *x.shape[2:])
+
+
+@pytest.fixture(scope="module")
+def two() -> Segmenter:
+    """The published DeepLabv3+ and DeepLabv3 for persons as one network."""
+    config = ModelConfig("two_person", "ensemble", NETWORK, PERSON, 256)
+    network = config.build()
+    network.load_state_dict(combined_weights(ROW, MEMBERS))
+    network = network.to(memory_format=torch.channels_last)  # as `load` does
+    return Segmenter(network, PERSON, name=config.name, input_px=config.input_px, config=config).eval()
+
+
+def test_probabilities_are_the_mean_of_the_members_by_hand():
+    """Odds of 3:1 and 1:1 are 3/4 and 1/2; their mean is 5/8, while the mean of the logits would say 0.634."""
+    network = Ensemble([Says(float(np.log(3)), 0.0), Says(7.0, 7.0)])
+    probs = network(torch.rand(2, 3, 4, 5)).softmax(1)
+    assert probs.shape == (2, 2, 4, 5)
+    assert_allclose(probs[:, 0].detach(), 5 / 8, rtol=1e-6)
+
+
+def test_answers_far_from_zero_stay_finite():
+    """A member that is certain of the other label does not turn the answer into infinity."""
+    logits = Ensemble([Says(1e4, -1e4), Says(-1e4, 1e4)])(torch.rand(1, 3, 2, 2))
+    assert torch.isfinite(logits).all()
+    assert_allclose(logits.softmax(1).detach(), 0.5)
+
+
+def test_every_member_learns():
+    network = Ensemble([Says(0.1, 0.0), Says(0.0, 0.3)])
+    nn.functional.cross_entropy(network(torch.rand(1, 3, 2, 2)), torch.zeros(1, 2, 2, dtype=torch.long)).backward()
+    assert all(float(each.grad.abs().sum()) > 0 for each in network.parameters())
+
+
+def test_one_member_is_no_ensemble():
+    with pytest.raises(ValueError, match="two or more members; got 1"):
+        Ensemble([Says(0.0, 1.0)])
+
+
+def test_the_published_members_answer_as_they_do_alone(two, astronaut):
+    photo = astronaut[:256, :192]  # of the size at which it goes through the network: no resize in between
+    alone = []
+    for entry in MEMBERS:
+        member = hubmodels.load(entry.name)
+        member.input_px = two.input_px
+        alone.append(member.probabilities(photo))
+    assert_allclose(two.probabilities(photo), np.mean(alone, axis=0), atol=1e-5)
+    assert np.abs(alone[0] - alone[1]).max() > 0.3  # they differ, so a mean says something
+
+
+def test_folding_keeps_the_answer(two):
+    x = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    folded = fold_batch_norms(two.network)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    with torch.inference_mode():
+        assert_allclose(folded(x), two.network(x), atol=2e-4)
+
+
+def test_it_is_saved_and_loaded_like_any_model(two, tmp_path, astronaut):
+    two.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert [each["arch"] for each in config["network"]["members"]] == ["deeplabv3plus", "deeplabv3"]
+    again = hubmodels.load(tmp_path)
+    assert_array_equal(again.probabilities(astronaut[:96, :96]), two.probabilities(astronaut[:96, :96]))
+
+
+def test_for_other_labels_only_the_heads_of_the_members_are_new(two):
+    from hubmodels.hub import with_labels
+
+    old, new = two.network.state_dict(), with_labels(two, hubmodels.LabelSet.custom(5)).network.state_dict()
+    heads = {key for key in old if old[key].shape != new[key].shape or not torch.equal(old[key], new[key])}
+    assert heads == {f"members.{index}.classifier.{what}" for index in (0, 1) for what in ("weight", "bias")}
+    assert heads == set(filter(is_head, old)) and new["members.1.classifier.bias"].shape == (5,)
+
+
+def test_the_onnx_file_answers_alike(two, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    path = export_model(two, tmp_path / "two.onnx", format="onnx")  # compares the answers by itself, too
+    x = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    (answer,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    with torch.inference_mode():
+        assert_allclose(answer, two.network(x), atol=2e-3)
+
+
+def test_the_command_copies_the_members_bit_by_bit(tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "WEIGHTS_FOLDER", tmp_path)
+    monkeypatch.setattr(command, "find_entry", {each.name: each for each in (ROW, *MEMBERS)}.__getitem__)
+    command.main([ROW.name, *(each.name for each in MEMBERS)])
+    made = load_file(tmp_path / ROW.weights_file)
+    facts = json.loads((tmp_path / "manifest.json").read_text())[ROW.name]
+    assert facts["parameters"] == sum(each.parameters for each in MEMBERS)
+    assert facts["size_bytes"] == (tmp_path / ROW.weights_file).stat().st_size
+    for index, entry in enumerate(MEMBERS):
+        shipped = load_file(WEIGHTS_FOLDER / entry.weights_file)
+        for key, value in shipped.items():
+            assert torch.equal(made.pop(f"members.{index}.{key}"), value)
+    assert not made
+
+
+@pytest.mark.parametrize(
+    "members, message",
+    [
+        (MEMBERS[::-1], "two_person has members"),
+        (MEMBERS[:1], "two_person has members"),
+        ((MEMBERS[0], dataclasses.replace(MEMBERS[1], labels=hubmodels.FASHION)), "deeplabv3_person answer otherwise"),
+    ],
+)
+def test_other_members_than_the_rows_are_refused(members, message):
+    with pytest.raises(DataError, match=message):
+        combined_weights(ROW, members)
+
+
+def test_a_row_of_a_single_network_is_no_ensemble():
+    with pytest.raises(DataError, match=r"deeplabv3_person has members \[\]"):
+        combined_weights(MEMBERS[1], MEMBERS)
+
+
+def ensembles() -> list[Entry]:
+    return [entry for entry in ENTRIES.values() if entry.arch == "ensemble"]
+
+
+@pytest.mark.parametrize("row", ensembles(), ids=lambda row: row.name)
+def test_the_published_file_holds_the_published_members(row):
+    """When a member gets new weights, its ensembles must follow."""
+    _, _, module, name, *members = row.recipe.split()
+    assert (module, name) == ("training.ensemble", row.name)
+    shipped = load_file(WEIGHTS_FOLDER / row.weights_file)
+    for key, value in combined_weights(row, [ENTRIES[member] for member in members]).items():
+        assert torch.equal(shipped[key].to(value.dtype), value), key
+
+
+def test_a_network_with_members_missing_is_refused():
+    state = combined_weights(ROW, MEMBERS)
+    state = {key: value for key, value in state.items() if not key.startswith("members.1.")}
+    with pytest.raises(WeightsError, match="tensors missing"):
+        export.publish_network(state, ROW)
+
+
+def test_members_are_built_with_their_own_options():
+    network = build_network("ensemble", num_classes=3, members=[{"arch": "u2net_small"}, {"arch": "deeplabv3"}])
+    with torch.inference_mode():
+        assert network.eval()(torch.rand(1, 3, 64, 64)).shape == (1, 3, 64, 64)
