@@ -16,8 +16,9 @@ from hubmodels.entry_docs import entry_docstring, entry_facts, markdown_table
 from hubmodels.hub import WEIGHTS_FOLDER, load_regions
 from hubmodels.labels import TASKS, LabelSet
 from hubmodels.networks import ARCHITECTURES
+from hubmodels.refine import PRESETS
 from tests.conftest import ROOT
-from training.readme import PICTURE, README, rendered
+from training.readme import PICTURE, README, rendered, with_presets
 
 RESULTS = ROOT / "training" / "results"
 SHIPPED_BYTES_MAX, LARGE_BYTES_MAX = 12_000_000, 100_000_000  # the latter is what git hosts take in one file
@@ -46,7 +47,10 @@ def test_rows_are_complete(entry):
     assert entry.task in TASKS
     assert len(entry.sha256) == 64 and entry.license == "Apache-2.0" and "research data" in entry.data
     assert entry.title and entry.paper
-    if entry.is_network:
+    if entry.arch == "ensemble":
+        *_, module, name, one, two = entry.recipe.split()
+        assert (module, name) == ("training.ensemble", entry.name) and {one, two} < set(list_models(entry.task))
+    elif entry.is_network:
         assert (ROOT / entry.recipe.split()[-1]).is_file(), "the recipe a row names must exist"
     else:
         _, _, module, network, *_ = entry.recipe.split()
@@ -92,6 +96,14 @@ def test_half_precision_was_scored_with_these_weights_and_costs_little(name):
     assert half["confusion"] != full["confusion"]  # it was another computation
     for key in ("miou", "pixel_accuracy", "boundary_f"):
         assert half[key] == pytest.approx(full[key], abs=0.005)
+
+
+@pytest.mark.parametrize("name", with_presets())
+@pytest.mark.parametrize("preset", sorted(set(PRESETS) - {"off"}))
+def test_presets_were_scored_with_these_weights_and_the_settings_they_have_now(name, preset):
+    result = json.loads((RESULTS / f"{name}_{preset}.json").read_text())
+    assert result["sha256"] == ENTRIES[name].sha256 and result["images"] == 120
+    assert result["refinement"] == hubmodels.Refinement.preset(preset, task=ENTRIES[name].task).to_dict()
 
 
 def test_every_task_has_a_default():

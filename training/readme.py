@@ -87,14 +87,21 @@ def tune_table() -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
+def with_presets() -> list[str]:
+    """The defaults, then other models whose presets were scored."""
+    scored = [name for name in list_models() if (RESULTS / f"{name}_gentle.json").is_file()]
+    return [*DEFAULTS.values(), *(name for name in scored if name not in DEFAULTS.values())]
+
+
 def preset_table() -> str:
     """Test scores without and with every preset, from the results files that `python -m training.evaluate` writes."""
-    rows = [("preset", "task", "mIoU", "pixel accuracy", "boundary F"), ("---",) * 5]
-    for task, name in DEFAULTS.items():
+    rows = [("model", "preset", "mIoU", "pixel accuracy", "boundary F"), ("---",) * 5]
+    for name in with_presets():
         for preset in PRESETS:
             file = f"{name}.json" if preset == "off" else f"{name}_{preset}.json"
             result = json.loads((RESULTS / file).read_text())
-            rows.append((preset, task, *(f"{100 * result[k]:.1f}" for k in ("miou", "pixel_accuracy", "boundary_f"))))
+            scores = (f"{100 * result[key]:.1f}" for key in ("miou", "pixel_accuracy", "boundary_f"))
+            rows.append((f"`{name}`", preset, *scores))
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
