@@ -129,6 +129,7 @@ def by_name(*entries: Entry) -> Mapping[str, Entry]:
 
 
 _LITE0 = MappingProxyType({"backbone": "tf_efficientnet_lite0", "channels": 128, "decoder_channels": 128})
+_LITE2 = MappingProxyType({"backbone": "tf_efficientnet_lite2", "channels": 256, "decoder_channels": 128})
 _V3_LITE0 = MappingProxyType({"backbone": "tf_efficientnet_lite0", "channels": 128, "output_stride": 8})
 _RESNET101 = MappingProxyType({"backbone": "resnet101", "channels": 256})
 _U2NET_PAPER = "Qin et al. 2020, U2-Net: Going Deeper with Nested U-Structure for Salient Object Detection"
@@ -156,6 +157,28 @@ ENTRIES: Mapping[str, Entry] = by_name(
         input_px=576,
         recipe="python -m training.train training/recipes/deeplabv3plus_last.toml",
         paper=_V3PLUS_PAPER,
+    ),
+    Entry(
+        name="deeplabv3plus_lite2_fashion",
+        title="DeepLabv3+ on EfficientNet-Lite2, seven clothing labels",
+        arch="deeplabv3plus",
+        labels=FASHION,
+        network=_LITE2,
+        input_px=576,
+        recipe="python -m training.train training/recipes/deeplabv3plus_lite2_last.toml",
+        paper=_V3PLUS_PAPER,
+        large=True,
+    ),
+    Entry(
+        name="deeplabv3plus_lite2_person",
+        title="DeepLabv3+ on EfficientNet-Lite2, person and background",
+        arch="deeplabv3plus",
+        labels=PERSON,
+        network=_LITE2,
+        input_px=576,
+        recipe="python -m training.train training/recipes/deeplabv3plus_lite2_last.toml",
+        paper=_V3PLUS_PAPER,
+        large=True,
     ),
     Entry(
         name="deeplabv3_fashion",

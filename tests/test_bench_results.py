@@ -8,6 +8,7 @@ import pytest
 
 from hubmodels.entries import DEFAULTS, ENTRIES, list_models
 from tests.conftest import ROOT
+from training.bench_models import ADDED, REFERENCE
 
 RESULTS = ROOT / "training" / "results"
 
@@ -62,8 +63,16 @@ def model_rows() -> dict[str, dict]:
 
 def reference_ms(rows: dict[str, dict]) -> float:
     """The predecessor's network as it comes, at 600x400."""
-    name = "torchvision deeplabv3_resnet101"
-    return rows[name]["ms"][name]
+    return rows[REFERENCE]["ms"][REFERENCE]
+
+
+def added_rows() -> dict[str, dict]:
+    """Of models that came after the last full run."""
+    return {row["name"]: row for row in json.loads(ADDED.read_text())["rows"]} if ADDED.is_file() else {}
+
+
+def test_models_that_were_timed_later_ran_beside_the_predecessors_and_the_default():
+    assert not ADDED.is_file() or {REFERENCE, DEFAULTS["fashion"]} < set(added_rows())
 
 
 def test_the_default_takes_a_twentieth_of_the_predecessors_time_in_eager_mode(model_rows):
@@ -71,9 +80,10 @@ def test_the_default_takes_a_twentieth_of_the_predecessors_time_in_eager_mode(mo
 
 
 def test_every_trained_network_is_timed_and_weighed(model_rows):
-    assert set(model_rows) == {"torchvision deeplabv3_resnet101", *list_models()}
+    rows = {**added_rows(), **model_rows}
+    assert set(rows) == {REFERENCE, *list_models()}
     for name in list_models():
-        row = model_rows[name]
+        row = rows[name]
         assert row["parameters"] == ENTRIES[name].parameters  # else another network was timed
         assert row["process"]["torch"]["peak_mb"] > row["process"]["torch"]["peak_mb_before_loading"] > 0
 

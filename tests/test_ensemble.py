@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -15,24 +13,16 @@ from torch import nn
 
 import hubmodels
 from hubmodels import PERSON, Segmenter
-from hubmodels.config import ModelConfig
-from hubmodels.entries import ENTRIES, Entry
-from hubmodels.errors import WeightsError
+from hubmodels.entries import ENTRIES
 from hubmodels.hub import WEIGHTS_FOLDER
 from hubmodels.model_export import export_model
 from hubmodels.networks import build_network, is_head
 from hubmodels.networks.ensemble import Ensemble
 from hubmodels.networks.folding import fold_batch_norms
-from training import ensemble as command
-from training import export
-from training.ensemble import combined_weights, member_of
+from training import ensemble
 from training.errors import DataError
 
 MEMBERS = (ENTRIES["deeplabv3plus_person"], ENTRIES["deeplabv3_person"])
-NETWORK = {"members": tuple(MappingProxyType(member_of(each)) for each in MEMBERS)}
-ROW = dataclasses.replace(
-    MEMBERS[0], name="two_person", arch="ensemble", network=MappingProxyType(NETWORK), large=False, regions=None
-)
 
 
 class Says(nn.Module):
@@ -49,11 +39,7 @@ class Says(nn.Module):
 @pytest.fixture(scope="module")
 def two() -> Segmenter:
     """The published DeepLabv3+ and DeepLabv3 for persons as one network."""
-    config = ModelConfig("two_person", "ensemble", NETWORK, PERSON, 256)
-    network = config.build()
-    network.load_state_dict(combined_weights(ROW, MEMBERS))
-    network = network.to(memory_format=torch.channels_last)  # as `load` does
-    return Segmenter(network, PERSON, name=config.name, input_px=config.input_px, config=config).eval()
+    return ensemble.ensemble_of(MEMBERS, name="two_person", input_px=256)
 
 
 def test_probabilities_are_the_mean_of_the_members_by_hand():
@@ -128,58 +114,38 @@ def test_the_onnx_file_answers_alike(two, tmp_path):
         assert_allclose(answer, two.network(x), atol=2e-3)
 
 
-def test_the_command_copies_the_members_bit_by_bit(tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "WEIGHTS_FOLDER", tmp_path)
-    monkeypatch.setattr(command, "find_entry", {each.name: each for each in (ROW, *MEMBERS)}.__getitem__)
-    command.main([ROW.name, *(each.name for each in MEMBERS)])
-    made = load_file(tmp_path / ROW.weights_file)
-    facts = json.loads((tmp_path / "manifest.json").read_text())[ROW.name]
-    assert facts["parameters"] == sum(each.parameters for each in MEMBERS)
-    assert facts["size_bytes"] == (tmp_path / ROW.weights_file).stat().st_size
+def test_the_command_writes_a_folder_with_the_values_of_the_members(two, tmp_path, capsys):
+    ensemble.main([str(tmp_path / "two"), *(each.name for each in MEMBERS), "--input-px", "256"])
+    model = hubmodels.load(tmp_path / "two")
+    assert (model.name, model.labels, model.input_px) == ("two", PERSON, 256)
+    assert "hubmodels.load(" in capsys.readouterr().out
+    state = model.network.state_dict()
     for index, entry in enumerate(MEMBERS):
-        shipped = load_file(WEIGHTS_FOLDER / entry.weights_file)
-        for key, value in shipped.items():
-            assert torch.equal(made.pop(f"members.{index}.{key}"), value)
-    assert not made
+        for key, value in load_file(WEIGHTS_FOLDER / entry.weights_file).items():
+            found = state.pop(f"members.{index}.{key}")
+            assert torch.equal(found, value.to(found.dtype)), key
+    assert not state
+    card = (tmp_path / "two" / "README.md").read_text()
+    assert all(entry.name in card and entry.data in card for entry in MEMBERS) and "license: apache-2.0" in card
 
 
 @pytest.mark.parametrize(
-    "members, message",
+    "names, error, message",
     [
-        (MEMBERS[::-1], "two_person has members"),
-        (MEMBERS[:1], "two_person has members"),
-        ((MEMBERS[0], dataclasses.replace(MEMBERS[1], labels=hubmodels.FASHION)), "deeplabv3_person answer otherwise"),
+        (
+            ["deeplabv3_person", "deeplabv3_fashion"],
+            DataError,
+            "same labels; got deeplabv3_person: person, .*: fashion",
+        ),
+        (["deeplabv3_fashion", "regions_fashion"], DataError, "regions_fashion is none"),
+        (["deeplabv3_fashion", "deeplabv3_resnet101"], DataError, "deeplabv3_resnet101 is none"),
+        (["deeplabv3_person"], ValueError, "2..4 networks"),
+        (["deeplabv3_person"] * 5, ValueError, "2..4 networks"),
     ],
 )
-def test_other_members_than_the_rows_are_refused(members, message):
-    with pytest.raises(DataError, match=message):
-        combined_weights(ROW, members)
-
-
-def test_a_row_of_a_single_network_is_no_ensemble():
-    with pytest.raises(DataError, match=r"deeplabv3_person has members \[\]"):
-        combined_weights(MEMBERS[1], MEMBERS)
-
-
-def ensembles() -> list[Entry]:
-    return [entry for entry in ENTRIES.values() if entry.arch == "ensemble"]
-
-
-@pytest.mark.parametrize("row", ensembles(), ids=lambda row: row.name)
-def test_the_published_file_holds_the_published_members(row):
-    """When a member gets new weights, its ensembles must follow."""
-    _, _, module, name, *members = row.recipe.split()
-    assert (module, name) == ("training.ensemble", row.name)
-    shipped = load_file(WEIGHTS_FOLDER / row.weights_file)
-    for key, value in combined_weights(row, [ENTRIES[member] for member in members]).items():
-        assert torch.equal(shipped[key].to(value.dtype), value), key
-
-
-def test_a_network_with_members_missing_is_refused():
-    state = combined_weights(ROW, MEMBERS)
-    state = {key: value for key, value in state.items() if not key.startswith("members.1.")}
-    with pytest.raises(WeightsError, match="tensors missing"):
-        export.publish_network(state, ROW)
+def test_other_members_are_refused(names, error, message):
+    with pytest.raises(error, match=message):
+        ensemble.ensemble_of([ENTRIES[name] for name in names], name="two", input_px=256)
 
 
 def test_members_are_built_with_their_own_options():

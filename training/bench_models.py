@@ -3,7 +3,7 @@
 Beside them runs torchvision's deeplabv3_resnet101 with random weights, which the predecessor used, as it comes and with
 channels last. Every round runs all of them one after the other, so that a busy machine is busy for each; the medians
 are printed and written to a results file. Timed is all from the photo to probabilities at its own size. Peak memory
-is measured in a fresh process for each.
+is measured in a fresh process for each. With --only, a model that is new is timed without the others.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import json
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from training.files import write_json
 from training.timing import machine_facts, medians_ms
 
 RESULTS = Path(__file__).resolve().parent / "results" / "bench_models.json"
+ADDED = RESULTS.with_name("bench_models_added.json")
 HW = (600, 400)
 REFERENCE = "torchvision deeplabv3_resnet101"
 CHANNELS_LAST = f"{REFERENCE}, channels last"
@@ -117,9 +118,9 @@ def measured_apart(name: str, runtime: str, threads: int) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def rows(photo: np.ndarray, rounds: int, threads: int) -> list[dict[str, Any]]:
+def rows(photo: np.ndarray, names: Sequence[str], rounds: int, threads: int) -> list[dict[str, Any]]:
     """One row a network, that of the predecessor first."""
-    models = {name: load_model(name) for name in list_models()}
+    models = {name: load_model(name) for name in names}
     runs: dict[tuple[str, str], Run] = {(REFERENCE, way): run for way, run in references(photo).items()}
     for name, model in models.items():
         runs |= {(name, way): run for way, run in contenders(model, photo).items()}
@@ -156,7 +157,15 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        metavar="NAME",
+        choices=list_models(),
+        help=f"time these alone beside the predecessor's, into {ADDED.name}: models that came after the last full run, "
+        "on whatever machine there is",
+    )
+    parser.add_argument("--out", type=Path, help="another results file")
     parser.add_argument("--measure", nargs=2, metavar=("NAME", "RUNTIME"), help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if arguments.measure:
@@ -165,9 +174,12 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(arguments.threads)
     machine = machine_facts(threads=arguments.threads)
     photo, _ = load(None, HW, 1)
-    found = rows(photo, arguments.rounds, arguments.threads)
+    found = rows(photo, arguments.only or list_models(), arguments.rounds, arguments.threads)
     settings = {"photo": "skimage.data.astronaut", "hw": list(HW), "rounds": arguments.rounds}
-    write_json({"machine": machine, "settings": settings, "rows": found}, arguments.out)
+    write_json(
+        {"machine": machine, "settings": settings, "rows": found},
+        arguments.out or (ADDED if arguments.only else RESULTS),
+    )
     for row in found:
         print(row["name"], row["process"])
         print(*(f"  {way:40}{ms:10.1f} ms" for way, ms in row["ms"].items()), sep="\n")

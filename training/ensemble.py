@@ -1,7 +1,7 @@
-"""Make the weights of an ensemble from those of published models: `python -m training.ensemble NAME MEMBER...`.
+"""Several published models as one: `python -m training.ensemble OUT NAME NAME... --input-px PX`.
 
-The members are entries of the same labels, in the order of the ensemble's row. They are not trained any further, and
-their values go into the new file bit by bit. Run it again when a member has new weights.
+Their probabilities are averaged (hubmodels.networks.ensemble). OUT is a folder for `hubmodels.load`, `hubmodels label`
+and `hubmodels export`; the weights in it are those of the members, which are not trained any further.
 """
 
 from __future__ import annotations
@@ -12,40 +12,43 @@ from pathlib import Path
 
 import torch
 
+from hubmodels.config import ModelConfig
 from hubmodels.entries import Entry, find_entry
 from hubmodels.hub import read_weights
 from hubmodels.networks import build_network
+from hubmodels.segmenter import Segmenter
 from training.errors import DataError
-from training.export import publish_network
 
 
-def member_of(entry: Entry) -> dict[str, object]:
-    """How the row of an ensemble describes a member."""
-    return {"arch": entry.arch, **entry.network}
+def ensemble_of(members: Sequence[Entry], *, name: str, input_px: int) -> Segmenter:
+    """A model in eval mode that answers with the mean of the members' probabilities.
 
-
-def combined_weights(ensemble: Entry, members: Sequence[Entry]) -> dict[str, torch.Tensor]:
-    """The state dict of an ensemble, in float32.
+    Args:
+        members: rows of networks with weights and the same labels, two to four.
+        name: what the model is called.
+        input_px: photos go through all members with this long side, in pixels; the members' own may differ.
 
     Raises:
-        DataError: the row is no ensemble, or one of other members or labels.
+        DataError: a row is no network with weights, or the labels differ.
+        ValueError: too few or too many members, or `input_px` out of range.
         WeightsError: the weights of a member are missing or not its own.
     """
-    wanted = [dict(each) for each in ensemble.network.get("members", ())]
-    if wanted != [member_of(each) for each in members]:
-        raise DataError(f"{ensemble.name} has members {wanted}; got {[member_of(each) for each in members]}")
-    if others := [each.name for each in members if each.labels != ensemble.labels]:
-        raise DataError(f"{ensemble.name} answers {ensemble.labels.names}; {', '.join(others)} answer otherwise")
-    state = {}
+    if unfit := [each.name for each in members if not (each.is_network and each.is_trained)]:
+        raise DataError(f"an ensemble is of networks with weights; {', '.join(unfit)} is none: see `hubmodels list`")
+    if len({each.labels.names for each in members}) > 1:
+        tasks = ", ".join(f"{each.name}: {each.task}" for each in members)
+        raise DataError(f"members must answer with the same labels; got {tasks}")
+    labels = members[0].labels
+    options = [{"arch": each.arch, **each.network} for each in members]
+    config = ModelConfig(name, "ensemble", {"members": options}, labels, input_px)
+    state: dict[str, torch.Tensor] = {}
     for index, entry in enumerate(members):
-        network = build_network(entry.arch, num_classes=len(entry.labels), **entry.network)
-        state |= {f"members.{index}.{key}": value for key, value in read_weights(entry, network).items()}
-    return state
-
-
-def combine(ensemble: Entry, members: Sequence[Entry]) -> Path:
-    """Write the weights file of an ensemble and its row in the manifest; returns the file's path."""
-    return publish_network(combined_weights(ensemble, members), ensemble)
+        alone = build_network(entry.arch, num_classes=len(labels), **entry.network)
+        state |= {f"members.{index}.{key}": value for key, value in read_weights(entry, alone).items()}
+    network = config.build()
+    network.load_state_dict(state)
+    network = network.to(memory_format=torch.channels_last)  # as `load` does
+    return Segmenter(network, labels, name=name, input_px=input_px, config=config).eval()
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -53,11 +56,15 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m training.ensemble", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", help="the entry whose weights these are")
-    parser.add_argument("members", nargs="+", metavar="MEMBER", help="an entry of a single network")
+    parser.add_argument("folder", type=Path, metavar="OUT")
+    parser.add_argument("members", nargs="+", metavar="NAME", help="a published network")
+    parser.add_argument("--input-px", type=int, required=True, help="long side at which photos go through all of them")
     arguments = parser.parse_args(argv)
-    path = combine(find_entry(arguments.name), [find_entry(name) for name in arguments.members])
-    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; now run: python -m training.evaluate {arguments.name}")
+    members = [find_entry(name) for name in arguments.members]
+    model = ensemble_of(members, name=arguments.folder.name, input_px=arguments.input_px)
+    data = "what its members were: " + "; ".join(f"{each.name}, {each.data}" for each in members)
+    model.save_pretrained(arguments.folder, license=members[0].license.lower(), data=data)
+    print(f"{arguments.folder}: {' + '.join(arguments.members)}; use: hubmodels.load({str(arguments.folder)!r})")
 
 
 if __name__ == "__main__":

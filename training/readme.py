@@ -139,9 +139,22 @@ def refine_table() -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
-def speed_table() -> str:
-    """Every trained network beside the predecessor's, from the results file that `make bench` writes."""
-    found = json.loads((RESULTS / "bench_models.json").read_text())["rows"]
+def speed_tables() -> str:
+    """Every trained network beside the predecessor's, from the results file that `make bench` writes.
+
+    Models that were timed later are in a table of their own: times of two runs do not compare.
+    """
+    every = _speed_table(json.loads((RESULTS / "bench_models.json").read_text())["rows"])
+    added = RESULTS / "bench_models_added.json"
+    if not added.is_file():
+        return every
+    later = json.loads(added.read_text())
+    machine, names = later["machine"], f"`training/results/{added.name}`"
+    where = f"{machine['processor']}, {machine['cores']} cores, {machine['instructions']}"
+    return f"{every}\n\nA later run, on another machine ({where}; {names}):\n\n{_speed_table(later['rows'])}"
+
+
+def _speed_table(found: list[dict[str, Any]]) -> str:
     slowest = found[0]["ms"][found[0]["name"]]
     times = "PyTorch, ms|in bf16, ms|ONNX Runtime, ms|at 600x400, ms|times faster"
     head = f"network|runs at|{times}|parameters|weights|peak memory".split("|")
@@ -180,7 +193,7 @@ def seeds_table() -> str:
 
 BLOCKS = {
     "seeds": seeds_table,
-    "speed": speed_table,
+    "speed": speed_tables,
     "half": half_table,
     "presets": preset_table,
     "regions": regions_table,

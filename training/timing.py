@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import torch
+
 
 def medians_ms(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
     """Median milliseconds of every contender, after one run of each to warm up."""
@@ -29,6 +31,7 @@ def machine_facts(*, threads: int) -> dict[str, Any]:
     """What a results file says about where it was measured."""
     return {
         "processor": processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": threads,
         "load_before": round(os.getloadavg()[0], 2),
