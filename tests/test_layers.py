@@ -50,6 +50,7 @@ ALLOWED: dict[str, set[str]] = {
     "networks.tracing": {"networks.folding"},
     "networks.deeplab": {"networks.backbones"},
     "networks.u2net": {"networks.backbones"},
+    "networks.ensemble": set(),
     "refine.simd": set(),
     "refine.loops": {"refine.simd"},
     "refine.kernels": {"refine.loops", "refine.simd"},
@@ -200,7 +201,7 @@ ALLOWED: dict[str, set[str]] = {
         "weights_files",
     },
 }
-ALLOWED["networks"] = {"networks.deeplab", "networks.u2net"}
+ALLOWED["networks"] = {"networks.deeplab", "networks.ensemble", "networks.u2net"}
 
 
 def part_of(path: Path) -> str:
