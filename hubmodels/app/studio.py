@@ -27,7 +27,8 @@ from hubmodels.segmenter import PhotoTuner, Segmenter
 from hubmodels.weights_files import find_weights
 
 WORK_PX = 800  # long side at which the page works on larger photos; networks see 576 at most
-KEPT_PHOTOS, KEPT_PIXELS, KEPT_S = 8, 2_500_000, 1800  # a pixel with 7 labels and a CRF takes about 600 bytes
+# A pixel with 7 labels and a CRF takes about 600 bytes. All models of a clone must find room for the example, 512x512.
+KEPT_PHOTOS, KEPT_PIXELS, KEPT_S = 8, 3_000_000, 1800
 STAGES = ("network", "crf", "superpixels", "final")
 
 # Fields of `Refinement` that act up to a stage; the final result has them all.
