@@ -27,8 +27,8 @@ from hubmodels.segmenter import PhotoTuner, Segmenter
 from hubmodels.weights_files import find_weights
 
 WORK_PX = 800  # long side at which the page works on larger photos; networks see 576 at most
-# A pixel with 7 labels and a CRF takes about 600 bytes. All models of a clone must find room for the example, 512x512.
-KEPT_PHOTOS, KEPT_PIXELS, KEPT_S = 8, 3_000_000, 1800
+KEPT_PHOTOS, KEPT_PIXELS, KEPT_S = 8, 2_500_000, 1800  # a pixel with 7 labels and a CRF takes about 600 bytes
+KEPT_LABELS = 7  # so many labels take as much as all that does not depend on labels: two labels, two thirds
 STAGES = ("network", "crf", "superpixels", "final")
 
 # Fields of `Refinement` that act up to a stage; the final result has them all.
@@ -239,7 +239,8 @@ class Studio:
             return Answer(tuner, time.perf_counter() - start)
 
         height, width = photo.work.shape[:2]
-        return self._answers.get((name, photo.key), compute, cost=height * width), bool(ran)
+        share = (KEPT_LABELS + len(find_entry(name).labels)) / (2 * KEPT_LABELS)
+        return self._answers.get((name, photo.key), compute, cost=share * height * width), bool(ran)
 
     def analyse(self, photo: Photo, name: str, settings: Refinement) -> Analysis:
         """Label a photo at working size; only what changed since the last call for it is computed.
