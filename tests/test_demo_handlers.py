@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -118,6 +119,15 @@ def test_photos_are_analysed_on_one_thread_whoever_calls(handlers, photo, monkey
         done.append(callers.submit(handlers.segment, photo, PEOPLE))
         assert all(each.result() for each in done)
     assert len(seen) == 1 and threading.get_ident() not in seen
+
+
+def test_a_file_is_whole_while_the_same_answer_is_made_for_somebody_else(handlers, photo):
+    """A visitor downloads a file that another visitor's call makes again, from the same photo and settings."""
+    file = Path(handlers.take("labels", photo, PEOPLE))
+    with file.open("rb") as download:
+        start = download.read(8)
+        os.truncate(Path(handlers.take("labels", photo, PEOPLE)), 8)
+        assert len(start + download.read()) > 8  # the file being downloaded is none that anybody writes to
 
 
 def test_unforeseen_failures_are_logged_without_names(handlers, photo, monkeypatch, caplog):

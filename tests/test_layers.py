@@ -151,6 +151,7 @@ ALLOWED: dict[str, set[str]] = {
         "app.workers",
         "entries",
         "errors",
+        "files",
         "refine",
         "result",
     },

@@ -13,9 +13,10 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
-from gradio.processing_utils import save_bytes_to_cache
+from gradio.processing_utils import hash_bytes
 from PIL import Image
 
+from hubmodels import files
 from hubmodels.app import downloads, links, snippets, texts, truth, views
 from hubmodels.app.compare import Side, compare_html
 from hubmodels.app.controls import CONTROLS, settings_from
@@ -267,7 +268,12 @@ class Handlers:
         raise failure from None
 
     def _file(self, name: str, content: bytes) -> str:
-        return save_bytes_to_cache(content, name, self._cache_dir)
+        """Path of a file with the content, below a digest nobody guesses.
+
+        Visitors with the same photo and settings share it, so it is renamed into place: written over, as Gradio's own
+        function would, it is cut short for a visitor who is downloading it.
+        """
+        return str(files.write_bytes(content, Path(self._cache_dir) / hash_bytes(content) / name))
 
 
 def uploaded_path(payload: Any) -> str | None:
