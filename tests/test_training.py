@@ -27,7 +27,6 @@ from training.ema import Ema
 from training.engine import network_for, select_tasks, task_rows, validate
 from training.errors import DataError, RecipeError
 from training.export import export, to_float16
-from training.fastconv import SpaceToBatchConv2d, use_space_to_batch
 from training.imagenet import lite_state_dict
 from training.optimizers import build_optimizer
 from training.recipe import Recipe, read_recipe
@@ -318,31 +317,6 @@ def test_the_average_of_weights_by_hand():
     assert ema.net.weight.item() == pytest.approx(0.9)
     ema.update(net, step=100)  # later: 0.5
     assert ema.net.weight.item() == pytest.approx(0.95)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (8, 8), (9, 14), (26, 18)])
-@pytest.mark.parametrize("dilation, kernel", [(2, 3), (2, 5), (6, 3)])
-def test_space_to_batch_equals_the_dilated_convolution(size, dilation, kernel):
-    torch.manual_seed(0)
-    conv = nn.Conv2d(4, 4, kernel, padding=dilation * (kernel // 2), dilation=dilation, groups=4)
-    x = torch.randn(2, 4, *size, requires_grad=True)
-    expected = conv(x)
-    (expected_grad,) = torch.autograd.grad(expected.square().sum(), x)
-    holder = nn.Sequential(conv)
-    assert use_space_to_batch(holder, max_dilation=6) == 1 and type(conv) is SpaceToBatchConv2d
-    got = holder(x)
-    torch.testing.assert_close(got, expected)
-    torch.testing.assert_close(torch.autograd.grad(got.square().sum(), x)[0], expected_grad)
-
-
-def test_space_to_batch_leaves_other_convolutions_alone():
-    net = nn.Sequential(
-        nn.Conv2d(4, 4, 3, padding=1, groups=4),  # not dilated
-        nn.Conv2d(4, 4, 3, padding=2, dilation=2),  # not depthwise
-        nn.Conv2d(4, 4, 3, padding=2, dilation=2, groups=4, stride=2),
-        nn.Conv2d(4, 4, 3, padding=0, dilation=2, groups=4),  # does not keep the size
-    )
-    assert use_space_to_batch(net) == 0
 
 
 def test_imagenet_weights_from_the_package_call_a_cat_a_cat():

@@ -13,11 +13,12 @@ from tqdm import tqdm
 from hubmodels.entries import ENTRIES, list_models
 from hubmodels.hub import read_weights
 from hubmodels.networks import build_network, is_head
+from hubmodels.networks.dilation import use_space_to_batch
 from hubmodels.segmenter import photo_logits
 from training.checkpoint import load_checkpoint
 from training.data import Sample
 from training.errors import RecipeError
-from training.fastconv import fold_frozen_batch_norms, use_space_to_batch
+from training.frozen_norms import fold_frozen_batch_norms
 from training.imagenet import PACKAGED, start_from_imagenet
 from training.metrics import Scores
 from training.recipe import Recipe, label_counts
@@ -44,7 +45,7 @@ def network_for(recipe: Recipe) -> nn.Module:
         start_from_imagenet(net.backbone, backbone)
     elif recipe.init not in ("imagenet", "random"):
         net.load_state_dict(starting_weights(recipe, net))
-    use_space_to_batch(net)
+    use_space_to_batch(net)  # PyTorch's backward pass for dilated depthwise convolutions is slow on CPUs
     if recipe.freeze_batch_norm:
         fold_frozen_batch_norms(net)
     return net.to(memory_format=torch.channels_last)

@@ -13,6 +13,8 @@ import threading
 import torch
 from torch import nn
 
+from hubmodels.networks.dilation import use_fast_dilation
+
 PROBE_PX = 32  # the least that networks take
 
 
@@ -115,7 +117,9 @@ class FoldedCopy:
 
 def _folded_or_same(network: nn.Module) -> nn.Module:
     try:
-        return fold_batch_norms(network)
+        folded = fold_batch_norms(network)
+        use_fast_dilation(folded)
+        return folded
     except ValueError:  # not foldable: then it runs as it is, which is slower and nothing else
         return network
 
