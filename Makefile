@@ -8,8 +8,8 @@ BIN := $(VENV)/bin
 demo: $(VENV)/demo
 	$(BIN)/python demo.py
 
-test: $(VENV)/dev
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/dev  ## in two processes, file by file; ARGS="-n 0 tests/test_crf.py" for one
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 soak: $(VENV)/dev  ## twenty visitors for two minutes, on each runtime
 	$(BIN)/python -m pytest -m slow -s tests/test_soak.py

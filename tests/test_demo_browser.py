@@ -21,7 +21,7 @@ from hubmodels.app import texts
 from hubmodels.app.controls import CONTROLS
 from hubmodels.app.studio import Photo, Studio
 from hubmodels.app.views import SIDES, STYLES
-from hubmodels.entries import DEFAULTS
+from hubmodels.entries import DEFAULTS, ENTRIES, list_models
 from hubmodels.export import indexed_png
 from tests.chromium import WAIT_MS, Browser, Page, expect, running_browser, set_number
 from tests.page_server import running_demo
@@ -37,7 +37,8 @@ OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clie
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a running demo.py; what it logs must hold no traceback, and no name of a visitor's file."""
-    with running_demo(tmp_path_factory.mktemp("server")) as (url, _, log):
+    models = [name for name in list_models() if not ENTRIES[name].large]  # those of a wheel: large ones warm up slowly
+    with running_demo(tmp_path_factory.mktemp("server"), "--models", *models) as (url, _, log):
         yield url
     text = log.read_text()
     assert "Loading models: 1 of" in text

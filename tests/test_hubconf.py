@@ -13,6 +13,8 @@ import pytest
 from hubmodels.entries import ENTRIES, list_models
 from tests.conftest import BLOCK_NETWORK, ROOT
 
+EACH_ARCH = sorted({ENTRIES[name].arch: name for name in list_models()}.values())  # a model of every architecture
+
 
 @pytest.fixture(scope="module")
 def hub_home(tmp_path_factory) -> Path:
@@ -92,12 +94,12 @@ for name in {own}:
 """
 
 
-def test_every_entry_loads_from_a_local_path_beside_packages_with_common_names(hub_home, tmp_path):
+def test_entries_load_from_a_local_path_beside_packages_with_common_names(hub_home, tmp_path):
     """Without importing them, and without taking their place: they are there when the program asks for them."""
     own = ("training", "tests", "utils", "demo", "models")
     for name in own:
         (tmp_path / f"{name}.py").write_text(OWN)
-    script = LOAD.format(names=list_models(), repo=str(ROOT), source="local", more="")
+    script = LOAD.format(names=EACH_ARCH, repo=str(ROOT), source="local", more="")
     script += AFTERWARDS.format(own=own, folder=str(tmp_path))
     assert str(ROOT / "hubmodels") in run(script, cwd=tmp_path, home=hub_home)
 
@@ -150,7 +152,7 @@ def test_other_labels_keep_all_weights_but_the_classifiers(hub_home, tmp_path):
     script = f"""
 import warnings, torch
 warnings.simplefilter("error")
-for name in {list_models()!r}:
+for name in {EACH_ARCH!r}:
     published = torch.hub.load({str(ROOT)!r}, name, source="local")
     model = torch.hub.load({str(ROOT)!r}, name, source="local", skip_validation=True, num_classes=12)
     assert model.labels.names == tuple(f"label {{i}}" for i in range(12)) and not model.training
@@ -162,7 +164,7 @@ for name in {list_models()!r}:
     assert named.labels.names == ("nothing", "hat", "bag") and len(set(named.labels.palette)) == 3
     print(name)
 """
-    assert run(script, cwd=tmp_path, home=hub_home).split() == list_models()
+    assert run(script, cwd=tmp_path, home=hub_home).split() == EACH_ARCH
 
 
 def test_no_parameter_is_one_that_torch_hub_takes_for_itself():

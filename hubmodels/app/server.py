@@ -54,7 +54,7 @@ def warm_up(studio: Studio) -> None:
             print(f"{name}: exporting the network for ONNX Runtime, once", flush=True)
         analysis = studio.analyse(photo, name, everything)
         studio.analyse(photo, name, Refinement())
-        studio.speeds[name] = min(_seconds(studio, name, analysis.photo) for _ in range(2))
+        studio.speeds[name] = _seconds(studio, name, analysis.photo)  # of a second pass: the first sets things up
     print("Warming up the other methods of superpixels, merging and voting", flush=True)
     small = Photo.of(np.array(Image.fromarray(photo.work).resize((96, 96))))
     name = studio.default_model()
