@@ -254,6 +254,9 @@ def _label(arguments: argparse.Namespace) -> int:
     model = load_model(name, device=arguments.device, revision=arguments.revision)
     if arguments.bf16:
         model = model.to(torch.bfloat16)
+        # Other processors may or may not compute in it; of x86 without AVX-512 it is known.
+        if arguments.device == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2":
+            print("this processor does not compute in bf16: without --bf16 it is many times faster", file=sys.stderr)
     if not isinstance(source, Entry):
         settings = _refinement(arguments, _task_of(name, model.labels, arguments))
     if choose_runtime(model, arguments.runtime, photos=len(jobs)) == "onnx" and not is_prepared(model):

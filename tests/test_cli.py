@@ -69,9 +69,13 @@ def test_settings_reach_the_result(photos, tmp_path, person, astronaut):
     assert_array_equal(np.asarray(Image.open(out / "a_mask.png")), expected)
 
 
-def test_half_precision(photos, tmp_path, person, astronaut):
+def test_half_precision(photos, tmp_path, person, astronaut, monkeypatch, capsys):
+    """Where the processor is known to emulate it, that is said."""
     out = tmp_path / "out"
-    assert main(["label", str(photos / "a.png"), "--task", "person", "--bf16", "--out", str(out)]) == 0
+    for capability, said in (("AVX512", False), ("AVX2", True)):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda name=capability: name)
+        assert main(["label", str(photos / "a.png"), "--task", "person", "--bf16", "--out", str(out)]) == 0
+        assert ("does not compute in bf16" in capsys.readouterr().err) == said
     expected = copy.deepcopy(person).to(torch.bfloat16).predict(astronaut[:256, :256]).labels
     assert_array_equal(np.asarray(Image.open(out / "a_mask.png")), expected)
 
