@@ -18,6 +18,7 @@ from safetensors.torch import save
 from hubmodels.checks import check_tensors
 from hubmodels.config import ModelConfig
 from hubmodels.entries import ENTRIES, Entry, find_entry
+from hubmodels.files import write_bytes
 from hubmodels.hub import WEIGHTS_FOLDER
 from hubmodels.labels import TASKS, LabelSet
 from hubmodels.networks import build_network
@@ -25,7 +26,7 @@ from hubmodels.refine import RegionClassifier
 from hubmodels.segmenter import Segmenter
 from training.checkpoint import load_checkpoint
 from training.engine import select_tasks
-from training.files import update_json, write_bytes
+from training.files import update_json
 from training.recipe import Recipe
 
 FORMAT_VERSION = 1

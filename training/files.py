@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from hubmodels.files import write_bytes
 from training.errors import OutputError
 
 
@@ -25,14 +26,6 @@ def make_folder(path: Path) -> Path:
             f"{path}: expected a folder to write into; got {error.strerror or error}: name another place"
         ) from error
     return path
-
-
-def write_bytes(data: bytes, path: Path) -> None:
-    """Write `data` atomically; missing folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(data)
-    temporary.replace(path)
 
 
 def write_json(value: Any, path: Path) -> None:

@@ -43,10 +43,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from hubmodels.files import write_bytes
 from hubmodels.labels import FASHION
 from training.data import DATA_ROOT, SPLITS
 from training.errors import DataError
-from training.files import make_folder, write_bytes
+from training.files import make_folder
 from training.originals import check_tags, clothes_ids, person_ids, read_photo, some_of, tag_ids, text_of
 
 LAYOUT = Path(__file__).parent / "layout"  # splits, tag names and left-out photos of the shared data

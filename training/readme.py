@@ -11,9 +11,9 @@ from typing import Any
 
 from hubmodels.entries import DEFAULTS, ENTRIES, Entry, list_models
 from hubmodels.entry_docs import markdown_table
+from hubmodels.files import write_bytes
 from hubmodels.refine import PRESETS
 from training.evaluate import RESULTS
-from training.files import write_bytes
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"

@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from hubmodels.entries import Entry, find_entry
+from hubmodels.files import write_bytes
 from hubmodels.labels import LabelSet
 from hubmodels.refine import Refinement
 from training.data import load_fashionista
 from training.evaluate import Answer, add_options, answers, machine, subject
-from training.files import make_folder, write_bytes
+from training.files import make_folder
 from training.metrics import Scores
 from training.report_page import NOTES, Photo, Report, page
 from training.tune import differences

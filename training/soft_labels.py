@@ -20,6 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from hubmodels.entries import ENTRIES
+from hubmodels.files import write_bytes
 from hubmodels.hub import load_model
 from hubmodels.labels import TASKS
 from hubmodels.networks import build_network
@@ -30,7 +31,6 @@ from training.checkpoint import load_checkpoint
 from training.data import DATA_ROOT, SOURCES, Sample, load_sources
 from training.engine import select_tasks
 from training.errors import DataError
-from training.files import write_bytes
 from training.recipe import Recipe
 from training.tags import IGNORE
 

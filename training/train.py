@@ -25,6 +25,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from hubmodels.files import write_bytes
 from hubmodels.labels import TASKS
 from hubmodels.metrics import Scores
 from training.allocator import keep_freed_memory
@@ -34,7 +35,6 @@ from training.crf_layer import crf_layers, learnt_values
 from training.data import DATA_ROOT, Sample, load_fashionista, load_sources
 from training.ema import Ema
 from training.engine import network_for, pretrained_parameters, validate
-from training.files import write_bytes
 from training.folder import load_folder
 from training.launch import start_all_processes
 from training.losses import deeply_supervised, soft_cross_entropy

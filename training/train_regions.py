@@ -28,6 +28,7 @@ import torch
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from hubmodels.files import write_bytes
 from hubmodels.hub import load_model
 from hubmodels.refine import superpixels, vote
 from hubmodels.refine.region_classifier import (
@@ -40,7 +41,7 @@ from hubmodels.refine.region_features import feature_names, region_features
 from hubmodels.segmenter import Segmenter
 from training.data import DATA_ROOT, SPLITS, Sample, load_fashionista
 from training.evaluate import RESULTS
-from training.files import update_json, write_bytes, write_json
+from training.files import update_json, write_json
 from training.metrics import Scores
 from training.tags import IGNORE
 
