@@ -130,6 +130,7 @@ def by_name(*entries: Entry) -> Mapping[str, Entry]:
 
 _LITE0 = MappingProxyType({"backbone": "tf_efficientnet_lite0", "channels": 128, "decoder_channels": 128})
 _LITE2 = MappingProxyType({"backbone": "tf_efficientnet_lite2", "channels": 256, "decoder_channels": 128})
+_BOTH = MappingProxyType({"members": tuple({"arch": "deeplabv3plus", **each} for each in (_LITE0, _LITE2))})
 _V3_LITE0 = MappingProxyType({"backbone": "tf_efficientnet_lite0", "channels": 128, "output_stride": 8})
 _RESNET101 = MappingProxyType({"backbone": "resnet101", "channels": 256})
 _U2NET_PAPER = "Qin et al. 2020, U2-Net: Going Deeper with Nested U-Structure for Salient Object Detection"
@@ -221,6 +222,18 @@ ENTRIES: Mapping[str, Entry] = by_name(
         recipe="python -m training.train training/recipes/deeplabv3plus_resnet101.toml",
         paper=_V3PLUS_PAPER,
         data="its backbone on ImageNet by timm's authors, whose terms apply to it",
+    ),
+    Entry(
+        name="ensemble_fashion",
+        title="DeepLabv3+ on EfficientNet-Lite0 and on EfficientNet-Lite2 together, seven clothing labels",
+        arch="ensemble",
+        labels=FASHION,
+        network=_BOTH,
+        input_px=576,
+        recipe="python -m training.ensemble ensemble_fashion deeplabv3plus_fashion deeplabv3plus_lite2_fashion"
+        " --publish",
+        paper=_V3PLUS_PAPER,
+        large=True,
     ),
     Entry(
         name="regions_fashion",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import numpy as np
@@ -152,3 +153,20 @@ def test_members_are_built_with_their_own_options():
     network = build_network("ensemble", num_classes=3, members=[{"arch": "u2net_small"}, {"arch": "deeplabv3"}])
     with torch.inference_mode():
         assert network.eval()(torch.rand(1, 3, 64, 64)).shape == (1, 3, 64, 64)
+
+
+def test_the_recipe_of_a_row_makes_its_very_weights_from_those_of_the_members(tmp_path, monkeypatch, capsys):
+    """So a member that is trained anew without the ensemble is found out."""
+    (row,) = (each for each in ENTRIES.values() if each.arch == "ensemble")
+    monkeypatch.setattr("training.export.WEIGHTS_FOLDER", tmp_path)
+    ensemble.main(row.recipe.split()[3:])
+    assert hashlib.sha256((tmp_path / row.weights_file).read_bytes()).hexdigest() == row.sha256
+    assert json.loads((tmp_path / "manifest.json").read_text())[row.name]["parameters"] == row.parameters
+    assert "training.evaluate ensemble_fashion" in capsys.readouterr().out
+
+
+def test_a_row_takes_only_weights_of_its_own_networks(tmp_path, monkeypatch):
+    monkeypatch.setattr("training.export.WEIGHTS_FOLDER", tmp_path)
+    with pytest.raises(hubmodels.WeightsError, match="recipe"):
+        ensemble.main(["ensemble_fashion", "deeplabv3_fashion", "deeplabv3plus_fashion", "--publish"])
+    assert not list(tmp_path.iterdir())

@@ -1,7 +1,8 @@
 """Several published models as one: `python -m training.ensemble OUT NAME NAME... --input-px PX`.
 
 Their probabilities are averaged (hubmodels.networks.ensemble). OUT is a folder for `hubmodels.load`, `hubmodels label`
-and `hubmodels export`; the weights in it are those of the members, which are not trained any further.
+and `hubmodels export`; the weights in it are those of the members, which are not trained any further. With --publish,
+OUT is a row of ENTRIES with that architecture, and its weights file is written.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from hubmodels.hub import read_weights
 from hubmodels.networks import build_network
 from hubmodels.segmenter import Segmenter
 from training.errors import DataError
+from training.export import publish_network
 
 
 def ensemble_of(members: Sequence[Entry], *, name: str, input_px: int) -> Segmenter:
@@ -56,15 +58,24 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m training.ensemble", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=Path, metavar="OUT")
+    parser.add_argument("out", metavar="OUT", help="a folder, or with --publish the name of a row")
     parser.add_argument("members", nargs="+", metavar="NAME", help="a published network")
-    parser.add_argument("--input-px", type=int, required=True, help="long side at which photos go through all of them")
+    how = parser.add_mutually_exclusive_group(required=True)
+    how.add_argument("--input-px", type=int, help="long side at which photos go through all of them")
+    how.add_argument("--publish", action="store_true", help="write the weights of the row, at whose input_px they work")
     arguments = parser.parse_args(argv)
     members = [find_entry(name) for name in arguments.members]
-    model = ensemble_of(members, name=arguments.folder.name, input_px=arguments.input_px)
+    if arguments.publish:
+        entry = find_entry(arguments.out)
+        model = ensemble_of(members, name=entry.name, input_px=entry.input_px)
+        path = publish_network(model.network.state_dict(), entry)
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; now run: python -m training.evaluate {entry.name}")
+        return
+    folder = Path(arguments.out)
+    model = ensemble_of(members, name=folder.name, input_px=arguments.input_px)
     data = "what its members were: " + "; ".join(f"{each.name}, {each.data}" for each in members)
-    model.save_pretrained(arguments.folder, license=members[0].license.lower(), data=data)
-    print(f"{arguments.folder}: {' + '.join(arguments.members)}; use: hubmodels.load({str(arguments.folder)!r})")
+    model.save_pretrained(folder, license=members[0].license.lower(), data=data)
+    print(f"{folder}: {' + '.join(arguments.members)}; use: hubmodels.load({str(folder)!r})")
 
 
 if __name__ == "__main__":

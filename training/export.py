@@ -64,11 +64,22 @@ def export(checkpoint: Path, entry: Entry) -> Path:
         data = checkpoint.read_bytes()
         return _publish(data, entry, RegionClassifier.from_bytes(data, what=str(checkpoint)))
     saved = load_checkpoint(checkpoint)
-    state = to_float16(select_tasks(saved["ema"], saved["recipe"]["tasks"], [entry.task]))
+    return publish_network(select_tasks(saved["ema"], saved["recipe"]["tasks"], [entry.task]), entry)
+
+
+def publish_network(state: dict[str, torch.Tensor], entry: Entry) -> Path:
+    """Write the weights file of a network's row, in float16, and its row in the manifest; returns the file's path.
+
+    Args:
+        state: state dict of the network that the row describes.
+        entry: whose weights these are.
+
+    Raises:
+        WeightsError: names or shapes are not those of the row's network.
+    """
+    state = to_float16(state)
     network = build_network(entry.arch, num_classes=len(entry.labels), **entry.network)
-    check_tensors(
-        state, network.state_dict(), what=entry.name, remedy="does the checkpoint come from this entry's recipe?"
-    )
+    check_tensors(state, network.state_dict(), what=entry.name, remedy="do the weights come from this entry's recipe?")
     facts = {
         "format_version": FORMAT_VERSION,
         "name": entry.name,
