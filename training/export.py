@@ -76,6 +76,7 @@ def publish_network(state: dict[str, torch.Tensor], entry: Entry) -> Path:
 
     Raises:
         WeightsError: names or shapes are not those of the row's network.
+        ValueError: a value does not fit float16.
     """
     state = to_float16(state)
     network = build_network(entry.arch, num_classes=len(entry.labels), **entry.network)

@@ -53,7 +53,7 @@ def use_fast_dilation(network: nn.Module) -> int:
     """Switch the convolutions that this machine computes slowly for inference; returns how many.
 
     With AVX2 and a border of more than `FAST_PADDING_PX` PyTorch takes a path that is up to forty times slower than
-    this detour; with AVX-512, and on other devices, it does not.
+    this detour. Of other processors and devices no such thing is known, so their networks stay as they are.
     """
     tensors = list(network.parameters())
     here = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
