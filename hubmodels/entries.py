@@ -188,7 +188,7 @@ ENTRIES: Mapping[str, Entry] = by_name(
         labels=FASHION,
         network=_V3_LITE0,
         input_px=576,
-        recipe="python -m training.train training/recipes/deeplabv3_lite0.toml",
+        recipe="python -m training.train training/recipes/deeplabv3_last.toml",
         paper=_V3_PAPER,
     ),
     Entry(
@@ -198,7 +198,7 @@ ENTRIES: Mapping[str, Entry] = by_name(
         labels=PERSON,
         network=_V3_LITE0,
         input_px=576,
-        recipe="python -m training.train training/recipes/deeplabv3_lite0.toml",
+        recipe="python -m training.train training/recipes/deeplabv3_joint.toml",
         paper=_V3_PAPER,
     ),
     Entry(
