@@ -22,6 +22,7 @@ from training.frozen_norms import fold_frozen_batch_norms
 from training.imagenet import PACKAGED, start_from_imagenet
 from training.metrics import Scores
 from training.recipe import Recipe, label_counts
+from training.weight_gradients import use_product_gradients
 
 CLASSIFIER = ("classifier.weight", "classifier.bias")
 
@@ -48,6 +49,8 @@ def network_for(recipe: Recipe) -> nn.Module:
     use_space_to_batch(net)  # PyTorch's backward pass for dilated depthwise convolutions is slow on CPUs
     if recipe.freeze_batch_norm:
         fold_frozen_batch_norms(net)
+    if not recipe.compile:  # U-2-Net; with compiled networks it was not tried
+        use_product_gradients(net)
     return net.to(memory_format=torch.channels_last)
 
 

@@ -42,7 +42,10 @@ def require_gradio() -> None:
 
 
 def warm_up(studio: Studio) -> None:
-    """Load every model, run every stage once and time the networks, so that no visitor waits for it."""
+    """Load every model, run every stage once and time the networks, so that no visitor waits for it.
+
+    Stages are the same for all models of a task, so its default runs them for all: the page opens the sooner.
+    """
     first, *_ = EXAMPLES.values()
     photo = Photo.of(first.pixels())
     everything = Refinement(
@@ -52,10 +55,11 @@ def warm_up(studio: Studio) -> None:
         print(f"Loading models: {i} of {len(studio.models)}, {name}", flush=True)
         if studio.will_export(name):
             print(f"{name}: exporting the network for ONNX Runtime, once", flush=True)
-        analysis = studio.analyse(photo, name, everything)
         studio.analyse(photo, name, Refinement())
-        studio.speeds[name] = _seconds(studio, name, analysis.photo)  # of a second pass: the first sets things up
-    print("Warming up the other methods of superpixels, merging and voting", flush=True)
+        studio.speeds[name] = _seconds(studio, name, photo)  # of a second pass: the first sets things up
+    print("Warming up post-processing", flush=True)
+    for task in studio.tasks:
+        studio.analyse(photo, studio.default_model(task), everything)
     small = Photo.of(np.array(Image.fromarray(photo.work).resize((96, 96))))
     name = studio.default_model()
     for field in ("superpixel_method", "merge", "vote"):
