@@ -279,7 +279,7 @@ ENTRIES: Mapping[str, Entry] = by_name(
         input_px=384,
         recipe="python -m training.train training/recipes/u2net_small_fashion_last.toml",
         paper=_U2NET_PAPER,
-        data=U2NET_DATA,
+        data=U2NET_CCP_DATA,
     ),
     Entry(
         name="u2net_small_person",
