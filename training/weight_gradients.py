@@ -2,8 +2,8 @@
 
 With AVX2 and channels last, the gradient of a weight takes PyTorch several times as long as the convolution itself once
 the maps are large and wide: half of a step of U-2-Net (training/EXPERIMENTS.md). It is a sum over pixels, though, of a
-product of two vectors for each of the nine taps, so nine matrix products, none of which needs a copy: with a border of
-zeros around both maps, the neighbour of every pixel lies a fixed number of rows away in memory.
+product of two vectors for each of the nine taps, so nine matrix products. One copy of each map, with a border of zeros,
+serves them all: the neighbour of every pixel then lies a fixed number of rows away in memory.
 """
 
 from __future__ import annotations
