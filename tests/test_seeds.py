@@ -11,7 +11,6 @@ import torch
 
 import training.seeds
 from hubmodels.entries import find_entry
-from hubmodels.labels import TASKS
 from tests.test_data import draw_data
 from training.average import main as average
 from training.average import mean_of
@@ -22,6 +21,7 @@ from training.recipe import read_recipe
 from training.seeds import score_seeds, spread
 from training.train import main as train
 
+PUBLISHED = sorted(training.seeds.RESULTS.glob("seeds_*.json"))
 RECIPE = """
 tasks = ["fashion", "person"]
 arch = "deeplabv3plus"
@@ -111,22 +111,27 @@ def test_every_seed_is_scored(runs, drawn, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(training.seeds, "RESULTS", tmp_path)
     training.seeds.main(["deeplabv3plus_fashion", *map(str, runs), "--data", str(drawn)])
     result = json.loads((tmp_path / "seeds_deeplabv3plus_fashion.json").read_text())
-    assert [run["seed"] for run in result["runs"]] == [1, 2]
+    assert result["recipe"] == "tiny" and [run["seed"] for run in result["runs"]] == [1, 2]
     for split in ("val", "test"):
         values = [run[split]["miou"] for run in result["runs"]]
         assert result[split]["miou"]["mean"] == pytest.approx(np.mean(values), abs=1e-5)
         assert result[split]["images"] == 2
 
 
-def test_a_spread_needs_several_seeds(runs, drawn):
+def test_a_spread_needs_several_seeds_of_one_recipe(runs, drawn, tmp_path):
+    other = torch.load(runs[1], weights_only=True)
+    other["recipe"]["name"] = "other_seed2"
+    torch.save(other, tmp_path / "other.pt")
+    with pytest.raises(DataError, match="expected runs of one recipe; got other, tiny"):
+        score_seeds(find_entry("deeplabv3plus_fashion"), (runs[0], tmp_path / "other.pt"), data=drawn)
     for chosen, words in (((runs[0],), "two runs"), ((runs[0], runs[0]), "a seed of its own")):
         with pytest.raises(DataError, match=words):
             score_seeds(find_entry("deeplabv3plus_fashion"), chosen, data=drawn)
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_the_published_spread_is_that_of_its_runs(task):
-    result = json.loads((training.seeds.RESULTS / f"seeds_deeplabv3plus_{task}.json").read_text())
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
+def test_the_published_spread_is_that_of_its_runs(path):
+    result = json.loads(path.read_text())
     assert sorted(run["seed"] for run in result["runs"]) == [1, 2, 3]
     for split, images in (("val", 60), ("test", 120)):
         assert result[split] == {"images": images, **spread([run[split] for run in result["runs"]])}

@@ -178,16 +178,17 @@ def _sizes(row: dict[str, Any]) -> tuple[str, str, str]:
 
 def seeds_table() -> str:
     """Mean and standard deviation over seeds of one recipe, from the files that `python -m training.seeds` writes."""
-    rows = [("task", "split", "seeds", "mIoU", "pixel accuracy", "boundary F"), ("---",) * 6]
-    for task in DEFAULTS:
-        result = json.loads((RESULTS / f"seeds_deeplabv3plus_{task}.json").read_text())
+    rows = [("model", "split", "seeds", "mIoU", "pixel accuracy", "boundary F"), ("---",) * 6]
+    for path in sorted(RESULTS.glob("seeds_*.json")):
+        result = json.loads(path.read_text())
         for split in ("val", "test"):
             found = result[split]
             cells = (
                 f"{100 * found[key]['mean']:.2f} ± {100 * found[key]['standard_deviation']:.2f}"
                 for key in ("miou", "pixel_accuracy", "boundary_f")
             )
-            rows.append((task, f"{split}, {found['images']} photos", str(len(result["runs"])), *cells))
+            name = path.stem.removeprefix("seeds_")
+            rows.append((f"`{name}`", f"{split}, {found['images']} photos", str(len(result["runs"])), *cells))
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 

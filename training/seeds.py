@@ -41,13 +41,18 @@ def score_seeds(entry: Entry, checkpoints: Sequence[Path], *, data: Path, limit:
     """Scores of every run, and their spread.
 
     Raises:
-        DataError: fewer than two runs, two of one seed, or a run that was not trained for the entry's task.
+        DataError: fewer than two runs, two of one seed, runs of several recipes, or a run that was not trained for the
+            entry's task.
     """
     if len(checkpoints) < 2:
         raise DataError(f"a spread needs two runs or more; got {len(checkpoints)}")
-    seeds = [load_checkpoint(path)["recipe"]["seed"] for path in checkpoints]
+    recipes = [load_checkpoint(path)["recipe"] for path in checkpoints]
+    seeds = [recipe["seed"] for recipe in recipes]
     if len(set(seeds)) != len(seeds):
         raise DataError(f"every run must have a seed of its own; got {seeds}")
+    names = {recipe["name"].removesuffix(f"_seed{recipe['seed']}") for recipe in recipes}
+    if len(names) != 1:
+        raise DataError(f"expected runs of one recipe; got {', '.join(sorted(names))}")
     runs = [{"seed": seed} for seed in seeds]
     images = {}
     for path, run in zip(checkpoints, runs, strict=True):
@@ -57,7 +62,7 @@ def score_seeds(entry: Entry, checkpoints: Sequence[Path], *, data: Path, limit:
             run[split] = {key: found[key] for key in SCORES}
             images[split] = found["images"]
     summary = {split: {"images": images[split], **spread([run[split] for run in runs])} for split in SPLITS}
-    return {"runs": runs, **summary, "machine": machine()}
+    return {"recipe": names.pop(), "runs": runs, **summary, "machine": machine()}
 
 
 def main(argv: list[str] | None = None) -> None:
