@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TypeAlias
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
+from hubmodels.colour_profiles import to_srgb
 from hubmodels.errors import ImageError
 
 ImageSource: TypeAlias = "str | Path | bytes | Image.Image | np.ndarray"
@@ -24,7 +27,19 @@ FORMATS = (
     "TIFF",
     "PPM",
 )  # all that strangers may reach; JPEG reads MPO too
-SUFFIXES = frozenset({".jpg", ".jpeg", ".mpo", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".ppm"})
+SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .avif .gif .bmp .tif .tiff .ppm .pgm .pbm .pnm".split()
+)
+UNREAD_SUFFIXES = frozenset(".heic .heif .jp2 .jxl .cr2 .cr3 .nef .arw .dng .orf .raf .rw2".split())
+TURNS = {  # value of EXIF's orientation -> what brings the stored picture upright (TIFF 6.0, tag 274)
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -35,7 +50,8 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> np.ndarr
         max_pixels: photos with more pixels are refused before they are decoded.
 
     Returns:
-        (H, W, 3) uint8 sRGB: EXIF orientation applied, transparency laid over white, 16-bit greys scaled to 8 bits.
+        (H, W, 3) uint8 sRGB: EXIF orientation applied, colour profile converted, transparency laid over white, 16-bit
+        greys scaled to 8 bits.
 
     Raises:
         FileNotFoundError: no file at the path.
@@ -45,7 +61,8 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> np.ndarr
     if isinstance(source, np.ndarray):
         return _check_array(source, max_pixels)
     if isinstance(source, Image.Image):
-        return _to_array(source, "the image", max_pixels)
+        with _refusing("the image"):
+            return _to_array(source, "the image", max_pixels)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _decode(io.BytesIO(source), "the bytes", max_pixels)
     if isinstance(source, (str, Path)):
@@ -79,31 +96,48 @@ def _check_size(width: int, height: int, what: str, max_pixels: int) -> None:
 
 
 def _decode(file: IO[bytes], what: str, max_pixels: int) -> np.ndarray:
-    try:
-        with Image.open(file, formats=FORMATS) as picture:
+    Image.init()
+    formats = [name for name in FORMATS if name in Image.OPEN]  # older Pillow, or one built without a library
+    with _refusing(what):
+        try:
+            picture = Image.open(file, formats=formats)
+        except UnidentifiedImageError as error:
+            raise ImageError(f"{what}: not an image of a known kind; expected {', '.join(formats)}") from error
+        with picture:
             return _to_array(picture, what, max_pixels)
-    except UnidentifiedImageError as error:
-        raise ImageError(f"{what}: not an image of a known kind; expected {', '.join(FORMATS)}") from error
+
+
+@contextlib.contextmanager
+def _refusing(what: str) -> Iterator[None]:
+    """Turn whatever Pillow raises into an ImageError: for damaged files, that is any kind of exception."""
+    try:
+        yield
+    except (ImageError, MemoryError):
+        raise
     except Image.DecompressionBombError as error:
         raise ImageError(f"{what}: far too many pixels; scale the photo down first") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow's decoders raise for damaged files
-        raise ImageError(f"{what}: damaged image ({error})") from error
+    except Exception as error:
+        raise ImageError(f"{what}: damaged image ({error or type(error).__name__})") from error
 
 
 def _to_array(picture: Image.Image, what: str, max_pixels: int) -> np.ndarray:
     _check_size(*picture.size, what, max_pixels)
     if 0 in picture.size:
         raise ImageError(f"{what}: has no pixels ({picture.width}x{picture.height})")
+    picture.load()
+    return np.array(_to_rgb(to_srgb(_upright(picture)), what))
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Turned as EXIF says. Pillow's exif_transpose also writes the EXIF anew, and fails if any other tag is odd."""
     try:
-        picture.load()
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise ImageError(f"{what}: damaged image ({error})") from error
-    return np.array(_to_rgb(ImageOps.exif_transpose(picture), what))
+        turn = TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # EXIF that cannot be parsed says nothing; viewers show such photos as they are stored
+        turn = None
+    return picture if turn is None else picture.transpose(turn)
 
 
 def _to_rgb(picture: Image.Image, what: str) -> Image.Image:
-    if picture.mode == "RGB":
-        return picture
     if picture.mode.startswith("I"):  # I;16 and its byte orders, or I: Pillow would clip at 255, nearly all white
         values = np.asarray(picture).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
@@ -111,6 +145,8 @@ def _to_rgb(picture: Image.Image, what: str) -> Image.Image:
         return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
     if picture.mode == "F":
         raise ImageError(f"{what}: floating-point pixels have no fixed range; convert the photo to 8 bits first")
+    if picture.mode == "La":  # premultiplied; Pillow has no direct way
+        picture = picture.convert("LA")
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         ground = Image.new("RGBA", picture.size, (255, 255, 255, 255))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -47,6 +48,32 @@ def test_every_exif_orientation_comes_back_upright(corners, orientation):
     assert_array_equal(read_image(encoded(stored, exif=exif)), corners)
 
 
+def with_exif(stored: np.ndarray, tag: bytes) -> bytes:
+    """A JPEG whose EXIF has orientation 6 and one more entry of 12 bytes, as it stands."""
+    entries = struct.pack("<H", 2) + struct.pack("<HHII", 274, 3, 1, 6) + tag + bytes(4)
+    return encoded(Image.fromarray(stored), "JPEG", quality=100, exif=b"Exif\0\0II*\0\x08\0\0\0" + entries)
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        struct.pack("<HHI4s", 282, 2, 3, b"72\0"),  # a resolution as text
+        struct.pack("<HHI4s", 296, 2, 2, b"2\0"),
+        struct.pack("<HHII", 296, 4, 1, 70_000),  # its unit in four bytes instead of two
+        struct.pack("<HHII", 34_665, 4, 1, 2**31),  # more of it where the file has ended
+    ],
+)
+def test_odd_exif_beside_the_orientation_does_no_harm(corners, tag):
+    image = read_image(with_exif(np.ascontiguousarray(STORED_AS[6](corners)), tag))
+    assert image.shape == corners.shape and image[2, 2, 0] > 200 and image[2, 13, 1] > 200
+
+
+def test_exif_that_cannot_be_parsed_leaves_a_photo_as_it_is_stored(corners):
+    for exif in (b"Exif\0\0nonsense", b"Exif\0\0II*\0\x08\0\0\0\xff"):
+        image = read_image(encoded(Image.fromarray(corners), "WEBP", lossless=True, exif=exif))
+        assert_array_equal(image, corners)
+
+
 def test_path_bytes_pil_and_array_are_one_photo(tmp_path, corners):
     path = tmp_path / "photo.png"
     path.write_bytes(encoded(Image.fromarray(corners)))
@@ -58,10 +85,14 @@ def grey_ramp() -> np.ndarray:
     return np.arange(0, 256, 16, dtype=np.uint8).reshape(4, 4)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB"])
+# Modes that grey reaches through another one only.
+BEFORE = {"La": "LA", "RGBa": "RGBA", **dict.fromkeys(("CMYK", "LAB", "HSV", "YCbCr"), "RGB")}
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB", "La", "RGBa"])
 def test_every_mode_becomes_rgb(mode):
     picture = Image.fromarray(grey_ramp())
-    picture = picture.convert("RGB").convert(mode) if mode in ("CMYK", "LAB", "HSV", "YCbCr") else picture.convert(mode)
+    picture = picture.convert(BEFORE.get(mode, mode)).convert(mode)
     image = read_image(picture)
     assert image.shape == (4, 4, 3) and image.dtype == np.uint8
     if mode != "1":
@@ -90,6 +121,13 @@ def test_palette_transparency_lies_over_white():
     assert_array_equal(read_image(encoded(picture, transparency=0)), [[[255] * 3, [40, 50, 60]]])
 
 
+@pytest.mark.parametrize("mode, clear", [("L", 0), ("RGB", (0, 0, 0))])
+def test_one_transparent_colour_lies_over_white(mode, clear):
+    picture = Image.new(mode, (2, 1), clear)
+    picture.putpixel((1, 0), 9 if mode == "L" else (9, 9, 9))
+    assert_array_equal(read_image(encoded(picture, transparency=clear)), [[[255] * 3, [9] * 3]])
+
+
 def test_the_first_frame_of_an_animation_is_read():
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
@@ -107,6 +145,28 @@ def test_truncated_files_are_refused(rng, format, keep):
     data = encoded(Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)), format)
     with pytest.raises(ImageError):
         read_image(data[: int(len(data) * keep)])
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "AVIF", "GIF", "TIFF", "BMP", "PPM"])
+def test_damaged_files_are_read_or_refused_and_nothing_else(rng, format):
+    exif = {"exif": with_exif(np.zeros((8, 8, 3), np.uint8), bytes(12))} if format in ("JPEG", "WEBP", "AVIF") else {}
+    exif = {key: Image.open(io.BytesIO(value)).info["exif"] for key, value in exif.items()}
+    data = encoded(Image.fromarray(rng.integers(0, 256, (24, 16, 3), dtype=np.uint8)), format, **exif)
+    for _ in range(200):
+        damaged = np.frombuffer(data, np.uint8).copy()
+        damaged[rng.integers(len(data), size=4)] = rng.integers(256, size=4)
+        try:
+            assert read_image(damaged.tobytes(), max_pixels=10_000).dtype == np.uint8
+        except ImageError as error:
+            assert "the bytes" in str(error)
+
+
+def test_formats_that_pillow_was_built_without_are_left_out(monkeypatch, corners):
+    Image.init()
+    monkeypatch.delitem(Image.OPEN, "AVIF")
+    assert_array_equal(read_image(encoded(Image.fromarray(corners), "BMP")), corners)
+    with pytest.raises(ImageError, match="expected JPEG, PNG, WEBP, GIF"):
+        read_image(b"nonsense")
 
 
 @pytest.mark.parametrize(
