@@ -1,16 +1,29 @@
-"""Many photos: find them, label each, and go on after a bad one."""
+"""Many photos: find them, label each, go on after a bad one, and after a stop where it was."""
 
 from __future__ import annotations
 
+import collections
+import errno
+import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from hubmodels import __version__
 from hubmodels.errors import ImageError
-from hubmodels.export import save_image
-from hubmodels.images import SUFFIXES
+from hubmodels.export import indexed_png, save_image
+from hubmodels.images import SUFFIXES, UNREAD_SUFFIXES
+from hubmodels.model_export import network_digest
 from hubmodels.refine import Refinement
 from hubmodels.segmenter import Segmenter
+
+MASK, OVERLAY = "_mask.png", "_overlay.jpg"  # what results are called, behind the photo's name
+MADE_BY = "hubmodels"  # text chunk of a mask
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # no other photo's results could be written either
 
 
 @dataclass(frozen=True)
@@ -34,20 +47,22 @@ class Outcome:
 def plan(sources: Iterable[str | Path], out: str | Path) -> list[Job]:
     """One job per photo; folders are searched for photos at any depth, and their structure is kept.
 
+    Linked folders are searched too. Results of before are no photos where `out` is a folder inside of a source.
+
     Args:
         sources: photos and folders.
         out: where results go: NAME_mask.png and NAME_overlay.jpg.
 
     Raises:
         FileNotFoundError: a source does not exist.
-        ValueError: no photos, or two photos whose results would have one name.
+        ValueError: no photos, two photos whose results would have one name, or a photo that results would overwrite.
     """
     out = Path(out)
     jobs: dict[Path, Job] = {}
     for source in map(Path, sources):
-        for photo, name in _photos_in(source):
+        for photo, name in _photos_in(source, out):
             stem = out / name.with_suffix("")
-            job = Job(photo, stem.with_name(f"{stem.name}_mask.png"), stem.with_name(f"{stem.name}_overlay.jpg"))
+            job = Job(photo, stem.with_name(f"{stem.name}{MASK}"), stem.with_name(f"{stem.name}{OVERLAY}"))
             if (other := jobs.get(job.mask)) is not None and other.photo.resolve() != photo.resolve():
                 raise ValueError(
                     f"{other.photo} and {photo} would both write {job.mask}; rename one or label them apart"
@@ -55,14 +70,31 @@ def plan(sources: Iterable[str | Path], out: str | Path) -> list[Job]:
             jobs[job.mask] = job
     if not jobs:
         raise ValueError(f"no photos found; expected files ending in {', '.join(sorted(SUFFIXES))}")
+    _check_apart(jobs.values(), out)
     return list(jobs.values())
 
 
-def _photos_in(source: Path) -> Iterator[tuple[Path, Path]]:
+def _check_apart(jobs: Iterable[Job], out: Path) -> None:
+    """Raise ValueError if a photo is where a result will be: a mask drawn by hand, or a result of before."""
+    photos = {job.photo.resolve(): job.photo for job in jobs}
+    for job in jobs:
+        for result in (job.mask, job.overlay):
+            if (photo := photos.get(result.resolve())) is not None:
+                raise ValueError(
+                    f"{photo} is among the photos, and a result of {job.photo} would replace it; "
+                    f"choose another folder for results than {out}"
+                )
+
+
+def _photos_in(source: Path, out: Path) -> Iterator[tuple[Path, Path]]:
     """Pairs of photo and name relative to the output folder; a file named on its own is taken whatever its suffix."""
     if source.is_dir():
-        for path in sorted(source.rglob("*")):
-            if path.suffix.lower() in SUFFIXES and path.is_file():
+        inside = out.resolve() if out.resolve().is_relative_to(source.resolve()) and not _same(out, source) else None
+        for path in _files_in(source):
+            result = (
+                inside is not None and path.name.endswith((MASK, OVERLAY)) and path.resolve().is_relative_to(inside)
+            )
+            if path.suffix.lower() in SUFFIXES and not result:
                 yield path, path.relative_to(source)
     elif source.exists():
         yield source, Path(source.name)
@@ -70,18 +102,86 @@ def _photos_in(source: Path) -> Iterator[tuple[Path, Path]]:
         raise FileNotFoundError(f"{source}: no such photo or folder")
 
 
-def run(model: Segmenter, jobs: Iterable[Job], *, refinement: Refinement | None = None) -> Iterator[Outcome]:
-    """Label every photo in turn; a photo that cannot be read is reported and the rest goes on.
+def _same(one: Path, two: Path) -> bool:
+    return one.resolve() == two.resolve()
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """Files at any depth in order of their paths, without those that macOS adds beside each on foreign disks."""
+    found: list[Path] = []
+    seen: set[str] = set()
+    for name, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(name)
+        if real in seen or Path(name).name == "__MACOSX":  # a link to a folder above would go round for ever
+            folders.clear()
+            continue
+        seen.add(real)
+        found.extend(path for each in files if not each.startswith("._") and (path := Path(name, each)).is_file())
+    return sorted(found)
+
+
+def unread(sources: Iterable[str | Path]) -> dict[str, int]:
+    """Suffix -> number of files in folders that are photos of kinds which cannot be read, such as .heic."""
+    files = (path for source in map(Path, sources) if source.is_dir() for path in _files_in(source))
+    counts = collections.Counter(path.suffix.lower() for path in files)
+    return {suffix: counts[suffix] for suffix in sorted(UNREAD_SUFFIXES & set(counts))}
+
+
+def made_by(model: Segmenter, refinement: Refinement) -> str:
+    """What results of a model under some settings say in their masks about how they were made; JSON.
+
+    Args:
+        model: as it was loaded; exported for ONNX Runtime it answers the same, and says it otherwise.
+        refinement: post-processing.
+    """
+    facts = {"network_sha256": network_digest(model.network), "settings": refinement.to_dict()}
+    return json.dumps({"version": __version__, "model": model.name, **facts}, sort_keys=True)
+
+
+def is_done(job: Job, note: str) -> bool:
+    """Whether the results of a job are there, made as `note` says of a photo that has not changed since."""
+    try:
+        with Image.open(job.mask, formats=["PNG"]) as mask:
+            same = mask.info.get(MADE_BY) == note
+        # The overlay is written last.
+        return same and job.overlay.stat().st_mtime >= job.photo.stat().st_mtime
+    except (OSError, SyntaxError, ValueError):  # none, or none of ours
+        return False
+
+
+def run(
+    model: Segmenter, jobs: Iterable[Job], *, refinement: Refinement | None = None, note: str | None = None
+) -> Iterator[Outcome]:
+    """Label every photo in turn; one that cannot be read or whose results cannot be written is reported.
+
+    Args:
+        model, jobs: as of `plan`.
+        refinement: post-processing.
+        note: of `made_by`, for the masks.
 
     Yields:
         One Outcome per job, as soon as its files are written.
+
+    Raises:
+        OSError: the disk is full or cannot be written, so that going on makes no sense.
     """
     for job in jobs:
         try:
-            result = model.predict(job.photo, refinement=refinement)
+            outcome = Outcome(job, _label(model, job, refinement, note))
         except (ImageError, OSError) as error:
-            yield Outcome(job, None, error=str(error))
-            continue
-        result.save(job.mask)
-        save_image(result.overlay(), job.overlay, quality=90)
-        yield Outcome(job, result.areas())
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise
+            text = str(error)
+            outcome = Outcome(job, None, error=text if str(job.photo) in text else f"{job.photo}: {text}")
+        yield outcome
+
+
+def _label(model: Segmenter, job: Job, refinement: Refinement | None, note: str | None) -> dict[str, float]:
+    """Write the results of one photo; returns the shares of its labels. Nothing of it is kept for the next."""
+    result = model.predict(job.photo, refinement=refinement)
+    info = PngInfo()
+    if note is not None:
+        info.add_text(MADE_BY, note)
+    save_image(indexed_png(result.labels, result.label_set), job.mask, pnginfo=info)
+    save_image(result.overlay(), job.overlay, quality=90)
+    return result.areas()

@@ -21,6 +21,7 @@ from hubmodels.model_names import find_model
 from hubmodels.refine.settings import PRESETS, SETTINGS, Refinement, Setting
 
 MODEL_HELP = "a model of `hubmodels list`, a folder that save_pretrained wrote, or USER/NAME on the Hugging Face Hub"
+INTERRUPTED = 130  # what shells say of a command that was ended by Ctrl-C
 REVISION_HELP = "branch, tag or commit of the repository on the Hub"
 
 
@@ -36,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     label.add_argument("--task", choices=sorted(DEFAULTS), help="what to label (fashion)")
     label.add_argument("--model", metavar="MODEL", help=f"{MODEL_HELP}, instead of the task's default")
     label.add_argument("--revision", metavar="REV", help=REVISION_HELP)
-    label.add_argument("--device", default="cpu", help="where the network runs (%(default)s)")
+    label.add_argument("--device", default="cpu", help="where the network runs, such as cuda (%(default)s)")
     label.add_argument(
         "--runtime",
         choices=("auto", "torch", "onnx"),
@@ -47,6 +48,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--bf16",
         action="store_true",
         help="PyTorch in half precision, for processors that compute in bf16; U-2-Net gains most",
+    )
+    label.add_argument(
+        "--resume",
+        action="store_true",
+        help="leave out photos whose results are there, made by the same model with the same settings",
     )
     _add_refinement(label)
     label.set_defaults(handler=_label)
@@ -144,11 +150,17 @@ def _refinement(arguments: argparse.Namespace, task: str | None) -> Refinement:
     else:
         values = Refinement.preset(arguments.preset, task=task).to_dict() if arguments.preset and task else {}
     given = {name: getattr(arguments, name) for name in SETTINGS if getattr(arguments, name) is not None}
-    return Refinement.from_dict({**values, **given})
+    try:
+        return Refinement.from_dict({**values, **given})
+    except TypeError as error:
+        raise ValueError(f"{arguments.settings}: {error}" if arguments.settings else str(error)) from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status: 0, 1 if a photo or a check failed, 2 if the call makes no sense."""
+    """Run the command; returns the exit status: 0, 1 if a photo or a check failed, 2 if the call makes no sense.
+
+    Labelling that is stopped by Ctrl-C ends with 130.
+    """
     arguments = build_parser().parse_args(argv)
     try:
         return arguments.handler(arguments)
@@ -239,6 +251,8 @@ def _export(arguments: argparse.Namespace) -> int:
 def _label(arguments: argparse.Namespace) -> int:
     name = arguments.model or DEFAULTS[arguments.task or "fashion"]
     source = find_model(name, revision=arguments.revision)
+    if isinstance(source, Entry) and not source.is_trained:
+        raise ValueError(f"{name} is an architecture to train, without weights that label; see `hubmodels list`")
     # The labels of a folder or repository are known only once it is loaded; wrong settings are found before.
     task = _task_of(name, source.labels, arguments) if isinstance(source, Entry) else None
     settings = _refinement(arguments, task)
@@ -246,10 +260,14 @@ def _label(arguments: argparse.Namespace) -> int:
     import torch  # heavy imports only once the call is known to make sense
     from tqdm import tqdm
 
-    from hubmodels.batch import plan, run
+    from hubmodels.batch import is_done, made_by, plan, run, unread
     from hubmodels.hub import load_model
     from hubmodels.runtime import choose_runtime, is_prepared, with_runtime
 
+    _check_device(arguments.device)
+    if kinds := unread(arguments.sources):
+        counts = ", ".join(f"{count} {suffix}" for suffix, count in kinds.items())
+        print(f"files of these kinds are not read: {counts}; convert them to JPEG first", file=sys.stderr)
     jobs = plan(arguments.sources, arguments.out)
     model = load_model(name, device=arguments.device, revision=arguments.revision)
     if arguments.bf16:
@@ -259,24 +277,47 @@ def _label(arguments: argparse.Namespace) -> int:
             print("this processor does not compute in bf16: without --bf16 it is many times faster", file=sys.stderr)
     if not isinstance(source, Entry):
         settings = _refinement(arguments, _task_of(name, model.labels, arguments))
-    if choose_runtime(model, arguments.runtime, photos=len(jobs)) == "onnx" and not is_prepared(model):
+    note = made_by(model, settings)
+    if arguments.resume:
+        planned, jobs = len(jobs), [job for job in jobs if not is_done(job, note)]
+        print(f"{planned - len(jobs)} of {planned} photos are labelled already", file=sys.stderr)
+    if jobs and choose_runtime(model, arguments.runtime, photos=len(jobs)) == "onnx" and not is_prepared(model):
         print(f"{model.name}: exporting the network for ONNX Runtime, once", file=sys.stderr)
     model = with_runtime(model, arguments.runtime, photos=len(jobs))
-    started, failed = time.monotonic(), 0
+    started, done, failed, stopped = time.monotonic(), 0, 0, False
     totals = dict.fromkeys(model.labels.names, 0.0)
-    for outcome in tqdm(run(model, jobs, refinement=settings), total=len(jobs), unit="photo", desc=model.name):
-        if outcome.areas is None:
-            failed += 1
-            tqdm.write(f"hubmodels: {outcome.error}", file=sys.stderr)
-        else:
+    try:
+        for outcome in tqdm(
+            run(model, jobs, refinement=settings, note=note), total=len(jobs), unit="photo", desc=model.name
+        ):
+            if outcome.areas is None:
+                failed += 1
+                tqdm.write(f"hubmodels: {outcome.error}", file=sys.stderr)
+                continue
+            done += 1
             for name, share in outcome.areas.items():
                 totals[name] += share
-    done = len(jobs) - failed
+    except KeyboardInterrupt:
+        stopped = True
+        print("\nstopped; the same call with --resume goes on", file=sys.stderr)
     seconds = time.monotonic() - started
     print(f"{done} of {len(jobs)} photos labelled in {seconds:.1f} s, results in {arguments.out}")
     if done:
         print("mean area: " + ", ".join(f"{name} {100 * share / done:.1f} %" for name, share in totals.items()))
-    return 1 if failed else 0
+    return INTERRUPTED if stopped else 1 if failed else 0
+
+
+def _check_device(name: str) -> None:
+    """Raise ValueError unless tensors can be put on a device of this name."""
+    import torch
+
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:  # the latter: PyTorch was built without CUDA
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"--device {name} is not to be had: {reason}; expected cpu, or cuda where there is a GPU"
+        ) from error
 
 
 def _task_of(name: str, labels: LabelSet, arguments: argparse.Namespace) -> str | None:

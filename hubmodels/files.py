@@ -9,7 +9,7 @@ from pathlib import Path
 def write_bytes(data: bytes, path: Path) -> Path:
     """Write a file atomically, with the permissions of any new file; missing folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(8)}{path.suffix}")
+    temporary = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")  # without the name, which may be of full length
     try:
         with temporary.open("xb") as file:
             file.write(data)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import errno
 import json
+import os
 import re
 import subprocess
 import sys
@@ -117,6 +119,113 @@ def test_a_bad_photo_is_reported_and_the_rest_goes_on(photos, tmp_path, capsys):
     assert "broken_mask.png" not in names(out)
 
 
+@pytest.fixture
+def quick(monkeypatch):
+    """A small network, so that many photos take no time."""
+    monkeypatch.setattr("hubmodels.segmenter.working_size", lambda *_, **__: (32, 32))
+    return ["--task", "person", "--runtime", "torch"]
+
+
+def test_results_that_cannot_be_written_are_reported_and_the_rest_goes_on(tmp_path, quick, capsys):
+    """A photo too wide for an overlay as JPEG, between two others; and a name as long as names may be."""
+    (tmp_path / "in").mkdir()
+    long = "n" * (255 - len("_overlay.jpg"))
+    for name, width in (("a", 40), ("b", 66_000), (long, 40)):
+        Image.new("L", (width, 32)).save(tmp_path / "in" / f"{name}.png")
+    assert main(["label", str(tmp_path / "in"), *quick, "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr()
+    assert re.search(r"hubmodels: .*b\.png: ", said.err) and "2 of 3 photos labelled" in said.out
+    assert {"a_mask.png", "a_overlay.jpg", f"{long}_mask.png", f"{long}_overlay.jpg"} <= set(names(tmp_path / "out"))
+
+
+def test_a_full_disk_ends_the_run(photos, tmp_path, quick, monkeypatch, capsys):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("hubmodels.export.write_bytes", full)
+    assert main(["label", str(photos), *quick, "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.count("No space left") == 1
+
+
+def test_a_stopped_run_says_how_to_go_on_and_does(photos, tmp_path, quick, monkeypatch, capsys):
+    out, labelled = tmp_path / "out", []
+    predict = hubmodels.Segmenter.predict
+
+    def stopping(model, photo, **options):
+        if len(labelled) == 2:
+            raise KeyboardInterrupt
+        labelled.append(photo)
+        return predict(model, photo, **options)
+
+    call = ["label", str(photos), *quick, "--out", str(out)]
+    monkeypatch.setattr(hubmodels.Segmenter, "predict", stopping)
+    assert main(call) == 130
+    said = capsys.readouterr()
+    assert "2 of 3 photos labelled" in said.out and "--resume" in said.err
+    monkeypatch.setattr(hubmodels.Segmenter, "predict", predict)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*_mask.png")}
+    assert main([*call, "--resume"]) == 0
+    said = capsys.readouterr()
+    assert "2 of 3 photos are labelled already" in said.err and "1 of 1 photos labelled" in said.out
+    assert len(names(out)) == 6 and all(path.stat().st_mtime_ns == time for path, time in before.items())
+    assert main([*call, "--resume"]) == 0
+    assert "0 of 0 photos labelled" in capsys.readouterr().out
+
+
+def test_resume_labels_anew_what_would_come_out_otherwise(photos, tmp_path, quick, capsys):
+    out = tmp_path / "out"
+
+    def left_out(*options: str) -> str:
+        assert main(["label", str(photos), *quick, "--out", str(out), "--resume", *options]) == 0
+        return re.search(r"(\d) of 3 photos are labelled already", capsys.readouterr().err)[1]
+
+    assert [left_out(), left_out()] == ["0", "3"]
+    assert [left_out("--min-region-px", "50"), left_out("--min-region-px", "50")] == ["0", "3"]
+    time = (out / "a_overlay.jpg").stat().st_mtime + 5
+    os.utime(photos / "a.png", (time, time))  # a photo that changed
+    (out / "more" / "b_overlay.jpg").unlink()
+    assert left_out("--min-region-px", "50") == "1"
+    (out / "more" / "b_mask.png").write_bytes(b"cut off")
+    os.utime(photos / "a.png", (0, 0))
+    assert left_out("--min-region-px", "50") == "2"
+
+
+def test_masks_say_how_they_were_made(photos, tmp_path, quick, person):
+    assert main(["label", str(photos / "a.png"), *quick, "--out", str(tmp_path), "--min-region-px", "50"]) == 0
+    with Image.open(tmp_path / "a_mask.png") as mask:
+        said = json.loads(mask.info["hubmodels"])
+    assert said["model"] == person.name and said["version"] == hubmodels.__version__
+    assert hubmodels.Refinement.from_dict(said["settings"]) == hubmodels.Refinement(min_region_px=50)
+
+
+def test_results_are_never_taken_for_photos_and_photos_never_replaced(photos, tmp_path):
+    out = photos / "out"
+    for name in ("a_mask.png", "a_overlay.jpg"):
+        out.mkdir(exist_ok=True)
+        (out / name).write_bytes(b"a result of before")
+    (photos / "by_hand_mask.png").write_bytes((photos / "a.png").read_bytes())
+    planned = [job.photo.name for job in plan([photos], out)]
+    assert sorted(planned) == ["a.png", "a.png", "b.jpg", "by_hand_mask.png"]
+    (photos / "a_mask.png").write_bytes(b"drawn by hand")
+    with pytest.raises(ValueError, match=r"a_mask\.png is among the photos, and a result of .*a\.png would replace it"):
+        plan([photos], photos)
+
+
+def test_what_looks_like_a_photo_is_found_or_named(photos, tmp_path, quick, capsys):
+    folder = tmp_path / "camera"
+    (folder / "__MACOSX").mkdir(parents=True)
+    for name in ("saved.jfif", "old.jpe", "grey.PGM"):
+        Image.new("L", (40, 32)).save(folder / name, "PPM" if name.endswith("PGM") else "JPEG")
+    for name in ("1.HEIC", "2.heic", "raw.dng", "._saved.jpg", "__MACOSX/a.jpg"):
+        (folder / name).write_bytes(b"\0")
+    (folder / "linked").symlink_to(photos, target_is_directory=True)
+    (photos / "round").symlink_to(photos, target_is_directory=True)
+    assert main(["label", str(folder), *quick, "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr()
+    assert "not read: 1 .dng, 2 .heic; convert" in said.err
+    assert "6 of 6 photos labelled" in said.out and (tmp_path / "out" / "linked" / "more" / "b_mask.png").is_file()
+
+
 def test_list_and_info_print_the_table(capsys):
     assert main(["list"]) == 0
     table = capsys.readouterr().out
@@ -139,12 +248,17 @@ def test_list_and_info_print_the_table(capsys):
         (["label", ".", "--out", "o", "--settings", "none.json"], "none.json"),
         (["label", ".", "--out", "o", "--settings", "list.json"], "expected a JSON object"),
         (["label", ".", "--out", "o", "--settings", "broken.json"], "broken.json: expected a JSON file"),
+        (["label", ".", "--out", "o", "--settings", "text.json"], "crf_iterations must be a number; got str"),
+        (["label", ".", "--out", "o", "--device", "gpu"], "--device gpu is not to be had"),
+        (["label", ".", "--out", "o", "--device", "cuda:99"], "--device cuda:99 is not to be had"),
+        (["label", ".", "--out", "o", "--model", "deeplabv3_resnet101"], "an architecture to train"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(call, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "list.json").write_text("[]")
     (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "text.json").write_text('{"crf_iterations": "5"}')
     assert main(call) == 2
     said = capsys.readouterr().err
     assert message in said and said.count("\n") == 1 and "Traceback" not in said
