@@ -1,28 +1,23 @@
-"""The `hubmodels` command: label photos, list models, show facts, serve the page, check and publish weights."""
+"""The `hubmodels` command: label photos, list models, show facts, serve the page, check and publish weights.
+
+Labelling has a file of its own, `label_command.py`.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from hubmodels import __version__
 from hubmodels.app.options import add_options
 from hubmodels.entries import DEFAULTS, ENTRIES, Entry, find_entry, list_models
 from hubmodels.entry_docs import entry_facts, text_table
 from hubmodels.errors import HubmodelsError
-from hubmodels.labels import TASKS, LabelSet
+from hubmodels.label_command import MODEL_HELP, REVISION_HELP, add_label
 from hubmodels.model_names import find_model
-from hubmodels.refine.settings import PRESETS, SETTINGS, Refinement, Setting
-
-MODEL_HELP = "a model of `hubmodels list`, a folder that save_pretrained wrote, or USER/NAME on the Hugging Face Hub"
-INTERRUPTED = 130  # what shells say of a command that was ended by Ctrl-C
-REVISION_HELP = "branch, tag or commit of the repository on the Hub"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -31,32 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"hubmodels {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
 
-    label = commands.add_parser("label", help="label photos: an indexed PNG and an overlay for each")
-    label.add_argument("sources", nargs="+", type=Path, metavar="PHOTO", help="photos, or folders of photos")
-    label.add_argument("--out", type=Path, required=True, metavar="DIR", help="where results go")
-    label.add_argument("--task", choices=sorted(DEFAULTS), help="what to label (fashion)")
-    label.add_argument("--model", metavar="MODEL", help=f"{MODEL_HELP}, instead of the task's default")
-    label.add_argument("--revision", metavar="REV", help=REVISION_HELP)
-    label.add_argument("--device", default="cpu", help="where the network runs, such as cuda (%(default)s)")
-    label.add_argument(
-        "--runtime",
-        choices=("auto", "torch", "onnx"),
-        default="auto",
-        help="what runs the network; auto (the default) is ONNX Runtime where it is installed and pays",
-    )
-    label.add_argument(
-        "--bf16",
-        action="store_true",
-        help="PyTorch in half precision, for processors that compute in bf16; U-2-Net gains most",
-    )
-    label.add_argument(
-        "--resume",
-        action="store_true",
-        help="leave out photos whose results are there, made by the same model with the same settings",
-    )
-    _add_refinement(label)
-    label.set_defaults(handler=_label)
-
+    add_label(commands)
     listing = commands.add_parser("list", help="table of the published models")
     listing.add_argument("--task", choices=sorted(DEFAULTS))
     listing.set_defaults(handler=_list)
@@ -103,57 +73,6 @@ def _add_publishing(commands: argparse._SubParsersAction[argparse.ArgumentParser
 
     verify = commands.add_parser("verify", help="hash all shipped weights and compare with the published digests")
     verify.set_defaults(handler=_verify)
-
-
-def _add_refinement(parser: argparse.ArgumentParser) -> None:
-    """An option for every setting of `Refinement`, over a preset or a file of settings."""
-    group = parser.add_argument_group(
-        "post-processing", "off unless asked for; sizes are those of a 600x400 photo and grow with the photo"
-    )
-    start = group.add_mutually_exclusive_group()
-    start.add_argument("--preset", choices=sorted(PRESETS), help="settings chosen on the validation split")
-    start.add_argument("--settings", type=Path, metavar="JSON", help="settings as Refinement.to_dict() writes them")
-    for name, setting in SETTINGS.items():
-        # argparse formats help texts with %; values are checked by Refinement itself, which says more.
-        group.add_argument(
-            f"--{name.replace('_', '-')}",
-            type=_parse_setting(setting),
-            metavar="|".join(map(str, setting.choices)).lower() or "N",
-            help=setting.help.replace("%", "%%"),
-        )
-
-
-def _parse_setting(setting: Setting) -> Callable[[str], Any]:
-    """How the value of an option is read; what it may be is for `Refinement` to check."""
-
-    def number(text: str) -> Any:
-        try:
-            return int(text)
-        except ValueError:
-            return float(text)
-
-    def choice(text: str) -> Any:
-        return next((each for each in setting.choices if str(each).lower() == text.lower()), text)
-
-    return choice if setting.choices else number
-
-
-def _refinement(arguments: argparse.Namespace, task: str | None) -> Refinement:
-    """The task's preset or the file of settings, with the options given on top; None: without a preset."""
-    if arguments.settings is not None:
-        try:
-            values = json.loads(arguments.settings.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{arguments.settings}: expected a JSON file of settings; {error}") from error
-        if not isinstance(values, dict):
-            raise ValueError(f"{arguments.settings}: expected a JSON object of settings; got {type(values).__name__}")
-    else:
-        values = Refinement.preset(arguments.preset, task=task).to_dict() if arguments.preset and task else {}
-    given = {name: getattr(arguments, name) for name in SETTINGS if getattr(arguments, name) is not None}
-    try:
-        return Refinement.from_dict({**values, **given})
-    except TypeError as error:
-        raise ValueError(f"{arguments.settings}: {error}" if arguments.settings else str(error)) from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -246,97 +165,6 @@ def _export(arguments: argparse.Namespace) -> int:
     path = export_model(model, arguments.out, format=arguments.format, facts=facts)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     return 0
-
-
-def _label(arguments: argparse.Namespace) -> int:
-    name = arguments.model or DEFAULTS[arguments.task or "fashion"]
-    source = find_model(name, revision=arguments.revision)
-    if isinstance(source, Entry) and not source.is_trained:
-        raise ValueError(f"{name} is an architecture to train, without weights that label; see `hubmodels list`")
-    # The labels of a folder or repository are known only once it is loaded; wrong settings are found before.
-    task = _task_of(name, source.labels, arguments) if isinstance(source, Entry) else None
-    settings = _refinement(arguments, task)
-
-    import torch  # heavy imports only once the call is known to make sense
-    from tqdm import tqdm
-
-    from hubmodels.batch import is_done, made_by, plan, run, unread
-    from hubmodels.hub import load_model
-    from hubmodels.runtime import choose_runtime, is_prepared, with_runtime
-
-    _check_device(arguments.device)
-    if kinds := unread(arguments.sources):
-        counts = ", ".join(f"{count} {suffix}" for suffix, count in kinds.items())
-        print(f"files of these kinds are not read: {counts}; convert them to JPEG first", file=sys.stderr)
-    jobs = plan(arguments.sources, arguments.out)
-    model = load_model(name, device=arguments.device, revision=arguments.revision)
-    if arguments.bf16:
-        model = model.to(torch.bfloat16)
-        # Other processors may or may not compute in it; of x86 without AVX-512 it is known.
-        if arguments.device == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2":
-            print("this processor does not compute in bf16: without --bf16 it is many times faster", file=sys.stderr)
-    if not isinstance(source, Entry):
-        settings = _refinement(arguments, _task_of(name, model.labels, arguments))
-    note = made_by(model, settings)
-    if arguments.resume:
-        planned, jobs = len(jobs), [job for job in jobs if not is_done(job, note)]
-        print(f"{planned - len(jobs)} of {planned} photos are labelled already", file=sys.stderr)
-    if jobs and choose_runtime(model, arguments.runtime, photos=len(jobs)) == "onnx" and not is_prepared(model):
-        print(f"{model.name}: exporting the network for ONNX Runtime, once", file=sys.stderr)
-    model = with_runtime(model, arguments.runtime, photos=len(jobs))
-    started, done, failed, stopped = time.monotonic(), 0, 0, False
-    totals = dict.fromkeys(model.labels.names, 0.0)
-    try:
-        for outcome in tqdm(
-            run(model, jobs, refinement=settings, note=note), total=len(jobs), unit="photo", desc=model.name
-        ):
-            if outcome.areas is None:
-                failed += 1
-                tqdm.write(f"hubmodels: {outcome.error}", file=sys.stderr)
-                continue
-            done += 1
-            for name, share in outcome.areas.items():
-                totals[name] += share
-    except KeyboardInterrupt:
-        stopped = True
-        print("\nstopped; the same call with --resume goes on", file=sys.stderr)
-    seconds = time.monotonic() - started
-    print(f"{done} of {len(jobs)} photos labelled in {seconds:.1f} s, results in {arguments.out}")
-    if done:
-        print("mean area: " + ", ".join(f"{name} {100 * share / done:.1f} %" for name, share in totals.items()))
-    return INTERRUPTED if stopped else 1 if failed else 0
-
-
-def _check_device(name: str) -> None:
-    """Raise ValueError unless tensors can be put on a device of this name."""
-    import torch
-
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:  # the latter: PyTorch was built without CUDA
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"--device {name} is not to be had: {reason}; expected cpu, or cuda where there is a GPU"
-        ) from error
-
-
-def _task_of(name: str, labels: LabelSet, arguments: argparse.Namespace) -> str | None:
-    """The published task with these very labels, whose presets a model may use; None: there is none.
-
-    Raises:
-        ValueError: another task or a preset was asked for.
-    """
-    task = next((task for task, each in TASKS.items() if (task, each.names) == (labels.task, labels.names)), None)
-    if arguments.task not in (None, task):
-        raise ValueError(
-            f"model {name} labels {task or ', '.join(labels.names)}, not {arguments.task}; leave out --task or --model"
-        )
-    if task is None and arguments.preset not in (None, "off"):
-        raise ValueError(
-            f"--preset {arguments.preset} was chosen for {' and '.join(TASKS)}, but {name} labels "
-            f"{', '.join(labels.names)}; leave it out, or give --settings or single options"
-        )
-    return task
 
 
 if __name__ == "__main__":

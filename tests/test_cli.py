@@ -19,9 +19,10 @@ from PIL import Image
 
 import hubmodels
 from hubmodels.batch import plan
-from hubmodels.cli import _refinement, build_parser, main
+from hubmodels.cli import build_parser, main
 from hubmodels.entries import DEFAULTS, ENTRIES
 from hubmodels.hub import with_labels
+from hubmodels.label_command import _refinement
 from hubmodels.labels import LabelSet
 from hubmodels.refine.settings import PRESETS, SETTINGS
 from tests.conftest import ROOT
