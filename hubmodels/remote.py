@@ -75,33 +75,36 @@ def fetch(
     Raises:
         WeightsError: the file is not to be had; says why and what to do.
     """
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import hf_hub_download
 
     if revision is not None and _COMMIT.fullmatch(revision) and not force_download:
-        cached = try_to_load_from_cache(repo, filename, cache_dir=cache_dir, revision=revision)
-        if isinstance(cached, str):
-            return Path(cached)
-    obstacle = "local_files_only is set" if local_files_only else _obstacle(repo, filename, revision, token)
-    if obstacle and force_download:
-        raise WeightsError(f"{_named(repo, filename, revision)}: cannot be downloaded again, as {obstacle}")
-    with translated(repo, filename, revision, obstacle=obstacle):
-        path = hf_hub_download(
-            repo,
-            filename,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            force_download=force_download,
-            local_files_only=bool(obstacle),
+        if (path := cached_file(repo, filename, revision=revision, cache_dir=cache_dir)) is not None:
+            return path
+    if obstacle := "local_files_only is set" if local_files_only else _obstacle(repo, filename, revision, token):
+        named = _named(repo, filename, revision)
+        if force_download:
+            raise WeightsError(f"{named}: cannot be downloaded again, as {obstacle}")
+        # hf_hub_download would send a request of its own before it looks there, even if told to use local files only.
+        if (path := cached_file(repo, filename, revision=revision, cache_dir=cache_dir)) is None:
+            raise WeightsError(f"{named}: not in the cache, and {obstacle}")
+        return path
+    with translated(repo, filename, revision):
+        downloaded = hf_hub_download(
+            repo, filename, revision=revision, token=token, cache_dir=cache_dir, force_download=force_download
         )
-    return Path(path)
+    return Path(downloaded)
 
 
-def cached_file(repo: str, filename: str) -> Path | None:
-    """A file of a repository's main branch as it was when it was last asked for; None if it never was. No request."""
+def cached_file(
+    repo: str, filename: str, *, revision: str | None = None, cache_dir: str | Path | None = None
+) -> Path | None:
+    """A file of a repository, of its main branch unless a revision is given, as it was when that was last asked for.
+
+    None if it never was. No request is sent.
+    """
     from huggingface_hub import try_to_load_from_cache
 
-    cached = try_to_load_from_cache(repo, filename)
+    cached = try_to_load_from_cache(repo, filename, revision=revision, cache_dir=cache_dir)
     return Path(cached) if isinstance(cached, str) else None
 
 
@@ -162,12 +165,11 @@ def upload(
 
 
 @contextlib.contextmanager
-def translated(repo: str, filename: str, revision: str | None, *, obstacle: str = "") -> Iterator[None]:
+def translated(repo: str, filename: str, revision: str | None) -> Iterator[None]:
     """Turn whatever huggingface_hub and the HTTP client below it raise into a WeightsError.
 
     Args:
         repo, filename, revision: what it is about; "" is no file.
-        obstacle: why only the cache is looked at, and what to do; "" if the Hub is asked.
 
     Raises:
         WeightsError: says why and what to do.
@@ -177,7 +179,7 @@ def translated(repo: str, filename: str, revision: str | None, *, obstacle: str 
     except WeightsError:
         raise
     except Exception as error:  # its HTTP client, and so the exceptions of a broken connection, change with versions
-        raise WeightsError(f"{_named(repo, filename, revision)}: {_explained(error, repo, obstacle)}") from error
+        raise WeightsError(f"{_named(repo, filename, revision)}: {_explained(error, repo)}") from error
 
 
 def _named(repo: str, filename: str, revision: str | None) -> str:
@@ -185,13 +187,11 @@ def _named(repo: str, filename: str, revision: str | None) -> str:
     return f"{repo}{at}: {filename}" if filename else f"{repo}{at}"
 
 
-def _explained(error: Exception, repo: str, obstacle: str) -> str:
+def _explained(error: Exception, repo: str) -> str:
     from huggingface_hub import errors
 
     if isinstance(error, errors.OfflineModeIsEnabled):  # it was set when huggingface_hub was imported
-        obstacle = obstacle or OFFLINE
-    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled) and obstacle:
-        return f"not in the cache, and {obstacle}"
+        return f"not in the cache, and {OFFLINE}"
     kinds: tuple[tuple[type[Exception], str], ...] = (
         (errors.GatedRepoError, f"access is restricted; ask for it at {endpoint()}/{repo} and log in: hf auth login"),
         (
@@ -265,7 +265,8 @@ def is_reachable() -> bool:
     huggingface_hub tries five times over 23 seconds for each file; this says at once that there is no use.
     """
     address = urllib.parse.urlsplit(endpoint())
-    proxy = urllib.request.getproxies().get(address.scheme)
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(address.scheme) or proxies.get("all")
     if proxy and not urllib.request.proxy_bypass(address.hostname or ""):
         address = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     port = address.port or (443 if address.scheme == "https" else 80)

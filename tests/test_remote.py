@@ -129,11 +129,10 @@ def start(script: str, hub: LoopbackHub, folder: Path, *arguments: str) -> subpr
         "HF_HOME": str(folder / "hf_home"),
         "HF_TOKEN": "hf_made_up",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
         "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
     }
-    for name in ("HF_HUB_OFFLINE", "HUBMODELS_OFFLINE", "http_proxy", "HTTP_PROXY"):
+    for name in ("HF_HUB_OFFLINE", "HUBMODELS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "http_proxy", "HTTP_PROXY"):
         environment.pop(name, None)
     return subprocess.Popen(
         [sys.executable, "-c", COMMON + script, *arguments],
@@ -237,6 +236,24 @@ def test_offline_means_the_cache_or_an_error_at_once(session, variable):
         kind, message, seconds = pulled[f"{what} with {variable}"]
         assert kind == "WeightsError" and words in message and variable in message
         assert seconds < 2
+
+
+def test_a_process_that_is_offline_from_the_start_sends_nothing(tmp_path):
+    """Neither does huggingface_hub, whose first call would ask its server about the program around it."""
+    fetch = 'tell("cached", str(hubmodels.remote.fetch("me/tiny", "config.json")))\n'
+    offline = 'os.environ["HUBMODELS_OFFLINE"] = "1"\n' + fetch
+    with LoopbackHub() as hub:
+        hub.commit("me/tiny", {"config.json": b"{}"})
+        online = told(start("import hubmodels.remote\n" + fetch, hub, tmp_path))
+        count = len(hub.requests)
+        said = told(
+            start(
+                f"import hubmodels.remote\n{offline}attempt('other', lambda: hubmodels.load('me/other'))", hub, tmp_path
+            )
+        )
+        assert count > 0 and hub.requests[count:] == []
+    assert said["cached"] == online["cached"]
+    assert "not in the cache, and HUBMODELS_OFFLINE" in said["other"][1]
 
 
 def test_nothing_was_requested_for_what_is_cached_offline_or_a_path(session):
@@ -531,5 +548,10 @@ def test_behind_a_proxy_the_proxy_is_what_must_be_reached(monkeypatch):
         assert remote.is_reachable()
         monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
         assert not remote.is_reachable()
+        monkeypatch.delenv("https_proxy")
+        assert not remote.is_reachable()
+        monkeypatch.setenv("all_proxy", hub.endpoint)
+        assert remote.is_reachable()
+        monkeypatch.setenv("https_proxy", hub.endpoint)
         monkeypatch.setenv("no_proxy", "hub.example")
         assert not remote.is_reachable()  # asked directly: the fixture lets only loopback be reached
