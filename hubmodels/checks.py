@@ -16,7 +16,7 @@ def check_tensors(
 ) -> None:
     """Raise WeightsError unless names, shapes and kinds are exactly the wanted ones and every value is possible.
 
-    Possible values are finite, and variances of batch norm not below zero.
+    Possible values are finite in float32, as which they are used, and variances of batch norm not below zero.
 
     Args:
         tensors: what a file holds.
@@ -37,7 +37,7 @@ def check_tensors(
         kinds = FLOATS if wanted[key].is_floating_point() else (wanted[key].dtype,)
         if value.dtype not in kinds:
             raise WeightsError(f"{what}: {key} is {value.dtype}, expected {wanted[key].dtype}; {remedy}")
-        if not torch.isfinite(value).all():
+        if not torch.isfinite(value.float()).all():
             raise WeightsError(f"{what}: {key} holds values that are not finite; {remedy}")
         if key.endswith("running_var") and (value < 0).any():
             raise WeightsError(f"{what}: {key} holds negative variances; {remedy}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from hubmodels.config import ModelConfig
+from hubmodels.errors import WeightsError
 from hubmodels.images import ImageSource, read_image
 from hubmodels.labels import LabelSet
 from hubmodels.networks.folding import FoldedCopy
@@ -82,10 +84,12 @@ class Segmenter(Pretrained):
         Args:
             image: the photo.
             flip: average with the answer to the mirrored photo, at twice the time.
-            scales: average over passes at these multiples of `input_px`, each in 0.25..2.
+            scales: average over passes at these multiples of `input_px`, or of the long side of a smaller photo, each
+                in 0.25..2.
 
         Raises:
             ValueError: no scale, or one out of range.
+            WeightsError: the network answers with values that are not finite.
         """
         if len(scales) == 0 or not all(0.25 <= scale <= 2 for scale in scales):
             raise ValueError(f"scales must be one or more numbers in 0.25..2; got {tuple(scales)}")
@@ -93,10 +97,15 @@ class Segmenter(Pretrained):
         passes = []
         for scale, mirrored in itertools.product(scales, (False, True) if flip else (False,)):
             seen = image[:, ::-1] if mirrored else image
-            long_side_px = round(scale * self.input_px)
+            long_side_px = round(scale * min(self.input_px, max(image.shape[:2])))
             logits = photo_logits(network, seen, long_side_px=long_side_px, enlarge=scale > 1)
             passes.append((logits.flip(-1) if mirrored else logits).softmax(0))
         mean = passes[0] if len(passes) == 1 else torch.stack(passes).mean(0)
+        if not math.isfinite(mean.sum().item()):  # such pixels would all be labelled background
+            raise WeightsError(
+                f"{self.name}: the network answers with values that are not finite; its weights are damaged, or a "
+                "training diverged: go back to a checkpoint before that"
+            )
         return mean.cpu().numpy()
 
     def predict(
@@ -119,6 +128,7 @@ class Segmenter(Pretrained):
 
         Raises:
             ImageError: the photo cannot be read.
+            WeightsError: as of `probabilities`.
         """
         return self.tune(photo, flip=flip, scales=scales).refine(refinement or Refinement())
 

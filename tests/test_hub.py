@@ -96,6 +96,8 @@ def damaged(tensors):
     yield "extra tensor", save({**tensors, "more": torch.zeros(1)}), "1 unknown"
     yield "other shape", save({**tensors, first: torch.zeros(3)}), "expected"
     yield "not finite", save(infinite), "not finite"
+    wide = {key: value.double() if value.is_floating_point() else value for key, value in tensors.items()}
+    yield "not finite in float32", save({**wide, first: torch.full_like(wide[first], 1e300)}), "not finite"
 
 
 def test_damaged_weights_are_refused_with_the_remedy(put, network, tensors):

@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
 import hubmodels
-from hubmodels import FASHION, Refinement, Segmenter
+from hubmodels import FASHION, Refinement, Segmenter, WeightsError
 from hubmodels.refine import clean_regions
 from hubmodels.segmenter import working_size
 from tests.golden.regenerate import GOLDEN
@@ -138,6 +138,25 @@ def test_scales_are_averaged_and_small_photos_are_enlarged_for_them(ramp, monkey
     together = ramp.predict(photo, scales=(0.5, 1.0, 2.0)).probs
     assert_allclose(together, np.mean(passes, 0), atol=1e-6)
     assert_array_equal(ramp.tune(photo, scales=(0.5, 1.0, 2.0)).refine(Refinement()).probs, together)
+
+
+def test_scales_of_a_small_photo_are_multiples_of_its_own_size(ramp, monkeypatch):
+    sizes = []
+    real = ramp.network.forward
+    monkeypatch.setattr(ramp.network, "forward", lambda x: sizes.append(tuple(x.shape[2:])) or real(x))
+    ramp.input_px = 256
+    ramp.probabilities(np.zeros((128, 64, 3), np.uint8), scales=(0.5, 1.0, 1.5, 2.0))
+    assert sizes == [(64, 32), (128, 64), (192, 96), (256, 128)]
+
+
+@pytest.mark.parametrize("entry", ["deeplabv3plus_person", "u2net_small_person"])
+def test_a_network_that_diverged_is_an_error_not_background(entry):
+    model = hubmodels.load(entry)
+    weight = next(parameter for name, parameter in model.named_parameters() if name.endswith("weight"))
+    with torch.no_grad():
+        weight.view(-1)[0] = float("nan")
+    with pytest.raises(WeightsError, match=f"{entry}: the network answers with values that are not finite"):
+        model.predict(np.zeros((64, 64, 3), np.uint8))
 
 
 @pytest.mark.parametrize("scales", [(), (0.1,), (1.0, 3.0), (float("nan"),)])

@@ -51,7 +51,8 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
 
     Raises:
         ValueError: the network is in training mode, where batch norm depends on the batch; or the copy answers a
-            trial otherwise, as it does where the output of a convolution goes to its batch norm and elsewhere too.
+            trial otherwise, as it does where the output of a convolution goes to its batch norm and elsewhere too; or
+            the network answers it with values that are not finite.
     """
     if any(module.training for module in network.modules()):
         raise ValueError("expected a network in eval mode, as folding is for inference only: call network.eval() first")
@@ -60,6 +61,10 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
         return folded
     probe = _probe(network)
     before = _answers(network, probe)
+    if not all(torch.isfinite(answer).all() for answer in before):
+        raise ValueError(
+            "the network answers a trial with values that are not finite, so that copies cannot be checked"
+        )
     for conv_name, norm_name in _pairs(folded, probe):
         conv, norm = folded.get_submodule(conv_name), folded.get_submodule(norm_name)
         assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)

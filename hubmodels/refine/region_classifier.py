@@ -180,7 +180,7 @@ class RegionClassifier(nn.Module):
             )
         classifier = cls(settings, hidden=hidden)
         check_tensors(tensors, classifier.state_dict(), what=what, remedy=remedy)
-        if not (tensors["std"] > 0).all():
+        if not (tensors["std"].float() > 0).all():
             raise WeightsError(f"{what}: std must be above 0; got {float(tensors['std'].min()):g}; {remedy}")
         classifier.load_state_dict(tensors)
         return classifier.eval()
