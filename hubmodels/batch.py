@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import errno
-import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,11 +12,9 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from hubmodels import __version__
 from hubmodels.errors import ImageError
 from hubmodels.export import indexed_png, save_image
 from hubmodels.images import SUFFIXES, UNREAD_SUFFIXES
-from hubmodels.model_export import network_digest
 from hubmodels.refine import Refinement
 from hubmodels.segmenter import Segmenter
 
@@ -127,17 +124,6 @@ def unread(sources: Iterable[str | Path]) -> dict[str, int]:
     return {suffix: counts[suffix] for suffix in sorted(UNREAD_SUFFIXES & set(counts))}
 
 
-def made_by(model: Segmenter, refinement: Refinement) -> str:
-    """What results of a model under some settings say in their masks about how they were made; JSON.
-
-    Args:
-        model: as it was loaded; exported for ONNX Runtime it answers the same, and says it otherwise.
-        refinement: post-processing.
-    """
-    facts = {"network_sha256": network_digest(model.network), "settings": refinement.to_dict()}
-    return json.dumps({"version": __version__, "model": model.name, **facts}, sort_keys=True)
-
-
 def is_done(job: Job, note: str) -> bool:
     """Whether the results of a job are there, made as `note` says of a photo that has not changed since."""
     try:
@@ -157,7 +143,7 @@ def run(
     Args:
         model, jobs: as of `plan`.
         refinement: post-processing.
-        note: of `made_by`, for the masks.
+        note: how they are made, for the text chunk MADE_BY of the masks.
 
     Yields:
         One Outcome per job, as soon as its files are written.

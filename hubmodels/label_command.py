@@ -8,12 +8,16 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from hubmodels import __version__
 from hubmodels.entries import DEFAULTS, Entry
 from hubmodels.labels import TASKS, LabelSet
 from hubmodels.model_names import find_model
 from hubmodels.refine.settings import PRESETS, SETTINGS, Refinement, Setting
+
+if TYPE_CHECKING:
+    from hubmodels.segmenter import Segmenter
 
 MODEL_HELP = "a model of `hubmodels list`, a folder that save_pretrained wrote, or USER/NAME on the Hugging Face Hub"
 REVISION_HELP = "branch, tag or commit of the repository on the Hub"
@@ -94,10 +98,7 @@ def _refinement(arguments: argparse.Namespace, task: str | None) -> Refinement:
     else:
         values = Refinement.preset(arguments.preset, task=task).to_dict() if arguments.preset and task else {}
     given = {name: getattr(arguments, name) for name in SETTINGS if getattr(arguments, name) is not None}
-    try:
-        return Refinement.from_dict({**values, **given})
-    except TypeError as error:
-        raise ValueError(f"{arguments.settings}: {error}" if arguments.settings else str(error)) from error
+    return Refinement.from_dict({**values, **given})
 
 
 def label_photos(arguments: argparse.Namespace) -> int:
@@ -113,7 +114,7 @@ def label_photos(arguments: argparse.Namespace) -> int:
     import torch  # heavy imports only once the call is known to make sense
     from tqdm import tqdm
 
-    from hubmodels.batch import is_done, made_by, plan, run, unread
+    from hubmodels.batch import is_done, plan, run, unread
     from hubmodels.hub import load_model
     from hubmodels.runtime import choose_runtime, is_prepared, with_runtime
 
@@ -130,7 +131,7 @@ def label_photos(arguments: argparse.Namespace) -> int:
             print("this processor does not compute in bf16: without --bf16 it is many times faster", file=sys.stderr)
     if not isinstance(source, Entry):
         settings = _refinement(arguments, _task_of(name, model.labels, arguments))
-    note = made_by(model, settings)
+    note = _made_by(model, settings)  # before ONNX Runtime may run it: that answers the same, and looks otherwise
     if arguments.resume:
         planned, jobs = len(jobs), [job for job in jobs if not is_done(job, note)]
         print(f"{planned - len(jobs)} of {planned} photos are labelled already", file=sys.stderr)
@@ -158,6 +159,14 @@ def label_photos(arguments: argparse.Namespace) -> int:
     if done:
         print("mean area: " + ", ".join(f"{name} {100 * share / done:.1f} %" for name, share in totals.items()))
     return INTERRUPTED if stopped else 1 if failed else 0
+
+
+def _made_by(model: Segmenter, settings: Refinement) -> str:
+    """What masks say about how they were made, and what must be the same to leave a photo out; JSON."""
+    from hubmodels.model_export import network_digest
+
+    facts = {"network_sha256": network_digest(model.network), "settings": settings.to_dict()}
+    return json.dumps({"version": __version__, "model": model.name, **facts}, sort_keys=True)
 
 
 def _check_device(name: str) -> None:
