@@ -17,7 +17,7 @@ class Scores:
         num_classes: number of labels.
         boundary_px: distance in pixels within which two boundaries agree.
         confusion: (C, C) int64, rows are true labels, columns predicted ones, summed over photos.
-        boundary: one F-measure per photo that has a boundary in labels or prediction.
+        boundary: one F-measure per photo that has a boundary to judge in labels or prediction.
     """
 
     num_classes: int
@@ -96,11 +96,20 @@ def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
 
 
-def boundaries(labels: np.ndarray) -> np.ndarray:
-    """(H, W) bool: pixels whose right or lower neighbour has another label."""
+def boundaries(labels: np.ndarray, *, where: np.ndarray | None = None) -> np.ndarray:
+    """(H, W) bool: pixels whose right or lower neighbour has another label.
+
+    Args:
+        labels: (H, W) label ids.
+        where: (H, W) bool; only neighbours that are both marked here are compared. None: all.
+    """
+    right, below = labels[:, :-1] != labels[:, 1:], labels[:-1] != labels[1:]
+    if where is not None:
+        right &= where[:, :-1] & where[:, 1:]
+        below &= where[:-1] & where[1:]
     edge = np.zeros(labels.shape, bool)
-    edge[:, :-1] |= labels[:, :-1] != labels[:, 1:]
-    edge[:-1] |= labels[:-1] != labels[1:]
+    edge[:, :-1] |= right
+    edge[:-1] |= below
     return edge
 
 
@@ -109,13 +118,19 @@ def boundary_f(truth: np.ndarray, predicted: np.ndarray, *, distance_px: int = 3
 
     Precision is the share of predicted boundary pixels within `distance_px` (Euclidean) of a true one, recall the
     reverse. None when neither map has a boundary, 0 when only one has.
+
+    The outline of an area whose truth is IGNORE is no boundary, and within `distance_px` of such an area nobody knows
+    which predicted boundaries are wrong: they may be what finds a true one, but precision leaves them out. If it has
+    none left to judge, none is wrong, and it is 1. None then means that no boundary of either map can be judged.
     """
-    true_edge, predicted_edge = boundaries(truth), boundaries(predicted)
-    if not true_edge.any() and not predicted_edge.any():
-        return None
-    if not true_edge.any() or not predicted_edge.any():
-        return 0.0
-    precision = within(true_edge, distance_px)[predicted_edge].mean()
+    decided = truth != IGNORE
+    true_edge, predicted_edge = boundaries(truth, where=decided), boundaries(predicted)
+    judged = predicted_edge
+    if not decided.all():
+        judged = predicted_edge & ~within(~decided, max(1, distance_px))  # 1: a boundary has a pixel on either side
+    if not true_edge.any():
+        return 0.0 if judged.any() else None
+    precision = within(true_edge, distance_px)[judged].mean() if judged.any() else 1.0
     recall = within(predicted_edge, distance_px)[true_edge].mean()
     return float(2 * precision * recall / (precision + recall)) if precision + recall else 0.0
 

@@ -66,6 +66,8 @@ def get(url: str, body: object = None) -> tuple[int, bytes]:
 def served_here(studio: Studio, folder: Path, **options: Any) -> Iterator[SimpleNamespace]:
     """The page served by this process on loopback, files in `folder`: its url without a slash, page and client.
 
+    With logins, the client has the first one.
+
     `options` are those of `hubmodels.app.server.start`.
     """
     import gradio_client
@@ -77,7 +79,11 @@ def served_here(studio: Studio, folder: Path, **options: Any) -> Iterator[Simple
         options = {"queue_size": 16, "concurrency": 1, "quiet": True, "server_name": "127.0.0.1", **options}
         page, _ = start(studio, server_port=free_port(), **options)  # Gradio's own search for one leaves sockets open
         client = gradio_client.Client(
-            page.local_url, download_files=folder / "answers", analytics_enabled=False, verbose=False
+            page.local_url,
+            auth=next(iter(options.get("auth") or ()), None),
+            download_files=folder / "answers",
+            analytics_enabled=False,
+            verbose=False,
         )
         try:
             yield SimpleNamespace(url=page.local_url.rstrip("/"), page=page, client=client, folder=folder)

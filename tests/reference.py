@@ -110,23 +110,25 @@ def majority(labels: np.ndarray, segments: np.ndarray) -> np.ndarray:
     return out
 
 
-def boundary_f(truth: np.ndarray, predicted: np.ndarray, distance_px: float) -> float:
-    """Boundary F-measure by comparing every pair of boundary pixels."""
+def boundary_f(truth: np.ndarray, predicted: np.ndarray, distance_px: float) -> float | None:
+    """Boundary F-measure by comparing every pair of boundary pixels; 255 in the truth is undecided."""
+    height, width = truth.shape
 
-    def edge(labels: np.ndarray) -> np.ndarray:
-        height, width = labels.shape
-        return np.array(
-            [
-                (y, x)
-                for y in range(height)
-                for x in range(width)
-                if (x + 1 < width and labels[y, x] != labels[y, x + 1])
-                or (y + 1 < height and labels[y, x] != labels[y + 1, x])
-            ]
-        )
+    def edge(labels: np.ndarray, decided: np.ndarray) -> np.ndarray:
+        def differs(y: int, x: int, v: int, u: int) -> bool:
+            inside = v < height and u < width
+            return inside and decided[y, x] and decided[v, u] and labels[y, x] != labels[v, u]
 
-    one, other = edge(truth), edge(predicted)
-    distance = np.sqrt(((one[:, None] - other[None]) ** 2).sum(-1))
-    recall = (distance.min(1) <= distance_px).mean()
-    precision = (distance.min(0) <= distance_px).mean()
-    return 2 * precision * recall / (precision + recall)
+        every = [(y, x) for y in range(height) for x in range(width)]
+        return np.array([(y, x) for y, x in every if differs(y, x, y, x + 1) or differs(y, x, y + 1, x)]).reshape(-1, 2)
+
+    def near(some: np.ndarray, others: np.ndarray, distance: float = distance_px) -> np.ndarray:
+        return (np.sqrt(((some[:, None] - others[None]) ** 2).sum(-1)) <= distance).any(1)
+
+    one, other = edge(truth, truth != 255), edge(predicted, np.full(truth.shape, True))
+    judged = other[~near(other, np.argwhere(truth == 255), max(1, distance_px))]
+    if len(one) == 0:
+        return None if len(judged) == 0 else 0.0
+    recall = near(one, other).mean()
+    precision = near(judged, one).mean() if len(judged) else 1.0
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0

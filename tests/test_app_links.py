@@ -78,3 +78,10 @@ def test_a_link_is_clamped_and_cannot_break_the_page():
 )
 def test_the_address_of_the_page_comes_from_the_request(headers, url):
     assert links.base_url(headers) == url
+
+
+def test_a_host_may_say_a_path_or_the_whole_address():
+    headers = {"host": "127.0.0.1:7860", "x-forwarded-host": "other", "x-forwarded-proto": "https"}
+    assert links.base_url(headers, root_path="/labels") == "https://other/labels"
+    for address in ("https://example.org/labels", "http://example.org"):
+        assert links.base_url(headers, root_path=address) == address

@@ -39,6 +39,44 @@ def test_masks_of_every_kind_are_read(tmp_path):
         assert_array_equal(read(saved(tmp_path, picture), PERSON), grid("0101", "1100"))
 
 
+WHITE_IDS = grid("0101", "1100")
+
+
+def black_and_white(kind: str) -> Image.Image:
+    """White where `WHITE_IDS` is 1, as programs write it."""
+    grey = Image.fromarray(WHITE_IDS * 255)
+    if kind == "white first":  # in the palette
+        return grey.convert("RGB").quantize(2)
+    if kind == "black first":
+        picture = Image.fromarray(WHITE_IDS).convert("P")
+        picture.putpalette([0, 0, 0, 255, 255, 255])
+        return picture
+    if kind == "cut out":  # all white; what is transparent is no person
+        return Image.merge("LA", (Image.new("L", grey.size, 255), grey))
+    return grey.convert(kind)  # as P, a palette of 256 greys
+
+
+@pytest.mark.parametrize("kind", ["L", "1", "P", "RGB", "RGBA", "LA", "white first", "black first", "cut out"])
+def test_white_is_the_person_in_black_and_white_of_any_kind(tmp_path, kind):
+    path = saved(tmp_path, black_and_white(kind))
+    assert_array_equal(read(path, PERSON), WHITE_IDS)
+    if kind == "white first":  # or else the test would not say anything
+        with Image.open(path) as picture:
+            assert picture.mode == "P" and np.asarray(picture)[0, 1] == 0
+
+
+def test_only_white_makes_a_mask_black_and_white(tmp_path):
+    """Ids stay ids: of our own files, of greys beside white, of black alone, and of tasks with more labels."""
+    ids = WHITE_IDS
+    assert_array_equal(read(saved(tmp_path, hubmodels.export.indexed_png(ids, PERSON)), PERSON), ids)
+    greys = Image.fromarray(np.where(ids == 1, IGNORE, grid("0010", "0001"))).convert("P")  # 0, 1 and undecided
+    assert_array_equal(read(saved(tmp_path, greys), PERSON), np.asarray(greys))
+    assert_array_equal(read(saved(tmp_path, Image.new("RGB", (4, 2))), PERSON), np.zeros((2, 4)))
+    assert_array_equal(read(saved(tmp_path, black_and_white("black first")), FASHION), ids)
+    with pytest.raises(ImageError, match="#ffffff"):
+        read(saved(tmp_path, black_and_white("RGB")), FASHION)
+
+
 @pytest.mark.parametrize(
     ("picture", "labels", "message"),
     [

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import numpy as np
+import pytest
 from numpy.testing import assert_array_equal
 from PIL import Image
 
@@ -14,6 +16,29 @@ from hubmodels.app.studio import Photo
 from hubmodels.app.views import View
 from tests.conftest import grid
 from tests.page_examples import CLOTHES, TUNED, drawn
+
+
+@pytest.mark.parametrize(
+    ("said", "colour"),
+    [
+        ("#12AB34", "#12ab34"),
+        ("rgba(1.5, 2, 300, 0.5)", "#0202ff"),
+        ("rgb(1.2.3,4,5)", "#ffffff"),
+        ("rgb(1.,2,3)", "#ffffff"),
+        (f"rgb({'9' * 400},4,5)", "#ff0405"),
+        ("red", "#ffffff"),
+    ],
+    ids=["hex", "picker", "points", "point", "huge", "name"],
+)
+def test_colours_are_read_or_left_at_white(said, colour):
+    assert View.of({"colour": said}).colour == colour
+
+
+def test_values_of_a_view_that_make_no_sense_are_left_at_their_defaults():
+    for value in (["x"], {"x": 1}, None, 3, "nowhere", True):
+        assert View.of({field.name: value for field in dataclasses.fields(View) if field.name != "opacity"}) == (
+            View(label="nowhere", other="nowhere") if value == "nowhere" else View()
+        )
 
 
 def test_every_style_is_a_picture_of_the_photo_s_size(studio, small):

@@ -234,6 +234,16 @@ def test_probabilities_in_and_out() -> None:
     torch.testing.assert_close(log_probabilities(hard).min(), torch.tensor(1e-8).log())
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@torch.no_grad()
+def test_zeros_stay_finite_in_half_precision(dtype: torch.dtype) -> None:
+    logits, image = scene()
+    hard = F.one_hot(logits.argmax(1), 3).permute(0, 3, 1, 2)
+    assert torch.equal(log_probabilities(hard.to(dtype)), log_probabilities(hard.float()))
+    got = DenseCRF(3).refine_probs(hard.to(dtype), image)
+    assert got.dtype == dtype and torch.equal(got, DenseCRF(3).refine_probs(hard.float(), image).to(dtype))
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 @torch.no_grad()
 def test_dtype_is_kept(dtype: torch.dtype) -> None:

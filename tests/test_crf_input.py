@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from torch import Tensor
 
 from hubmodels.refine import DenseCRF
@@ -83,12 +84,24 @@ def test_refuses_other_class_counts() -> None:
         DenseCRF(num_classes=7)(*scene())
 
 
+@pytest.mark.parametrize("size", [(3, 8), (8, 3)], ids=str)
+def test_prepare_reads_both_layouts_of_small_photos(size: tuple[int, int]) -> None:
+    logits, image = scene(*size)
+    crf = DenseCRF(2)
+    with torch.no_grad():
+        expected = crf(logits, image)[0]
+    for each in (image[0], image[0].permute(1, 2, 0)):
+        assert torch.equal(crf.prepare(logits[0], each).refine(), expected)
+
+
 def test_prepare_refuses() -> None:
     crf = DenseCRF()
     with pytest.raises(ValueError, match=r"\(C, H, W\)"):
         crf.prepare(GOOD_LOGITS, GOOD_IMAGE[0])
-    with pytest.raises(ValueError, match=r"\(C, 6, 5\)"):
+    with pytest.raises(ValueError, match=r"\(3, 5, 5\) or \(5, 5, 3\).*got \(3, 6, 5\)"):
         crf.prepare(GOOD_LOGITS[0, :, :5], GOOD_IMAGE[0])
+    with pytest.raises(ValueError, match=r"\(C, 6, 5\)"):
+        crf.prepare(GOOD_LOGITS[0, :, :5], crf.photo(GOOD_IMAGE[0]))
     with pytest.raises(ValueError, match="keep"):
         crf.prepare(GOOD_LOGITS[0], GOOD_IMAGE[0], keep=0)
     with pytest.raises(ValueError, match="at least 0"):

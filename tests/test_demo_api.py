@@ -69,6 +69,28 @@ def test_the_copied_api_calls_run(api, photo, person, small, tmp_path):
         assert_array_equal(np.asarray(picture), wanted.labels)
 
 
+def test_the_copied_api_calls_log_in_where_that_is_asked_for(studio, photo, small, person, tmp_path):
+    user, password = "me", "pass:w&r d"
+
+    def filled(code: str) -> str:
+        return code.replace("'USER'", repr(user)).replace("'PASSWORD'", repr(password))
+
+    wanted = person.predict(small).areas()
+    Path(photo).rename(tmp_path / "photo.jpg")
+    with served_here(studio, tmp_path, auth=[(user, password)]) as page, pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        scope: dict[str, Any] = {}
+        exec(filled(snippets.client(page.url, PEOPLE, Refinement(), login=True)), scope)
+        scope["client"].close()
+        assert scope["report"]["areas"] == wanted
+        code = snippets.curl(page.url, PEOPLE, Refinement(), login=True)
+        done = subprocess.run(["bash", "-euc", filled(code)], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0 and "event: complete" in done.stdout, done.stdout + done.stderr
+        assert json.dumps(wanted) in done.stdout
+        done = subprocess.run(["bash", "-euc", code], capture_output=True, text=True, timeout=120)
+        assert done.returncode and "error: 400" in done.stderr  # as copied, with USER and PASSWORD
+
+
 def test_the_readme_shows_the_calls_that_run():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for snippet in (snippets.client, snippets.curl):

@@ -41,6 +41,16 @@ def test_wrong_parameters_are_refused(api, photo, settings, message):
     assert is_well(api)
 
 
+def test_a_photo_that_is_left_out_is_missed(api):
+    for body in ({"model": PEOPLE}, {"photo": None, "model": PEOPLE}):
+        status, answer = get(f"{api.url}/gradio_api/call/v2/segment", body)
+        assert status == 200
+        _, answer = get(f"{api.url}/gradio_api/call/segment/{json.loads(answer)['event_id']}")
+        assert b"event: error" in answer and b"photo is missing" in answer
+    with pytest.raises(AppError, match="photo is missing"):
+        api.client.predict(model=PEOPLE, api_name="/segment")
+
+
 def bomb(path: Path) -> None:
     """A PNG of 100 megapixels that says so in 60 bytes; its pixels would decode to 300 MB."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -81,12 +82,24 @@ def test_what_a_broken_upload_leaves_is_deleted_too(tmp_path):
 
 
 def test_uploads_that_go_on_are_left_alone(tmp_path):
-    (tmp_path / "tmpabc").write_bytes(b"half a photo")
-    (tmp_path / "tmpdir").mkdir()
+    (tmp_path / "tmpabc_01xy").write_bytes(b"half a photo")
+    (tmp_path / "tmpdir_0000").mkdir()
     (tmp_path / "digest").mkdir()
     (tmp_path / "digest" / "tmp.png").write_bytes(b"a photo that is on Gradio's list")
     assert delete_aborted(tmp_path, age_s=60) == 0
     assert delete_aborted(tmp_path, age_s=-1) == 1
-    assert {path.name for path in tmp_path.iterdir()} == {"digest", "tmpdir"}
+    assert {path.name for path in tmp_path.iterdir()} == {"digest", "tmpdir_0000"}
     assert files(tmp_path) == {tmp_path / "digest" / "tmp.png"}
     assert delete_aborted(tmp_path / "missing", age_s=-1) == 0
+
+
+def test_files_of_other_programs_are_left_alone(tmp_path, monkeypatch):
+    for name in ("tmp.txt", "tmpreport.csv", "tmpABCDEFGH", "tmp12345678.png", "tmux-0"):
+        (tmp_path / name).touch()
+    assert delete_aborted(tmp_path, age_s=-1) == 0
+    (tmp_path / "tmpabc_01xy").touch()
+    (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # a host that gives uploads no folder of their own
+    assert delete_aborted(tmp_path, age_s=-1) == delete_aborted(tmp_path / "link", age_s=-1) == 0
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "elsewhere"))
+    assert delete_aborted(tmp_path, age_s=-1) == 1

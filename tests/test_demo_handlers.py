@@ -57,6 +57,16 @@ def test_an_answer_has_pictures_numbers_a_link_and_code(handlers, photo, small):
         assert html.escape(text) in shown
     assert "127.0.0.1:7860" in client and "127.0.0.1:7860" in curl
     assert photo not in link + python + command + client + curl
+    assert "PASSWORD" not in client + curl
+
+
+def test_copied_api_calls_log_in_if_the_visitor_did(handlers, photo):
+    request = SimpleNamespace(**vars(asked()), username="me")
+    *_, client, curl = handlers.update(photo, PEOPLE, None, request)
+    settings = Refinement()
+    for shown, snippet in ((client, snippets.client), (curl, snippets.curl)):
+        assert html.escape(snippet("http://127.0.0.1:7860", PEOPLE, settings, login=True)) in shown
+        assert "PASSWORD" in shown
 
 
 @pytest.mark.parametrize("style", STYLES)

@@ -54,6 +54,7 @@ def test_public_endpoints_have_stable_names(page):
     parameters = {p["parameter_name"]: p for p in named["/segment"]["parameters"]}
     assert list(parameters) == ["photo", "model", *CONTROLS]
     assert sorted(parameters["model"]["type"]["enum"]) == hubmodels.list_models()
+    assert parameters["photo"]["parameter_default"] is None  # not the page's example
     for control in CONTROLS.values():
         assert parameters[control.name]["parameter_default"] == control.default
     assert [answer["label"] for answer in named["/segment"]["returns"]] == ["mask", "overlay", "report"]

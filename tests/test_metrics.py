@@ -75,13 +75,45 @@ def test_boundary_f_of_maps_without_boundaries():
     assert boundary_f(flat, cut) == boundary_f(cut, flat) == 0
 
 
-def test_boundary_f_equals_its_slow_twin(rng):
+@pytest.mark.parametrize("undecided", [0, 0.05, 0.6, 1], ids="{} undecided".format)
+def test_boundary_f_equals_its_slow_twin(rng, undecided):
     for _ in range(5):
         coarse = rng.integers(0, 3, (2, 6, 6), dtype=np.uint8)
         truth, predicted = np.kron(coarse, np.ones((1, 5, 5), np.uint8))
-        for distance in (1, 3):
+        blocks = np.kron(rng.random((10, 10)) < undecided, np.ones((3, 3), bool))
+        truth[blocks] = IGNORE
+        for distance in (0, 1, 3):
             expected = reference.boundary_f(truth, predicted, distance)
             assert boundary_f(truth, predicted, distance_px=distance) == pytest.approx(expected)
+
+
+def disc(radius: float) -> np.ndarray:
+    y, x = np.mgrid[:60, :60]
+    return ((y - 30) ** 2 + (x - 30) ** 2 < radius**2).astype(np.uint8)
+
+
+def test_undecided_areas_have_no_boundary():
+    predicted = disc(15)
+    strip = predicted.copy()
+    strip[:, :20] = IGNORE  # cuts off a part of the disc
+    far = predicted.copy()
+    far[2:5, 2:5] = IGNORE
+    band = np.where(disc(17) > disc(13), IGNORE, predicted)
+    assert boundary_f(strip, predicted) == boundary_f(far, predicted) == 1
+    assert boundary_f(band, predicted) is None and boundary_f(band, disc(16)) is None  # nothing that could be judged
+    assert boundary_f(band, predicted * 0) is None and boundary_f(band * 0, predicted) == 0
+    assert boundary_f(np.full_like(predicted, IGNORE), predicted) is None
+    assert boundary_f(band, disc(25)) == 0  # nobody could have drawn a boundary there
+    scores = Scores(2)
+    scores.add(band, predicted)
+    assert scores.miou == 1 and np.isnan(scores.boundary_f)
+
+
+def test_a_boundary_beside_an_undecided_area_is_still_looked_for():
+    truth, right = grid(*["001111"] * 6), grid(*["001111"] * 6)
+    truth[::3, 3:] = IGNORE  # within 3 pixels of all of the boundary: what is predicted there cannot be judged
+    assert boundary_f(truth, right) == 1
+    assert boundary_f(truth, right * 0) == 0
 
 
 def test_other_sizes_are_refused():

@@ -205,8 +205,11 @@ def test_settings_survive_json():
         ({"crf_iterations": 1.5}, ValueError, "whole number"),
         ({"crf_iterations": 21}, ValueError, r"0\.\.20"),
         ({"superpixel_scale": float("nan")}, ValueError, "nan"),
-        ({"superpixel_scale": "100"}, TypeError, "got str"),
+        ({"superpixel_scale": "100"}, TypeError, "superpixel_scale must be a number; got str"),
         ({"min_region_px": True}, TypeError, "got bool"),
+        ({"crf_iterations": np.array([5])}, TypeError, "got ndarray"),
+        ({"min_region_px": np.float64(2.5)}, ValueError, r"whole number; got 2\.5"),
+        ({"min_region_px": np.bool_(True)}, TypeError, "got bool"),
         ({"min_regoin_px": 3}, ValueError, "min_regoin_px"),
         ({"crf_appearance_sigma_px": 0}, ValueError, "1..500"),
         ({"person_threshold": 1.5}, ValueError, "0..1; got 1.5"),
@@ -220,8 +223,20 @@ def test_settings_survive_json():
     ],
 )
 def test_wrong_settings_are_refused(values, error, message):
-    with pytest.raises(error, match=message):
+    with pytest.raises(ValueError, match=message):  # in a file, wrong types are wrong values
         Refinement.from_dict(values)
+    if set(values) <= set(SETTINGS):
+        with pytest.raises(error, match=message):
+            Refinement(**values)
+
+
+def test_numpy_scalars_become_pythons():
+    settings = Refinement(
+        min_region_px=np.int64(50), superpixel_scale=np.float32(60), keep_largest=np.bool_(True), merge=np.str_("cut")
+    )
+    assert settings == Refinement(min_region_px=50, superpixel_scale=60.0, keep_largest=True, merge="cut")
+    assert Refinement.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+    assert dataclasses.replace(settings, connectivity=np.uint8(8)).to_dict()["connectivity"] == 8
 
 
 def test_presets_are_settings_of_every_task_and_off_is_off():
@@ -244,6 +259,34 @@ def test_help_lists_every_setting_with_its_range():
 def test_settings_cost_no_pytorch():
     code = "import sys, hubmodels.refine.settings; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_other_float_types_and_views_give_what_float32_gives(probs, photo):
+    small, image = probs[:, :30, :20], photo[:30, :20]
+    hard = np.eye(3, dtype=np.float32)[small.argmax(0)].transpose(2, 0, 1)  # with zeros, which no logarithm takes
+    for settings in (Refinement(), Refinement(crf_iterations=2, superpixel_scale=20, min_region_px=100)):
+        for dtype in (np.float16, np.float64):
+            labels, after = refine(hard.astype(dtype), image, settings)
+            expected, as_float32 = refine(hard, image, settings)
+            assert after.dtype == np.float32
+            assert_array_equal(labels, expected)
+            assert_array_equal(after, as_float32)
+        for view in ((slice(None), slice(None, None, -1)), (slice(None, None, -1),)):
+            labels, after = refine(small[:, *view], image[view], settings)
+            expected, of_copies = refine(small[:, *view].copy(), image[view].copy(), settings)
+            assert_array_equal(labels, expected)
+            assert_array_equal(after, of_copies)
+
+
+@pytest.mark.parametrize("size", [(3, 30), (30, 3), (3, 3), (1, 1)], ids=str)
+def test_the_crf_takes_small_photos_as_they_stand(probs, photo, size):
+    height, width = size
+    small, image = probs[:, :height, :width], photo[200 : 200 + height, 200 : 200 + width]
+    _, after = refine(small, image, Refinement(crf_iterations=2))
+    with torch.inference_mode():
+        channels_first = torch.tensor(image).permute(2, 0, 1)[None]
+        expected = DenseCRF(iterations=2).refine_probs(torch.tensor(small)[None], channels_first)[0].numpy()
+    assert_allclose(after, expected, atol=1e-5)  # float32, and the layer normalises once more
 
 
 def test_a_photo_of_another_size_is_refused(probs, photo):

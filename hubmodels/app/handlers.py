@@ -82,6 +82,7 @@ class Handlers:
         scores = self._scores(analysis, truth_ids)
         details = texts.details_html(analysis, seconds, list(dict.fromkeys(notes)))
         url = links.base_url(request.headers, root_path=_root_path(request))
+        login = getattr(request, "username", None) is not None  # only who logged in has one
         if "other" not in (view.left, view.right):
             view = dataclasses.replace(view, other="")  # not seen, so not shared
         shared = links.Shared(model, analysis.settings, view, self._examples.get(photo.key, ""))
@@ -93,8 +94,8 @@ class Handlers:
             texts.copy_html("Link to what you see", link),
             texts.copy_html("Python", self._python(model, analysis.settings, view)),
             texts.copy_html("Command", snippets.command(model, analysis.settings)),
-            texts.copy_html("API call from Python", snippets.client(url, model, analysis.settings)),
-            texts.copy_html("API call by curl", snippets.curl(url, model, analysis.settings)),
+            texts.copy_html("API call from Python", snippets.client(url, model, analysis.settings, login=login)),
+            texts.copy_html("API call by curl", snippets.curl(url, model, analysis.settings, login=login)),
         )
 
     def _python(self, model: str, settings: Refinement, view: View) -> str:
@@ -208,7 +209,7 @@ class Handlers:
 
     # --- The API ------------------------------------------------------------------------------------------------------
 
-    def segment(self, photo: Any, model: str, **settings: Any) -> tuple[str, str, dict[str, Any]]:
+    def segment(self, photo: Any = None, model: str = "", **settings: Any) -> tuple[str, str, dict[str, Any]]:
         """Label every pixel of a photo.
 
         Returns:
@@ -216,7 +217,7 @@ class Handlers:
             each in the photo, and all settings.
         """
         photo = uploaded_path(photo)
-        if photo is None:
+        if photo is None:  # left out: were there no default, Gradio would answer that with status 500
             raise refusal("photo is missing: upload one and pass its path")
 
         def label() -> tuple[str, str, dict[str, Any]]:

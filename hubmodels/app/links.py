@@ -66,7 +66,14 @@ def from_query(query: Mapping[str, str], *, models: Mapping[str, str], default: 
 
 
 def base_url(headers: Mapping[str, str], *, root_path: str = "") -> str:
-    """Address under which a visitor sees the page, from a request's headers; proxies say theirs in X-Forwarded-*."""
+    """Address under which a visitor sees the page, from a request's headers; proxies say theirs in X-Forwarded-*.
+
+    Args:
+        headers: of the request, untrusted.
+        root_path: what the host said to Gradio: a path behind a proxy, or the whole address.
+    """
+    if root_path.startswith(("http://", "https://")):
+        return root_path.rstrip("/")
     host = headers.get("x-forwarded-host") or headers.get("host") or "127.0.0.1:7860"
     scheme = headers.get("x-forwarded-proto") or "http"
     first = [text.split(",")[0].strip() for text in (scheme, host)]

@@ -371,6 +371,8 @@ def _tie_downloads(parts: Parts, handlers: Handlers, concurrency: int) -> None:
 
 def _add_api(parts: Parts, handlers: Handlers, concurrency: int) -> None:
     ask = gr.Button("Segment", visible=False, elem_id="api-segment")
+    # The page's own photo has an example as its value, which would be labelled for callers who leave the photo out.
+    photo = _upload(None, visible=False, label="photo", elem_id="api-photo")
     answers = [
         gr.File(visible=False, label="mask", elem_id="api-mask"),
         gr.File(visible=False, label="overlay", elem_id="api-overlay"),
@@ -378,7 +380,7 @@ def _add_api(parts: Parts, handlers: Handlers, concurrency: int) -> None:
     ]
     ask.click(
         handlers.segment,
-        [parts.photo, parts.model],
+        [photo, parts.model],
         answers,
         inputs_kwargs=parts.settings,
         api_name="segment",

@@ -10,6 +10,9 @@ from typing import Any
 from hubmodels.refine import Refinement
 
 PHOTO = "photo.jpg"  # a visitor's own file name is not repeated
+_LOGIN = """curl -sSf -o /dev/null -c cookies.txt "${SERVER%/gradio_api}/login" \\
+    --data-urlencode username='USER' --data-urlencode password='PASSWORD'
+"""
 
 
 def changed(settings: Refinement) -> dict[str, Any]:
@@ -47,12 +50,20 @@ def command(model: str, settings: Refinement) -> str:
     return " ".join([f"hubmodels label {PHOTO}", f"--model {shlex.quote(model)}", *options, "--out out"])
 
 
-def client(url: str, model: str, settings: Refinement) -> str:
-    """A script that asks the page itself, by gradio_client."""
+def client(url: str, model: str, settings: Refinement, *, login: bool = False) -> str:
+    """A script that asks the page itself, by gradio_client.
+
+    Args:
+        url: address of the page, without a slash at its end.
+        model: its name.
+        settings: post-processing.
+        login: whether the page lets in only who logs in; the script then has a place for user and password.
+    """
+    auth = "auth=('USER', 'PASSWORD'), " if login else ""
     arguments = "".join(f"    {name}={value!r},\n" for name, value in changed(settings).items())
     return f"""from gradio_client import Client, handle_file
 
-client = Client({url + "/"!r}, analytics_enabled=False)
+client = Client({url + "/"!r}, {auth}analytics_enabled=False)
 mask, overlay, report = client.predict(
     photo=handle_file({PHOTO!r}),
     model={model!r},
@@ -62,13 +73,14 @@ print(mask, report["areas"])
 """
 
 
-def curl(url: str, model: str, settings: Refinement) -> str:
+def curl(url: str, model: str, settings: Refinement, *, login: bool = False) -> str:
     """The same in a shell: upload, ask, and wait for the answer, whose files are then at the addresses it names."""
     asked = json.dumps({"model": model, **changed(settings)})
+    jar = " -b cookies.txt" if login else ""
     return f"""SERVER={shlex.quote(url)}/gradio_api
-FILE=$(curl -sS -F files=@{PHOTO} "$SERVER/upload" | sed 's/^\\["//; s/"\\]$//')
+{_LOGIN if login else ""}FILE=$(curl -sS{jar} -F files=@{PHOTO} "$SERVER/upload" | sed 's/^\\["//; s/"\\]$//')
 PHOTO='{{"photo": {{"path": "'"$FILE"'", "meta": {{"_type": "gradio.FileData"}}}}, '
-EVENT=$(curl -sS -H 'Content-Type: application/json' -d "$PHOTO"{shlex.quote(asked[1:])} \\
+EVENT=$(curl -sS{jar} -H 'Content-Type: application/json' -d "$PHOTO"{shlex.quote(asked[1:])} \\
     "$SERVER/call/v2/segment" | sed 's/.*"event_id": *"\\([^"]*\\)".*/\\1/')
-curl -sS -N "$SERVER/call/segment/$EVENT"
+curl -sS{jar} -N "$SERVER/call/segment/$EVENT"
 """

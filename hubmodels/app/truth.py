@@ -13,14 +13,15 @@ from hubmodels.labels import LabelSet
 from hubmodels.metrics import IGNORE, Scores
 
 TOLERANCE = 3  # steps of 0..255 by which a colour may miss its palette entry
+BLACK, WHITE = (0, 0, 0, 255), (255, 255, 255, 255)
 
 
 def read_truth(path: Path, labels: LabelSet, size: tuple[int, int], *, max_pixels: int) -> np.ndarray:
     """Label ids of a mask.
 
     Args:
-        path: a PNG: indexed or grey with label ids (255: undecided; black and white for two labels), or in the
-            palette's colours.
+        path: a PNG: indexed or grey with label ids (255: undecided), in the palette's colours, or for two labels in
+            black and white, of any kind.
         labels: the labels it must hold.
         size: height and width it must have.
         max_pixels: larger ones are not decoded.
@@ -52,6 +53,8 @@ def read_truth(path: Path, labels: LabelSet, size: tuple[int, int], *, max_pixel
 def _ids(picture: Image.Image, labels: LabelSet) -> np.ndarray:
     if picture.mode == "P" and _in_our_colours(picture, labels):
         return _from_colours(np.asarray(picture.convert("RGB")), labels)  # whatever order its palette has
+    if len(labels) == 2 and picture.mode in ("P", "LA", "RGB", "RGBA") and (white := _white(picture)) is not None:
+        return white  # before ids: programs give black and white any place in a palette
     if picture.mode in ("P", "L", "1"):
         values = np.asarray(picture if picture.mode != "1" else picture.convert("L")).astype(np.uint8)
         present = set(np.unique(values).tolist())
@@ -67,6 +70,18 @@ def _ids(picture: Image.Image, labels: LabelSet) -> np.ndarray:
     if picture.mode not in ("RGB", "RGBA", "LA"):
         raise ImageError(f"the mask has pixels of kind {picture.mode}; expected an indexed, grey or colour PNG")
     return _from_colours(np.asarray(picture.convert("RGB")), labels)
+
+
+def _white(picture: Image.Image) -> np.ndarray | None:
+    """(H, W) uint8: 1 where a picture of black and white is white; None if it has other colours, or no white.
+
+    What is transparent counts as black, whatever colour lies under it.
+    """
+    seen = Image.alpha_composite(Image.new("RGBA", picture.size, BLACK), picture.convert("RGBA"))
+    colours = {colour for _, colour in seen.getcolors(2) or ()}
+    if WHITE not in colours or not colours <= {BLACK, WHITE}:
+        return None
+    return np.asarray(seen.convert("L")) // 255
 
 
 def _in_our_colours(picture: Image.Image, labels: LabelSet) -> bool:

@@ -76,7 +76,9 @@ class View:
     def of(cls, values: Mapping[str, Any]) -> View:
         """From values of controls or texts of a link; what makes no sense is left at its default."""
         choices = {"left": SIDES, "right": SIDES, "style": STYLES, "layout": LAYOUTS, "ground": GROUNDS}
-        kept: dict[str, Any] = {n: values[n] for n, keys in choices.items() if n in values and values[n] in keys}
+        kept: dict[str, Any] = {
+            n: v for n, keys in choices.items() if isinstance(v := values.get(n), str) and v in keys
+        }
         for name in ("label", "other"):
             if isinstance(values.get(name), str):
                 kept[name] = values[name]
@@ -100,8 +102,9 @@ def _hex_colour(value: Any) -> str | None:
         return None
     if re.fullmatch(r"#[0-9a-fA-F]{6}", value):
         return value.lower()
-    if numbers := re.fullmatch(r"rgba?\(\s*([\d.]+),\s*([\d.]+),\s*([\d.]+).*\)", value):
-        return "#" + "".join(f"{min(255, round(float(n))):02x}" for n in numbers.groups())
+    number = r"(\d+(?:\.\d+)?)"
+    if numbers := re.fullmatch(rf"rgba?\(\s*{number},\s*{number},\s*{number}.*\)", value):
+        return "#" + "".join(f"{round(min(255, float(n))):02x}" for n in numbers.groups())
     return None
 
 

@@ -147,7 +147,7 @@ class DenseCRF(nn.Module):
         Args:
             logits: (N, C, H, W) float; log-probabilities are logits too.
             image: (N, 3, H, W) or (N, H, W, 3) sRGB in 0..255, uint8 (or float with that range), or N results
-                of `photo`, as when the same photos come back every epoch.
+                of `photo`, as when the same photos come back every epoch. (N, 3, 3, 3) counts as (N, 3, H, W).
 
         Returns: refined logits (N, C, H, W), same dtype and device, with gradient to `logits` and the parameters.
             Their softmax over C is the CRF's distribution; `logits` itself for 0 iterations.
@@ -164,7 +164,8 @@ class DenseCRF(nn.Module):
     def photo(self, image: Tensor | NDArray[np.generic]) -> PhotoKernels:
         """Build what depends on one photo alone, (3, H, W) or (H, W, 3) in 0..255, for `prepare`.
 
-        Weights, compatibility and logits may change afterwards; a change of sigmas needs a new one.
+        Weights, compatibility and logits may change afterwards; a change of sigmas needs a new one. Nothing tells the
+        size here: an image of (3, W, 3) counts as (3, H, W).
         """
         colours = checked_image(image)
         full_hw = (int(colours.shape[1]), int(colours.shape[2]))
@@ -188,6 +189,7 @@ class DenseCRF(nn.Module):
         """One photo (logits (C, H, W), image as for `photo` or its result) ready for a slider; without gradient.
 
         Takes the weights as they are now; later training does not reach it. `keep` bounds the memory: see PreparedCRF.
+        An image of (3, 3, 3), which fits logits of 3x3 either way, counts as (3, H, W).
         """
         if not isinstance(logits, Tensor) or logits.ndim != 3:
             raise ValueError(f"logits must be a tensor (C, H, W) of one photo; got {shape(logits)}")
@@ -196,7 +198,8 @@ class DenseCRF(nn.Module):
 
     def _checked_photo(self, image: Tensor | NDArray[np.generic] | PhotoKernels, logits: Tensor) -> PhotoKernels:
         """`image` itself if it was prepared already and fits, else its kernels."""
-        photo = image if isinstance(image, PhotoKernels) else self.photo(image)
+        hw = (logits.shape[1], logits.shape[2])
+        photo = image if isinstance(image, PhotoKernels) else self.photo(checked_image(image, hw))
         height, width = photo.full_hw
         if tuple(logits.shape[1:]) != (height, width):
             raise ValueError(f"logits must be (C, {height}, {width}) to match the image; got {shape(logits)}")
@@ -207,13 +210,13 @@ class DenseCRF(nn.Module):
         return photo
 
     def refine_probs(self, probs: Tensor, image: Tensor | NDArray[np.generic]) -> Tensor:
-        """The same for probabilities: (N, C, H, W) summing to 1 over C -> (N, C, H, W) summing to 1.
+        """The same for probabilities: (N, C, H, W) summing to 1 over C -> (N, C, H, W) summing to 1, of their dtype.
 
         Returns `probs` itself for 0 iterations. Raises: ValueError if `probs` is not a distribution.
         """
         logits = log_probabilities(probs)
         refined = self(logits, image)
-        return probs if self.iterations == 0 else refined.softmax(dim=1)
+        return probs if self.iterations == 0 else refined.softmax(dim=1).to(probs.dtype)
 
     def _working_hw(self, hw: tuple[int, int]) -> tuple[int, int]:
         height, width = hw
@@ -346,7 +349,8 @@ class _Steps:
 def log_probabilities(probs: Tensor, *, floor: float = 1e-8) -> Tensor:
     """Logits of probabilities (N, C, H, W) or (C, H, W); those under `floor` count as `floor`, so zeros stay finite.
 
-    Raises: ValueError if they leave 0..1 or do not sum to 1 over C within 1e-3.
+    Returns: their dtype, but float32 for half precision.
+    Raises: ValueError if they leave 0..1 or do not sum to 1 over C within 1e-3; TypeError if they are no such tensor.
     """
     if not isinstance(probs, Tensor) or probs.ndim not in (3, 4) or not probs.is_floating_point():
         raise TypeError(f"probs must be a float tensor (N, C, H, W) or (C, H, W); got {shape(probs)}")
@@ -357,6 +361,7 @@ def log_probabilities(probs: Tensor, *, floor: float = 1e-8) -> Tensor:
             f"probs must be in 0..1 and sum to 1 over axis {probs.ndim - 3}; got {probs.min():g} to {probs.max():g}, "
             f"sums {total.min():g} to {total.max():g}: apply softmax over classes, or call the CRF itself with logits"
         )
+    probs = probs if probs.dtype == torch.float64 else probs.float()  # in float16 `floor` would be 0
     return probs.clamp_min(floor).log()
 
 

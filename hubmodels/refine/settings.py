@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 REFERENCE_PX = 600 * 400  # sizes in `Refinement` are those of a photo with so many pixels
 SCHEMA_VERSION = 1
 METHODS = ("felzenszwalb", "slic", "quickshift", "watershed")
@@ -96,7 +98,7 @@ class Refinement:
     """Settings of every stage, in the order in which they run; the default changes nothing.
 
     Sizes and reaches are those of a 600x400 photo and grow with the photo, areas with its area and lengths with the
-    square root of it, so a setting tuned on a preview means the same on the original.
+    square root of it, so a setting tuned on a preview means the same on the original. NumPy scalars become Python's.
 
     Raises:
         ValueError: a value out of range or not among the choices.
@@ -159,7 +161,11 @@ class Refinement:
 
     def __post_init__(self) -> None:
         for name, setting in SETTINGS.items():
-            setting.check(name, getattr(self, name))
+            value = getattr(self, name)
+            if isinstance(value, np.generic):
+                value = value.item()
+                object.__setattr__(self, name, value)  # or else `to_dict` would hold what JSON does not know
+            setting.check(name, value)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able values, with the schema version."""
@@ -170,7 +176,7 @@ class Refinement:
         """The settings that `to_dict` wrote; what is not named keeps its default.
 
         Raises:
-            ValueError: another schema version, an unknown setting, or a value out of range.
+            ValueError: another schema version, an unknown setting, or a value out of range or of another type.
         """
         values = dict(values)
         version = values.pop("schema_version", SCHEMA_VERSION)
@@ -178,7 +184,10 @@ class Refinement:
             raise ValueError(f"settings have schema version {version}; this release reads {SCHEMA_VERSION}")
         if unknown := set(values) - set(SETTINGS):
             raise ValueError(f"unknown settings {sorted(unknown)}; expected some of {sorted(SETTINGS)}")
-        return cls(**values)
+        try:
+            return cls(**values)
+        except TypeError as error:  # a mistake in the code that calls the class, but here one in a file
+            raise ValueError(str(error)) from error
 
     @classmethod
     def preset(cls, name: str, *, task: str) -> Refinement:

@@ -27,13 +27,13 @@ def refine(probs: np.ndarray, image: np.ndarray, settings: Refinement) -> tuple[
     """Labels from probabilities, through the stages that `settings` turns on: CRF, superpixel vote, clean-up.
 
     Args:
-        probs: (C, H, W) float32, each pixel summing to 1.
+        probs: (C, H, W) float32, each pixel summing to 1; another float type is turned into it.
         image: (H, W, 3) uint8 sRGB, the photo.
         settings: what to do.
 
     Returns:
         (H, W) uint8 label ids and (C, H, W) float32 probabilities; with default settings the argmax of `probs`, and
-        `probs` itself. The CRF changes both, the later stages the labels alone.
+        `probs` itself if float32. The CRF changes both, the later stages the labels alone.
 
     Raises:
         ValueError: the sizes disagree.
@@ -45,7 +45,7 @@ class Tuner:
     """One photo's stages, so that a slider recomputes only what follows from it.
 
     Args:
-        probs: (C, H, W) float32, the network's answer.
+        probs: (C, H, W) float32, the network's answer; another float type is turned into it.
         image: (H, W, 3) uint8 sRGB.
         region_classifier: returns the trained classifier for `vote="classifier"`; None: that vote is refused.
 
@@ -66,7 +66,7 @@ class Tuner:
             raise ValueError(
                 f"image must be (H, W, 3) with the size of probs (C, H, W); got {image.shape}, {probs.shape}"
             )
-        self.probs, self.image = probs, image
+        self.probs, self.image = np.asarray(probs, np.float32), image
         self._region_classifier = region_classifier
         # What only prepares a stage is heavy, and a slider leaves it alone: one of each.
         self._kernels, self._crfs, self._prepared, self._graphs = (LastUsed(1) for _ in range(4))
@@ -127,11 +127,17 @@ class Tuner:
                 smoothness_sigma_px=settings.crf_smoothness_sigma_px,
             )
             reach = (crf.appearance_sigma_px, crf.appearance_sigma_colour, crf.smoothness_sigma_px)
-            kernels = self._kernels.get(reach, lambda: crf.photo(np.array(self.image)))
-            return crf.prepare(log_probabilities(torch.tensor(self.probs)), kernels, keep=KEPT_CRF_STATES)
+            kernels = self._kernels.get(reach, lambda: crf.photo(self._channels_first()))
+            # A copy whatever the strides: views that are flipped or read-only make no tensor.
+            logits = log_probabilities(torch.from_numpy(np.array(self.probs, order="C")))
+            return crf.prepare(logits, kernels, keep=KEPT_CRF_STATES)
 
         crf = self._crfs.get(_crf_key(settings)[1:], prepare)
         return crf.refine(int(settings.crf_iterations)).softmax(0).numpy()
+
+    def _channels_first(self) -> torch.Tensor:
+        """(3, H, W) uint8: as it is, the CRF would take a photo of 3 pixels' height for channels first already."""
+        return torch.from_numpy(np.array(self.image, order="C")).permute(2, 0, 1)
 
     def _decide(self, probs: np.ndarray, settings: Refinement) -> np.ndarray:
         """Labels from probabilities, by pixel or by superpixel."""
