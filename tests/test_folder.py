@@ -7,6 +7,7 @@ import importlib
 import json
 import re
 import shlex
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -94,11 +95,22 @@ def spoiled(folder):
     yield lambda: (folder / "classes.json").write_text("{"), "not JSON"
     yield lambda: (folder / "classes.json").write_text('["a"]'), "2 to 255 different names"
     yield lambda: (folder / "classes.json").write_text('{"0": "a"}'), "expected a list of names"
+    yield (
+        lambda: (folder / "classes.json").write_text('["a", "hat\\n"]'),
+        "a label must be 1 to 100 printable",
+    )
+    yield lambda: (folder / "classes.json").write_text(json.dumps(["a", 101 * "b", "c"])), "must be 1 to 100 printable"
     yield lambda: (folder / "splits.json").write_text('{"train": ["0001"]}'), "val is missing or empty"
+    yield lambda: (folder / "splits.json").write_text('{"train": ["0002", "0001"], "val": ["0001"]}'), r"got \['0001'\]"
+    yield lambda: (folder / "splits.json").write_text('{"train": ["0001"], "val": ["0002", "0002"]}'), r"got \['0002'\]"
+    yield (
+        lambda: [Image.new("L", (64, 96), 255).save(path) for path in mask.parent.iterdir()],
+        "got none: there is nothi",
+    )
     yield lambda: (folder / "splits.json").write_text('{"train": ["x"], "val": ["0001"]}'), r"train names \['x'\]"
 
 
-@pytest.mark.parametrize("case", range(13))
+@pytest.mark.parametrize("case", range(18))
 def test_what_is_wrong_with_a_folder_is_said_with_its_file(photos, case):
     spoil, message = list(spoiled(photos))[case]
     spoil()
@@ -115,11 +127,17 @@ def test_recipes_of_a_folder_need_a_task_of_their_own(photos):
         ({"folder": ""}, "tasks must be among"),
         ({"classes": []}, "2 or more classes"),
         ({"soft_labels": "somewhere"}, "not for a folder"),
+        (
+            {"augment": {**values["augment"], "paste": 0.5}},
+            r"paste_labels must be of \['background', 'hat', 'bag'\]; got",
+        ),
     ):
         with pytest.raises(RecipeError, match=message):
             Recipe.from_dict({**values, **change})
     with pytest.raises(DataError, match=r"classes\.json: missing"):
         read_recipe(RECIPE, folder=photos / "none")
+    pasted = Recipe.from_dict({**values, "augment": {**values["augment"], "paste": 0.5, "paste_labels": ["hat"]}})
+    assert pasted.garments.task == "custom" and pasted.garments.id_of("hat") == 1
 
 
 def test_training_starts_from_every_weight_but_the_classifiers(photos):
@@ -197,9 +215,11 @@ def test_a_folder_says_no_scores_but_those_of_its_own_weights(tmp_path):
     network = build_network(recipe.arch, num_classes=2, **values["network"])
     saved = {"recipe": {**values, "loss": {"cross_entropy": 1.0}, "task_weight": {}}, "ema": network.state_dict()}
     val = {"person": {"miou": 0.75, "images": 3, "data": "validation photos"}}
-    for extra, is_told in (({}, False), ({"val": val, "crfs": {}}, True), ({"val": val, "crfs": {"person": 1}}, False)):
+    crf = {"person.appearance_weight": torch.tensor(2.0)}
+    for extra, is_told in (({}, False), ({"val": val, "crfs": {}}, True), ({"val": val, "crfs": crf}, False)):
         torch.save({**saved, **extra}, tmp_path / "best.pt")
-        export_folder(tmp_path / "best.pt", tmp_path / "out", license="mit")
+        with pytest.warns(UserWarning, match="without the CRF") if extra.get("crfs") else nullcontext():
+            export_folder(tmp_path / "best.pt", tmp_path / "out", license="mit")
         card = ModelCard((tmp_path / "out" / "README.md").read_text(), ignore_metadata_errors=False)
         assert card.data.license == "mit" and ("75.00" in card.content) == is_told
         assert ("Not measured." in card.content) != is_told

@@ -89,7 +89,9 @@ def grey_ramp() -> np.ndarray:
 BEFORE = {"La": "LA", "RGBa": "RGBA", **dict.fromkeys(("CMYK", "LAB", "HSV", "YCbCr"), "RGB")}
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB", "La", "RGBa"])
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB", "La", "RGBa"]
+)
 def test_every_mode_becomes_rgb(mode):
     picture = Image.fromarray(grey_ramp())
     picture = picture.convert(BEFORE.get(mode, mode)).convert(mode)

@@ -12,8 +12,8 @@ import torch
 import training.seeds
 from hubmodels.entries import find_entry
 from tests.test_data import draw_data
+from training.average import check_alike, mean_of
 from training.average import main as average
-from training.average import mean_of
 from training.checkpoint import load_checkpoint
 from training.engine import network_for
 from training.errors import DataError
@@ -105,6 +105,42 @@ def test_the_start_of_a_run_can_be_averaged_in(drawn, tmp_path):
     torch.testing.assert_close(mean[key], (trained[key] + start[key]) / 2)
     with pytest.raises(DataError, match="two or more networks"):
         average([str(tmp_path / "late" / "best.pt"), "--out", str(tmp_path / "mean.pt")])
+
+
+def test_new_heads_of_the_start_are_those_of_the_run(runs, tmp_path):
+    """They are random, so that any others would spoil the mean."""
+    for name in ("first.pt", "second.pt"):
+        average([str(runs[0]), "--with-start", "--out", str(tmp_path / name)])
+        torch.rand(3)
+    run, first, second = (load_checkpoint(path)["ema"] for path in (runs[0], *sorted(tmp_path.glob("*.pt"))))
+    key = "classifier.weight"
+    torch.manual_seed(1)
+    start = network_for(read_recipe(runs[0].parents[1] / "tiny.toml")).state_dict()
+    assert torch.equal(first[key], second[key])
+    torch.testing.assert_close(first[key], (run[key] + start[key]) / 2)
+
+
+U2NET = {"tasks": ("person",), "arch": "u2net_small", "network": {}, "freeze_batch_norm": True}
+DEEPLAB = {"tasks": ("custom",), "arch": "deeplabv3", "network": {"channels": 8}, "classes": ("background", "hat")}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "change"),
+    [
+        (U2NET, {"freeze_batch_norm": False}),  # norms of the first are part of its convolutions
+        (U2NET, {"tasks": ("fashion",)}),
+        (U2NET, {"arch": "u2net"}),
+        (DEEPLAB, {"network": {"channels": 8, "output_stride": 8}}),  # of equal shapes
+        (DEEPLAB, {"classes": ("background", "bag")}),
+    ],
+)
+def test_networks_that_are_not_alike_have_no_mean(recipe, change):
+    with pytest.raises(DataError, match=f"expected runs with one value of {next(iter(change))}; got"):
+        check_alike([recipe, recipe, recipe | change])
+
+
+def test_norms_of_deeplab_may_be_frozen_in_one_run_alone():
+    check_alike([DEEPLAB, DEEPLAB | {"freeze_batch_norm": True, "seed": 3}])
 
 
 def test_every_seed_is_scored(runs, drawn, tmp_path, monkeypatch, capsys):

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from hubmodels.labels import FASHION, PERSON
+from hubmodels.labels import FASHION, PERSON, LabelSet
 from hubmodels.refine import Refinement
 from hubmodels.segmenter import Segmenter
+from tests.conftest import ROOT
 from tests.test_data import draw_data
 from tests.test_training import TINY
 from training.data import Sample, load_ccp_unlabelled, load_sources
 from training.errors import DataError
 from training.losses import soft_cross_entropy
-from training.recipe import Recipe, RecipeError
+from training.recipe import Recipe, RecipeError, read_recipe
 from training.soft_labels import shrunk, soft_path, teach, with_soft_labels, write_soft_labels
 from training.tags import IGNORE
 from training.train import train
@@ -76,12 +78,71 @@ def test_photos_that_are_done_are_skipped_and_the_rest_goes_on(photo, tmp_path):
     assert (learner.soft["person"].sum(0, dtype=int) >= 254).all()
 
 
+def test_other_teachers_and_settings_need_another_folder(photo, tmp_path):
+    samples = [Sample(f"{source}/1", photo, {"person": np.zeros((64, 32), np.uint8)}) for source in ("ccp", "web")]
+    write_soft_labels(samples[:1], {"person": [teacher(8.0), teacher(1.0)]}, tmp_path, flip=True)
+    assert json.loads((tmp_path / "settings.json").read_text()) == {
+        "ccp": {"person": {"teachers": ["brightness 1.0", "brightness 8.0"], "preset": "off", "flip": True}}
+    }
+    assert write_soft_labels(samples[:1], {"person": [teacher(1.0), teacher(8.0)]}, tmp_path, flip=True) == 0
+    for teachers, options in (
+        ([8.0], {"flip": True}),
+        ([8.0, 1.0], {}),
+        ([8.0, 1.0], {"flip": True, "preset": "gentle"}),
+    ):
+        with pytest.raises(DataError, match=r"settings\.json: person of ccp is by .*; got .*: use another folder"):
+            write_soft_labels(samples, {"person": [teacher(gain) for gain in teachers]}, tmp_path, **options)
+    assert write_soft_labels(samples[1:], {"person": [teacher(8.0)]}, tmp_path) == 1  # of another source
+
+
+def test_a_folder_from_before_the_settings_is_taken_as_it_is(photo, tmp_path):
+    samples = [Sample(f"ccp/{n}", photo, {"person": np.zeros((64, 32), np.uint8)}) for n in range(2)]
+    write_soft_labels(samples[:1], {"person": [teacher(8.0)]}, tmp_path)
+    (tmp_path / "settings.json").unlink()
+    assert write_soft_labels(samples, {"person": [teacher(1.0)]}, tmp_path) == 1
+    assert not (tmp_path / "settings.json").exists()
+
+
+def test_a_second_task_is_added_to_the_first(photo, tmp_path):
+    sample = Sample("ccp/1", photo, dict.fromkeys(("person", "fashion"), np.zeros((64, 32), np.uint8)))
+    write_soft_labels([sample], {"person": [teacher(8.0)]}, tmp_path)
+    before = with_soft_labels([sample], tmp_path)[0].soft["person"]
+    with pytest.raises(DataError, match=r"none of 1 photos; run python -m training\.soft_labels for fashion"):
+        with_soft_labels([dataclasses.replace(sample, labels={"fashion": sample.labels["fashion"]})], tmp_path)
+    teachers = {"person": [teacher(8.0)], "fashion": [teacher(2.0)]}  # two labels are as good as seven here
+    assert write_soft_labels([sample], teachers, tmp_path) == 1
+    soft = with_soft_labels([sample], tmp_path)[0].soft
+    assert_array_equal(soft["person"], before)
+    assert soft["fashion"].shape == (2, 32, 16) and (soft["fashion"] != before).any()
+
+
+def test_recipes_of_one_folder_name_one_set_of_teachers():
+    """Whoever follows the comments of two recipes must not meet the refusal, nor learn from the other's teachers."""
+    made: dict[str, set[str]] = {}
+    for path in sorted((ROOT / "training" / "recipes").glob("*.toml")):
+        text = path.read_text().replace("\\\n#", "")
+        for words in re.findall(r"training\.soft_labels (.*) --out (\S+)", text):
+            made.setdefault(words[1], set()).add(path.name)
+            assert read_recipe(path).soft_labels == words[1], path.name
+    assert made and all(len(names) == 1 for names in made.values()), made
+    used = {read_recipe(path).soft_labels for path in (ROOT / "training" / "recipes").glob("*.toml")}
+    assert used - {""} == set(made)
+
+
 def test_unsure_pixels_teach_nothing(photo, tmp_path):
     sample = Sample("ccp/1", photo, {"person": np.zeros((64, 32), np.uint8)})
     write_soft_labels([sample], {"person": [teacher(2.0)]}, tmp_path)  # 0.88 sure of black and of white
     (kept,) = with_soft_labels([sample], tmp_path, confidence=0.8)
     (dropped,) = with_soft_labels([sample], tmp_path, confidence=0.95)
     assert kept.soft["person"][:, :14].any() and not dropped.soft["person"].any()
+
+
+def test_photos_without_labels_that_no_teacher_saw_are_left_out(photo, tmp_path):
+    nothing = {"person": np.full((64, 32), IGNORE, np.uint8)}
+    samples = [Sample(f"ccp_unlabelled/{n}", photo, nothing) for n in range(3)]
+    samples.append(Sample("ccp/1", photo, {"person": np.zeros((64, 32), np.uint8)}))
+    write_soft_labels(samples[:2], {"person": [teacher(8.0)]}, tmp_path)
+    assert [each.name for each in with_soft_labels(samples, tmp_path)] == [samples[n].name for n in (0, 1, 3)]
 
 
 def test_a_folder_without_any_of_the_photos_is_refused(photo, tmp_path):
@@ -157,12 +218,30 @@ def test_pasting_is_off_unless_asked_and_repeats_with_the_seed():
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"paste": 2.0}, "probability in 0..1"), ({"paste_labels": ["boots"]}, "no label 'boots'")],
+    [({"paste": 2.0}, "probability in 0..1"), ({"paste_labels": ["boots"]}, r"must be of .*; got \['boots'\]")],
 )
 def test_a_wrong_paste_is_a_recipe_error(change, message):
     values = {"name": "x", "tasks": ["fashion"], "arch": "deeplabv3plus", "epochs": 1}
     with pytest.raises(RecipeError, match=message):
         Recipe.from_dict({**values, "augment": {"crop_hw": [64, 48], "scale": [1.0, 1.0], **change}})
+
+
+def test_labels_of_a_folder_are_pasted_too():
+    worn = np.zeros((40, 40), np.uint8)
+    worn[10:30, 10:30] = 2
+    samples = [Sample(f"mine/{n}", np.full((40, 40, 3), 60, np.uint8), {"custom": worn * n}) for n in range(2)]
+    config = Augment((40, 40), (1.0, 1.0), 0, 0, 0, 0, paste=1.0, paste_labels=("bag",))
+    mine = LabelSet.custom(["background", "hat", "bag"])
+    seen = [batch_views(samples, np.array([0]), config, seed=s, epoch=0, garments=mine)[1]["custom"] for s in range(8)]
+    assert any((ids == 2).any() for ids in seen)
+
+
+def test_persons_alone_have_no_garments_to_paste():
+    values = {"name": "x", "tasks": ["person"], "arch": "deeplabv3plus", "epochs": 1}
+    with pytest.raises(
+        RecipeError, match=r"paste needs the task fashion, or a folder; got \['person'\]: set paste to 0"
+    ):
+        Recipe.from_dict({**values, "augment": {"crop_hw": [64, 48], "scale": [1.0, 1.0], "paste": 0.5}})
 
 
 def test_unlabelled_photos_have_no_decided_pixel(tmp_path):

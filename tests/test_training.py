@@ -20,17 +20,19 @@ from hubmodels.hub import read_weights
 from hubmodels.networks import build_network
 from tests.conftest import ROOT
 from tests.test_data import draw_data
+from training.average import main as average
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.crf_layer import crf_layers
 from training.data import IGNORE, Sample, load_fashionista
 from training.ema import Ema
 from training.engine import network_for, select_tasks, task_rows, validate
 from training.errors import DataError, RecipeError
-from training.export import export, to_float16
+from training.export import export, export_folder, to_float16
 from training.imagenet import lite_state_dict
 from training.optimizers import build_optimizer
 from training.recipe import Recipe, read_recipe
 from training.schedules import lr_factor
+from training.soft_labels import load_teacher
 from training.train import Run, epoch_order, train
 from training.transforms import Augment, augment
 
@@ -142,7 +144,7 @@ def test_a_kill_while_saving_leaves_the_old_checkpoint(tmp_path, monkeypatch):
 
 def test_a_checkpoint_cannot_run_code(tmp_path):
     torch.save({"x": subprocess.Popen}, tmp_path / "bad.pt")
-    with pytest.raises(Exception, match=r"weights_only|Unsupported"):
+    with pytest.raises(DataError, match=r"bad\.pt: expected a checkpoint .*torch refuses \(Weights only load failed"):
         load_checkpoint(tmp_path / "bad.pt")
 
 
@@ -387,6 +389,24 @@ def test_the_refined_labels_are_what_is_validated(drawn, tmp_path):
         for crfs in (None, run.crfs)
     )
     assert (plain != refined).any()
+
+
+def test_tools_that_leave_the_crf_away_say_so(tmp_path):
+    run = Run(WITH_CRF, tmp_path)
+    for name in ("best.pt", "last.pt"):
+        run.save(name)
+    paths = [str(tmp_path / name) for name in ("best.pt", "last.pt")]
+    said = r"best\.pt: answers will be the network's alone, without the CRF .*'iterations': 2.*appearance_weight': 3\.0"
+    with pytest.warns(UserWarning, match=said):
+        export_folder(tmp_path / "best.pt", tmp_path / "out")
+    with pytest.warns(UserWarning, match=said):
+        load_teacher(paths[0], "fashion")
+    with pytest.warns(UserWarning, match=said), pytest.warns(UserWarning, match=r"last\.pt"):
+        average([*paths, "--out", str(tmp_path / "mean.pt")])
+    entry = dataclasses.replace(ENTRIES["deeplabv3plus_fashion"], network=WITH_CRF.network)
+    with pytest.warns(UserWarning, match=said), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.export.WEIGHTS_FOLDER", tmp_path)
+        export(tmp_path / "best.pt", entry)
 
 
 def test_a_wrong_crf_table_is_refused():

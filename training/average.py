@@ -11,12 +11,13 @@ fine-tuning of zero-shot models): a short training then keeps what the start kne
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from training.checkpoint import load_checkpoint, save_checkpoint
+from training.checkpoint import averaged_weights, load_checkpoint, save_checkpoint
 from training.engine import network_for
 from training.errors import DataError
 from training.recipe import Recipe
@@ -45,6 +46,21 @@ def mean_of(states: Sequence[State]) -> State:
     }
 
 
+def check_alike(recipes: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse runs whose weights do not mean the same: equal names and shapes are not enough.
+
+    Raises:
+        DataError: they differ in tasks, labels or network, or in how its batch norms are kept.
+    """
+    keys = ["tasks", "classes", "arch", "network"]
+    if not recipes[0].get("arch", "").startswith("deeplab"):
+        keys.append("freeze_batch_norm")  # U-2-Net, alone or in an ensemble: frozen ones are part of convolutions
+    for key in keys:
+        values = [recipe.get(key) or None for recipe in recipes]  # absent from older checkpoints
+        if any(value != values[0] for value in values):
+            raise DataError(f"expected runs with one value of {key}; got {values}: not the same network")
+
+
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
@@ -55,12 +71,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args(argv)
     saved = [load_checkpoint(path) for path in arguments.checkpoints]
-    tasks = {tuple(each["recipe"]["tasks"]) for each in saved}
-    if len(tasks) != 1:
-        raise DataError(f"checkpoints of different tasks: {sorted(tasks)}")
-    states = [each["ema"] for each in saved]
+    check_alike([each["recipe"] for each in saved])
+    states = [averaged_weights(each, path) for each, path in zip(saved, arguments.checkpoints, strict=True)]
     if arguments.with_start:  # built as the run built it, with frozen batch norms folded or not
-        states.append(network_for(Recipe.from_dict(saved[0]["recipe"])).state_dict())
+        recipe = Recipe.from_dict(saved[0]["recipe"])
+        torch.manual_seed(recipe.seed)  # heads that are new are the same random ones
+        states.append(network_for(recipe).state_dict())
     save_checkpoint({"recipe": saved[0]["recipe"], "ema": mean_of(states)}, arguments.out)
     print(f"{arguments.out}: mean of {len(states)} networks")
 

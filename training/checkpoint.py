@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import pickle
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import torch
 
@@ -22,12 +26,39 @@ def save_checkpoint(state: dict[str, Any], path: Path) -> None:
     temporary.replace(path)
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+DAMAGED = "expected a checkpoint of training.train; if it was damaged, take a copy of it or train again"
+
+
+def load_checkpoint(path: Path, *, expected: str = DAMAGED) -> dict[str, Any]:
     """Read what `save_checkpoint` wrote; nothing in the file is executed.
 
+    Args:
+        path: the file.
+        expected: what the message says of a file that is something else, with the remedy.
+
     Raises:
-        DataError: no such file.
+        DataError: no such file, or one that torch refuses: damaged, of another kind, or with code in it.
     """
     if not path.is_file():
         raise DataError(f"{path}: no checkpoint there")
-    return torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, BadZipFile, EOFError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(f"{path}: {expected}; got a file that torch refuses ({reason})") from error
+
+
+def averaged_weights(saved: Mapping[str, Any], path: Path) -> dict[str, torch.Tensor]:
+    """The averaged weights of a checkpoint, for tools that take the network alone.
+
+    Warns if the run had a CRF on top: its scores on val, by which the epoch was chosen, are of labels after it.
+    """
+    if crfs := saved.get("crfs"):
+        learnt = {name: round(value.item(), 3) for name, value in crfs.items() if value.numel() == 1}
+        warnings.warn(
+            f"{path}: answers will be the network's alone, without the CRF it was trained and validated with "
+            f"([crf] {dict(saved['recipe'].get('crf', {}))}, learnt {learnt}); "
+            "the crf_* settings of hubmodels.Refinement come closest to it",
+            stacklevel=2,
+        )
+    return saved["ema"]

@@ -2,8 +2,8 @@
 
 Photos go through `Segmenter` exactly as users' photos do. The test split's scores are written to
 training/results/NAME.json and copied into the manifest that ENTRIES reads; with a preset of post-processing, with
-test-time augmentation or in half precision they go to training/results/NAME_PRESET.json, NAME_augmented.json or
-NAME_bf16.json alone. Other splits are printed.
+test-time augmentation or in half precision they go to training/results/NAME_PRESET.json, NAME_augmented.json,
+NAME_PRESET_augmented.json or NAME_bf16.json alone. Other splits are printed.
 """
 
 from __future__ import annotations
@@ -137,6 +137,8 @@ def main(argv: list[str] | None = None) -> None:
     add_options(parser)
     arguments = parser.parse_args(argv)
     entry = find_entry(arguments.name)
+    if arguments.preset != "off" and not entry.is_network:
+        parser.error(f"{entry.name} comes with post-processing of its own: leave out --preset")
     model, refinement = subject(entry)
     if refinement is None and arguments.preset != "off":
         refinement = Refinement.preset(arguments.preset, task=entry.task)
@@ -153,18 +155,16 @@ def main(argv: list[str] | None = None) -> None:
         flip=arguments.flip,
         scales=arguments.scales,
     )
-    if arguments.split == "test" and augmented:
-        write_json(
-            {**result, "sha256": entry.sha256, "flip": arguments.flip, "scales": arguments.scales},
-            RESULTS / f"{entry.name}_augmented.json",
-        )
-    elif arguments.split == "test" and arguments.bf16:
-        write_json({**result, "sha256": entry.sha256}, RESULTS / f"{entry.name}_bf16.json")
-    elif arguments.split == "test" and arguments.preset == "off":
+    parts = [arguments.preset] * (arguments.preset != "off") + ["augmented"] * augmented + ["bf16"] * arguments.bf16
+    if arguments.split == "test" and not parts:
         record(entry, result)
     elif arguments.split == "test":
-        tried = {"sha256": entry.sha256, "refinement": refinement.to_dict()}
-        write_json({**result, **tried}, RESULTS / f"{entry.name}_{arguments.preset}.json")
+        tried: dict[str, Any] = {"sha256": entry.sha256}
+        if refinement is not None:
+            tried["refinement"] = refinement.to_dict()
+        if augmented:
+            tried |= {"flip": arguments.flip, "scales": arguments.scales}
+        write_json({**result, **tried}, RESULTS / f"{'_'.join([entry.name, *parts])}.json")
     print(json.dumps({key: value for key, value in result.items() if key != "confusion"}, indent=1))
 
 

@@ -24,7 +24,7 @@ from hubmodels.labels import TASKS, LabelSet
 from hubmodels.networks import build_network
 from hubmodels.refine import RegionClassifier
 from hubmodels.segmenter import Segmenter
-from training.checkpoint import load_checkpoint
+from training.checkpoint import averaged_weights, load_checkpoint
 from training.engine import select_tasks
 from training.files import update_json
 from training.recipe import Recipe
@@ -64,7 +64,8 @@ def export(checkpoint: Path, entry: Entry) -> Path:
         data = checkpoint.read_bytes()
         return _publish(data, entry, RegionClassifier.from_bytes(data, what=str(checkpoint)))
     saved = load_checkpoint(checkpoint)
-    return publish_network(select_tasks(saved["ema"], saved["recipe"]["tasks"], [entry.task]), entry)
+    state = averaged_weights(saved, checkpoint)
+    return publish_network(select_tasks(state, saved["recipe"]["tasks"], [entry.task]), entry)
 
 
 def publish_network(state: dict[str, torch.Tensor], entry: Entry) -> Path:
@@ -114,7 +115,7 @@ def export_folder(checkpoint: Path, folder: Path, *, license: str = "") -> Segme
     labels = TASKS[task] if task in TASKS else LabelSet.custom(recipe["classes"], task=task)
     config = ModelConfig(recipe["name"], recipe["arch"], recipe["network"], labels, recipe["eval_long_side_px"])
     network = config.build()
-    network.load_state_dict(saved["ema"])
+    network.load_state_dict(averaged_weights(saved, checkpoint))
     model = Segmenter(network, labels, name=config.name, input_px=config.input_px, config=config).eval()
     val = saved.get("val", {}).get(task)  # absent from older checkpoints, and from one within an epoch
     measured = None if saved.get("crfs") else val or None  # labels after a CRF are not those of the network alone

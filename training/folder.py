@@ -8,6 +8,7 @@ nothing is to be learnt. classes.json is the list of label names in id order, th
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from hubmodels import ImageError, read_image
+from hubmodels.config import ModelConfig
+from hubmodels.labels import LabelSet
 from training.data import Sample, read_labels
 from training.errors import DataError
 from training.tags import IGNORE
@@ -29,7 +32,7 @@ def read_classes(folder: Path) -> tuple[str, ...]:
     """Label names in id order.
 
     Raises:
-        DataError: the file is missing, or is not a list of 2 to 255 different names.
+        DataError: the file is missing, or is not a list of 2 to 255 different names that a saved model may have.
     """
     path = folder / "classes.json"
     names = _read_json(path)
@@ -37,6 +40,10 @@ def read_classes(folder: Path) -> tuple[str, ...]:
         raise DataError(f'{path}: expected a list of names, such as ["background", "hat"]; got {type(names).__name__}')
     if not 2 <= len(names) <= IGNORE or len(set(names)) != len(names):
         raise DataError(f"{path}: expected 2 to {IGNORE} different names, the background first; got {len(names)}")
+    try:  # what the export of the trained model would refuse
+        ModelConfig("names", "deeplabv3", {}, LabelSet.custom(names), LONG_SIDE_PX)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
     return tuple(names)
 
 
@@ -44,7 +51,8 @@ def load_folder(folder: Path, split: str, task: str, *, limit: int | None = None
     """The photos of a split, "train" or "val", with their masks, the long side brought to `LONG_SIDE_PX` at most.
 
     Raises:
-        DataError: a file is missing or cannot be read, sizes differ, a label id is out of range, or a split is empty.
+        DataError: a file is missing or cannot be read, sizes differ, a label id is out of range, or a split is empty
+            or has no decided pixel.
     """
     count = len(read_classes(folder))
     samples = []
@@ -66,6 +74,11 @@ def load_folder(folder: Path, split: str, task: str, *, limit: int | None = None
             ids = np.array(Image.fromarray(ids).resize(size, Image.Resampling.NEAREST))
             image = np.array(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
         samples.append(Sample(f"{folder.name}/{path.stem}", image, {task: ids}))
+    if all((sample.labels[task] == IGNORE).all() for sample in samples):
+        raise DataError(
+            f"{folder / 'masks'}: expected a pixel other than {IGNORE} in masks of the {split} photos; got none: "
+            f"there is nothing to {'learn' if split == 'train' else 'choose an epoch by'}"
+        )
     return samples
 
 
@@ -73,7 +86,8 @@ def split_photos(folder: Path) -> dict[str, list[Path]]:
     """The photos for training and for validation, as splits.json says, or every fifth in order of name for the latter.
 
     Raises:
-        DataError: no photos, two of one name, a split that is empty or names a photo that is not there.
+        DataError: no photos, two of one name, a split that is empty or names a photo that is not there, or a photo that
+            is named twice.
     """
     base = folder / "images"
     paths = sorted(path for path in base.glob("*") if path.suffix.lower() in SUFFIXES)
@@ -90,7 +104,11 @@ def split_photos(folder: Path) -> dict[str, list[Path]]:
                 raise DataError(f'{path}: expected {{"train": [names], "val": [names]}}; {split} is missing or empty')
             if unknown := [name for name in listed if name not in photos][:3]:
                 raise DataError(f"{path}: {split} names {unknown}, which are not in {base}")
-        return {split: [photos[name] for name in listed] for split, listed in names.items()}
+        chosen = {split: [photos[name] for name in listed or ()] for split, listed in names.items()}
+        times = Counter(each.stem for listed in chosen.values() for each in listed)
+        if twice := [name for name, count in times.items() if count > 1][:3]:
+            raise DataError(f"{path}: expected every photo once, in train or in val; got {twice} more often")
+        return chosen
     val = [path for index, path in enumerate(paths) if index % VAL_EVERY == 0]
     return {"train": [path for path in paths if path not in val], "val": val}
 

@@ -13,9 +13,7 @@ Recipes for other tasks keep the body and begin with random heads.
 from __future__ import annotations
 
 import argparse
-import pickle
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -43,11 +41,7 @@ def read_state(path: Path) -> State:
         DataError: no such file, or anything but a dict of tensors in it.
     """
     remedy = "expected a plain state dict; if you trust the file, write one: torch.save(model.state_dict(), path)"
-    try:
-        state = load_checkpoint(path)
-    except (pickle.UnpicklingError, RuntimeError, BadZipFile, EOFError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(f"{path}: {remedy}; got a file that torch refuses ({reason})") from error
+    state = load_checkpoint(path, expected=remedy)
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         kinds = sorted({type(v).__name__ for v in state.values()}) if isinstance(state, dict) else type(state).__name__
         raise DataError(f"{path}: {remedy}; got {kinds}")

@@ -14,9 +14,10 @@ from training.tags import IGNORE
 
 
 def cross_entropy(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
-    """Mean cross-entropy over decided pixels, optionally weighted by class (C,); 0 if no pixel is decided."""
-    if not (target != IGNORE).any():
-        return logits.sum() * 0
+    """Mean cross-entropy over decided pixels, optionally weighted by class (C,); 0 if no pixel counts."""
+    decided = target != IGNORE
+    if not decided.any() or (weight is not None and not weight[target[decided]].any()):
+        return logits.sum() * 0  # the weighted mean would be 0 / 0
     return F.cross_entropy(logits, target, weight=weight, ignore_index=IGNORE)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import math
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from hubmodels.labels import TASKS
+from hubmodels.labels import FASHION, TASKS, LabelSet
 from training.crf_layer import crf_layers
 from training.errors import RecipeError
 from training.folder import read_classes
@@ -18,6 +20,8 @@ from training.transforms import Augment
 
 SCHEDULES = ("one_cycle", "poly", "plateau")
 PRECISIONS = ("no", "bf16", "fp16")
+# A run may be gone on with under other values of these: what it is called, how long it lasts, how it is computed.
+MAY_CHANGE = {"name", "epochs", "mixed_precision", "compile"}
 
 
 def label_counts(tasks: Iterable[str], classes: Sequence[str] = ()) -> dict[str, int]:
@@ -69,10 +73,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        def check(ok: bool, message: str) -> None:
-            if not ok:
-                raise RecipeError(f"recipe {self.name!r}: {message}")
-
+        check = self._check
         if self.folder:
             check(
                 len(self.tasks) == 1 and self.tasks[0] not in TASKS and self.tasks[0].isidentifier(),
@@ -87,6 +88,7 @@ class Recipe:
         check(self.batch_size >= 1, f"batch_size must be 1 or more; got {self.batch_size}")
         check(self.schedule in SCHEDULES, f"schedule must be one of {', '.join(SCHEDULES)}; got {self.schedule!r}")
         check(self.optimizer in OPTIMIZERS, f"optimizer must be one of {list(OPTIMIZERS)}; got {self.optimizer!r}")
+        check(0 <= self.warmup_share <= 1, f"warmup_share must be in 0..1; got {self.warmup_share}")
         check(self.plateau_epochs >= 1, f"plateau_epochs must be 1 or more; got {self.plateau_epochs}")
         check(0 <= self.ema_decay < 1, f"ema_decay must be in [0, 1); got {self.ema_decay}")
         check(0 <= self.soft_confidence < 1, f"soft_confidence must be in [0, 1); got {self.soft_confidence}")
@@ -107,7 +109,10 @@ class Recipe:
             not u2net or len(self.tasks) == 1,
             f"U-2-Net takes one task, its last layer mixes all channels; got {list(self.tasks)}",
         )
-        check(set(self.loss) <= set(LOSSES), f"loss must use {list(LOSSES)}; got {list(self.loss)}")
+        check(
+            bool(self.loss) and set(self.loss) <= set(LOSSES),
+            f"loss must name one or more of {list(LOSSES)}; got {list(self.loss)}",
+        )
         try:
             crf_layers(self.label_counts, self.crf)
         except (TypeError, ValueError) as error:
@@ -117,6 +122,38 @@ class Recipe:
             check(
                 len(weights) == self.label_counts[task], f"class_weight.{task} needs {self.label_counts[task]} values"
             )
+        self._check_names()
+        self._check_weights()
+
+    def _check(self, ok: bool, message: str) -> None:
+        if not ok:
+            raise RecipeError(f"recipe {self.name!r}: {message}")
+
+    def _check_names(self) -> None:
+        """Names of tasks, sources and labels, which would be ignored if they were misspelt."""
+        sources = [Path(self.folder).name] if self.folder else self.sources
+        self._check_known("task_weight", self.task_weight, self.tasks)
+        self._check_known("repeat", self.repeat, sources)
+        paste = self.augment.paste > 0
+        self._check(
+            not paste or bool(self.folder) or "fashion" in self.tasks,
+            f"augment.paste needs the task fashion, or a folder; got {list(self.tasks)}: set paste to 0",
+        )
+        if paste or not self.folder:  # a folder's labels are not those of the default
+            self._check_known("augment.paste_labels", self.augment.paste_labels, self.garments.names)
+
+    def _check_known(self, key: str, names: Iterable[str], known: Sequence[str]) -> None:
+        self._check(set(names) <= set(known), f"{key} must be of {list(known)}; got {list(names)}")
+
+    def _check_weights(self) -> None:
+        weights: dict[str, Iterable[float]] = {
+            "loss": self.loss.values(),
+            "task_weight": self.task_weight.values(),
+            "soft_weight": [self.soft_weight],
+            **{f"class_weight.{task}": values for task, values in self.class_weight.items()},
+        }
+        for key, values in weights.items():
+            self._check(all(0 <= v < math.inf for v in values), f"{key} must be 0 or more; got {list(values)}")
 
     @property
     def num_classes(self) -> int:
@@ -129,6 +166,11 @@ class Recipe:
         return label_counts(self.tasks, self.classes)
 
     @property
+    def garments(self) -> LabelSet:
+        """The labels of which `augment.paste_labels` are: those of `fashion`, or of the folder."""
+        return LabelSet.custom(self.classes, task=self.tasks[0]) if self.folder else FASHION
+
+    @property
     def folder_name(self) -> str:
         """What `folder` is called, without where it is; cards name it."""
         return Path(self.folder).name[:100] or "a folder of one's own"
@@ -136,6 +178,11 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as stored in checkpoints."""
         return asdict(self)
+
+    def differences(self, saved: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """Key -> value in a checkpoint's recipe and here, of the settings that make it another run than this one."""
+        theirs, ours = _settings(saved), _settings(self.to_dict())
+        return {key: (theirs.get(key), ours.get(key)) for key in ours | theirs if theirs.get(key) != ours.get(key)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Recipe:
@@ -159,6 +206,22 @@ class Recipe:
             return cls(augment=Augment(**augment), **given)
         except (TypeError, KeyError, ValueError) as error:
             raise RecipeError(f"recipe {name!r}: {error}") from error
+
+
+def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Key -> value of a recipe as stored, but for `MAY_CHANGE`; what an older one does not say is the default."""
+    filled = {**_defaults(Recipe), **values}
+    augment = {**_defaults(Augment), **filled.pop("augment", {})}
+    filled |= {f"augment.{key}": value for key, value in augment.items()}
+    filled |= {key: bool(filled[key]) for key in ("folder", "soft_labels")}  # whether, as folders may move
+    plain = json.loads(json.dumps(filled))  # tuples are lists in some and tuples in others
+    return {key: value for key, value in plain.items() if key not in MAY_CHANGE}
+
+
+def _defaults(kind: type) -> dict[str, Any]:
+    """Key -> default, of those keys of a dataclass that have one."""
+    plain = {f.name: f.default for f in fields(kind) if f.default is not MISSING}
+    return plain | {f.name: f.default_factory() for f in fields(kind) if f.default_factory is not MISSING}
 
 
 def read_recipe(path: Path, *, folder: Path | None = None) -> Recipe:

@@ -4,7 +4,8 @@ The probabilities of several published models or checkpoints are averaged, over 
 sharpened by a preset of post-processing. Each photo gets one file OUT/SOURCE/NAME.npz with task -> (C, H/2, W/2)
 uint8, probabilities times 255. A recipe with `soft_labels = "OUT"` then teaches its network these instead of the labels
 that the photo has: pseudo-labels for photos without any, distillation for the others. Photos that are done are skipped,
-so a stopped run goes on when it is called again. The validation and test splits are never among the sources.
+so a stopped run goes on when it is called again; OUT/settings.json holds who labelled what, and other teachers or
+settings need a folder of their own. The validation and test splits are never among the sources.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import io
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -27,10 +30,11 @@ from hubmodels.networks import build_network
 from hubmodels.refine import PRESETS, Refinement, Tuner
 from hubmodels.segmenter import Segmenter
 from training.allocator import keep_freed_memory
-from training.checkpoint import load_checkpoint
+from training.checkpoint import averaged_weights, load_checkpoint
 from training.data import DATA_ROOT, SOURCES, Sample, load_sources
 from training.engine import select_tasks
 from training.errors import DataError
+from training.files import write_json
 from training.recipe import Recipe
 from training.tags import IGNORE
 
@@ -48,7 +52,7 @@ def load_teacher(name: str, task: str) -> Segmenter:
     saved = load_checkpoint(Path(name))
     recipe = Recipe.from_dict(saved["recipe"])
     try:
-        state = select_tasks(saved["ema"], recipe.tasks, [task])
+        state = select_tasks(averaged_weights(saved, Path(name)), recipe.tasks, [task])
     except KeyError as error:
         raise DataError(f"{name}: {error.args[0]}") from error
     network = build_network(recipe.arch, num_classes=len(TASKS[task]), **recipe.network)
@@ -73,15 +77,48 @@ def soft_path(folder: Path, sample: Sample) -> Path:
     return folder / f"{sample.name}.npz"
 
 
+def note_settings(folder: Path, sources: Sequence[str], said: dict[str, dict[str, Any]]) -> None:
+    """Keep in `folder`/settings.json how photos of `sources` are labelled, and refuse to mix it with another way.
+
+    A folder that was filled before there was such a file is taken as it is.
+
+    Args:
+        folder: of soft labels.
+        sources: first parts of the photos' names.
+        said: task -> teachers, preset and flip.
+
+    Raises:
+        DataError: photos of a source were labelled for one of the tasks in another way.
+    """
+    path = folder / "settings.json"
+    if not path.is_file() and any(folder.rglob("*.npz")):
+        return
+    noted = json.loads(path.read_text()) if path.is_file() else {}
+    for source in sources:
+        before = noted.setdefault(source, {})
+        for task, ours in said.items():
+            if before.setdefault(task, ours) != ours:
+                raise DataError(f"{path}: {task} of {source} is by {before[task]}; got {ours}: use another folder")
+    write_json(noted, path)
+
+
+def read_soft_labels(path: Path) -> dict[str, np.ndarray]:
+    """Task -> (C, h, w) uint8 of a photo's file; empty if there is none."""
+    if not path.is_file():
+        return {}
+    with np.load(path) as file:
+        return dict(file)
+
+
 def write_soft_labels(
-    samples: Iterable[Sample],
+    samples: Sequence[Sample],
     teachers: dict[str, list[Segmenter]],
     folder: Path,
     *,
     preset: str = "off",
     flip: bool = False,
 ) -> int:
-    """Label photos that have no file in `folder` yet; returns how many were labelled.
+    """Label photos for the tasks that their files in `folder` do not have yet; returns how many were labelled.
 
     Args:
         samples: photos.
@@ -89,16 +126,25 @@ def write_soft_labels(
         folder: where files go, each written whole or not at all.
         preset: post-processing of the averaged answer.
         flip: ask about mirror images too.
+
+    Raises:
+        DataError: the folder has labels for these tasks by other teachers or settings.
     """
+    said = {
+        task: {"teachers": sorted(each.name for each in those), "preset": preset, "flip": flip}
+        for task, those in teachers.items()
+    }
+    note_settings(folder, sorted({sample.name.split("/")[0] for sample in samples}), said)
     settings = {task: Refinement.preset(preset, task=task) for task in teachers}
     done = 0
     for sample in tqdm(samples, desc="soft labels", unit="photo", mininterval=10):
         path = soft_path(folder, sample)
-        if path.is_file():
+        answers = read_soft_labels(path)
+        missing = [task for task in teachers if task not in answers]
+        if not missing:
             continue
-        answers = {
-            task: shrunk(teach(sample.image, those, settings[task], flip=flip)) for task, those in teachers.items()
-        }
+        for task in missing:
+            answers[task] = shrunk(teach(sample.image, teachers[task], settings[task], flip=flip))
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **answers)
         write_bytes(buffer.getvalue(), path)
@@ -107,7 +153,9 @@ def write_soft_labels(
 
 
 def with_soft_labels(samples: Sequence[Sample], folder: Path, *, confidence: float = 0.0) -> list[Sample]:
-    """Samples that have a file in `folder` learn its tasks from there alone; the others stay as they are.
+    """Samples that have soft labels in `folder` learn their tasks from there alone; the others stay as they are.
+
+    Photos without any label, of which no teacher has labelled one either, are left out: they would only take time.
 
     Args:
         samples: photos.
@@ -115,23 +163,24 @@ def with_soft_labels(samples: Sequence[Sample], folder: Path, *, confidence: flo
         confidence: pixels whose likeliest label is less probable than this teach nothing.
 
     Raises:
-        DataError: the folder has a file for none of the photos.
+        DataError: the folder has labels for none of the photos and their tasks.
     """
     out, found = [], 0
     for sample in samples:
-        path = soft_path(folder, sample)
-        if path.is_file():
+        kept = read_soft_labels(soft_path(folder, sample))
+        if soft := {task: probs for task, probs in kept.items() if task in sample.labels}:
             found += 1
-            with np.load(path) as file:
-                soft = {task: file[task] for task in file.files if task in sample.labels}
             if confidence > 0:
                 soft = {task: probs * (probs.max(0) >= 255 * confidence) for task, probs in soft.items()}
             hidden = {task: np.full_like(sample.labels[task], IGNORE) for task in soft}
             sample = dataclasses.replace(sample, labels={**sample.labels, **hidden}, soft=soft)
         out.append(sample)
     if not found:
-        raise DataError(f"{folder}: soft labels for none of {len(samples)} photos; run python -m training.soft_labels")
-    return out
+        tasks = ", ".join(sorted({task for sample in samples for task in sample.labels}))
+        raise DataError(
+            f"{folder}: soft labels for none of {len(samples)} photos; run python -m training.soft_labels for {tasks}"
+        )
+    return [each for each in out if each.soft or any((ids != IGNORE).any() for ids in each.labels.values())]
 
 
 def main(argv: list[str] | None = None) -> None:

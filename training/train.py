@@ -3,10 +3,10 @@
 In several processes, each on its share of every batch (see training.processes): the same after `accelerate launch
 --num_processes 2 --cpu -m`, or without `--cpu` on GPUs.
 
-Writes runs/NAME/last.pt (everything needed to go on), runs/NAME/best.pt (best averaged weights on val; with several
-tasks also best_TASK.pt, as their best epochs differ and each is exported alone) and runs/NAME/log.jsonl. Views, order
-and dropout are functions of (seed, epoch, step), so a run that was stopped and resumed ends with the same weights as
-one that was not.
+Writes runs/NAME/last.pt (everything needed to go on; no run is started in a folder that has one), runs/NAME/best.pt
+(best averaged weights on val; with several tasks also best_TASK.pt, as their best epochs differ and each is exported
+alone) and runs/NAME/log.jsonl. Views, order and dropout are functions of (seed, epoch, step), so a run that was stopped
+and resumed ends with the same weights as one that was not.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import argparse
 import dataclasses
 import json
 import logging
+import math
 import sys
 import time
 from pathlib import Path
@@ -35,6 +36,7 @@ from training.crf_layer import crf_layers, learnt_values
 from training.data import DATA_ROOT, Sample, load_fashionista, load_sources
 from training.ema import Ema
 from training.engine import network_for, pretrained_parameters, validate
+from training.errors import DataError, DivergedError, RecipeError
 from training.folder import load_folder
 from training.launch import start_all_processes
 from training.losses import deeply_supervised, soft_cross_entropy
@@ -117,8 +119,22 @@ class Run:
         save_checkpoint(state, self.folder / name)
 
     def resume(self) -> None:
-        """Go on where `last.pt` stopped; every process reads it."""
-        state = load_checkpoint(self.folder / "last.pt")
+        """Go on where `last.pt` stopped; every process reads it.
+
+        Raises:
+            DataError: it is missing, damaged, or not of `save`.
+            RecipeError: it is of a run with other settings.
+        """
+        path = self.folder / "last.pt"
+        state = load_checkpoint(path)
+        if missing := {"recipe", "net", "ema", "optimizer", "epoch", "step_in_epoch", "best"} - set(state):
+            raise DataError(f"{path}: expected the last.pt of a run; got a file without {', '.join(sorted(missing))}")
+        if changed := self.recipe.differences(state["recipe"]):
+            listed = ", ".join(f"{key} ({was!r} there, {now!r} here)" for key, (was, now) in changed.items())
+            raise RecipeError(
+                f"recipe {self.recipe.name!r}: {path} is of a run with other settings: {listed}; set them back to go "
+                "on with it, or give the recipe another name and start without --resume"
+            )
         self.net.load_state_dict(state["net"])
         self.ema.net.load_state_dict(state["ema"])
         self.crfs.load_state_dict(state.get("crfs", {}))
@@ -129,9 +145,21 @@ class Run:
         self.val = state.get("val", {})
         if self.accelerator.scaler is not None and "scaler" in state:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        if self.accelerator.is_main_process:
-            self._drop_later_rows()
+        self._drop_later_rows()
         log.info("resumed at epoch %d, step %d", self.epoch, self.step_in_epoch)
+
+    def start(self) -> None:
+        """Take away the rows of a run that was killed before its first checkpoint: they come again.
+
+        Raises:
+            RecipeError: the folder has a checkpoint, which this run would replace.
+        """
+        if (path := self.folder / "last.pt").is_file():
+            raise RecipeError(
+                f"recipe {self.recipe.name!r}: expected a folder without a run; got {path}: go on with it by --resume, "
+                f"or remove {self.folder} to start again"
+            )
+        self._drop_later_rows()
 
     def log_row(self, row: dict[str, Any]) -> None:
         """Append to log.jsonl, in the first process."""
@@ -141,14 +169,25 @@ class Run:
                 file.write(json.dumps(row) + "\n")
 
     def _drop_later_rows(self) -> None:
-        """Take away the row of an epoch that was logged but not saved any more: it comes again."""
+        """Take away the row of an epoch that was logged but not saved any more, whole or cut: it comes again."""
         path = self.folder / "log.jsonl"
-        rows = path.read_text().splitlines(keepends=True) if path.is_file() else []
-        kept = rows.copy()
-        while kept and json.loads(kept[-1])["epoch"] > self.epoch:
-            kept.pop()
-        if kept != rows:
-            write_bytes("".join(kept).encode(), path)
+        if not (self.accelerator.is_main_process and path.is_file()):
+            return
+        text = path.read_text()
+        rows = text.splitlines()
+        while rows and _epoch_of(rows[-1]) > self.epoch:
+            rows.pop()
+        kept = "".join(f"{row}\n" for row in rows)
+        if kept != text:
+            write_bytes(kept.encode(), path)
+
+
+def _epoch_of(row: str) -> float:
+    """The epoch of a row of log.jsonl; infinity if a kill cut it."""
+    try:
+        return json.loads(row)["epoch"]
+    except ValueError:
+        return math.inf
 
 
 def epoch_order(count: int, recipe: Recipe, epoch: int) -> list[np.ndarray]:
@@ -164,10 +203,16 @@ def repeated(samples: list[Sample], repeat: dict[str, int]) -> list[Sample]:
 
 
 def train_step(run: Run, samples: list[Sample], indices: np.ndarray, *, step: int, steps: int) -> float:
-    """One optimizer step on a batch, of which each process takes its share; returns the mean loss of all."""
+    """One optimizer step on a batch, of which each process takes its share; returns the mean loss of all.
+
+    Raises:
+        DivergedError: that loss is not finite; no step is taken then.
+    """
     recipe, device = run.recipe, run.accelerator.device
     own = share(indices, run.accelerator)
-    images, labels, soft = batch_views(samples, own, recipe.augment, seed=recipe.seed, epoch=run.epoch)
+    images, labels, soft = batch_views(
+        samples, own, recipe.augment, seed=recipe.seed, epoch=run.epoch, garments=recipe.garments
+    )
     torch.manual_seed(dropout_seed(recipe.seed, step, run.accelerator))
     factors = pixel_factors(labels, soft, run.accelerator)
     loss = torch.zeros((), device=device)
@@ -181,6 +226,12 @@ def train_step(run: Run, samples: list[Sample], indices: np.ndarray, *, step: in
             mean = torch.stack([soft_cross_entropy(answer, target) for answer in answers]).mean()
             part = part + taught * recipe.soft_weight * mean
         loss = loss + recipe.task_weight.get(task, 1.0) * part
+    mean_loss = float(run.accelerator.reduce(loss.detach(), "mean"))  # not finite in one process, not finite in all
+    if not math.isfinite(mean_loss):
+        raise DivergedError(
+            f"recipe {recipe.name!r}: expected a finite loss; got {mean_loss} in step {run.step_in_epoch + 1} of epoch "
+            f"{run.epoch + 1}, of which nothing is saved: try a lower lr, and other weights of losses and classes"
+        )
     for group in run.optimizer.param_groups:
         group["lr"] = recipe.lr * group["factor"] * lr_factor(recipe, step, steps, run.scores)
     run.stepper.zero_grad(set_to_none=True)
@@ -188,7 +239,7 @@ def train_step(run: Run, samples: list[Sample], indices: np.ndarray, *, step: in
     run.accelerator.clip_grad_norm_(run.net.parameters(), 5.0)
     run.stepper.step()
     run.ema.update(run.net, step)
-    return float(run.accelerator.reduce(loss.detach(), "mean"))
+    return mean_loss
 
 
 def load_photos(recipe: Recipe, data: Path, *, limit: int | None = None) -> tuple[list[Sample], list[Sample]]:
@@ -233,13 +284,16 @@ def train(
         checkpoint_seconds: least time between two checkpoints within an epoch.
 
     Raises:
-        RecipeError: a batch cannot be shared out equally to the processes.
+        RecipeError: a batch cannot be shared out equally to the processes, the folder has a run and `resume` is not
+            set, or it is set and that run had other settings.
         DataError: data or the checkpoint to go on from is missing or wrong.
     """
     folder.mkdir(parents=True, exist_ok=True)
     run = Run(recipe, folder, mixed_precision=mixed_precision)
     if resume:
         run.resume()
+    else:
+        run.start()
     samples, val = load_photos(recipe, data, limit=limit)
     if recipe.soft_labels:
         samples = with_soft_labels(samples, Path(recipe.soft_labels), confidence=recipe.soft_confidence)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from hubmodels.labels import FASHION
+from hubmodels.labels import FASHION, LabelSet
 from training.data import Sample
 from training.tags import IGNORE
 
@@ -27,7 +27,8 @@ class Augment:
         colour: strength of brightness, contrast, saturation, tint and gamma changes; 0 is off.
         grey: probability of a grey photo.
         paste: probability that a garment of another photo is pasted in (Ghiasi et al. 2021), for labels that are rare.
-        paste_labels: names of the `fashion` labels that are pasted.
+        paste_labels: names of the labels that are pasted: of `fashion`, or of a folder of one's own. The recipe checks
+            them.
     """
 
     crop_hw: tuple[int, int]
@@ -42,8 +43,6 @@ class Augment:
     def __post_init__(self) -> None:
         if not 0 <= self.paste <= 1:
             raise ValueError(f"paste must be a probability in 0..1; got {self.paste}")
-        for name in self.paste_labels:
-            FASHION.id_of(name)
 
 
 class View(NamedTuple):
@@ -137,18 +136,31 @@ def _recolour(image: torch.Tensor, config: Augment, rng: np.random.Generator) ->
     return image
 
 
-def paste(view: View, donor: View, labels: Sequence[str], rng: np.random.Generator) -> View:
+def paste(
+    view: View, donor: View, labels: Sequence[str], rng: np.random.Generator, *, garments: LabelSet = FASHION
+) -> View:
     """A view with one garment of another laid over it: a label among `labels` that the donor shows, at random.
 
     Soft labels of the place become certain. The view stays as it is if the donor shows none of the labels.
+
+    Args:
+        view: what is laid over.
+        donor: where the garment comes from.
+        labels: names of labels.
+        rng: chooses among them.
+        garments: the labels that the names are of; both views must have its task.
+
+    Raises:
+        ValueError: a name is not among them.
     """
-    ids = [FASHION.id_of(name) for name in labels]
-    shown = [i for i in ids if bool((donor.labels["fashion"] == i).any())]
+    ids = [garments.id_of(name) for name in labels]
+    worn = donor.labels[garments.task]
+    shown = [i for i in ids if bool((worn == i).any())]
     if not shown:
         return view
     chosen = int(rng.choice(shown))
-    mask = donor.labels["fashion"] == chosen
-    facts = {"fashion": chosen, "person": 1}
+    mask = worn == chosen
+    facts = {garments.task: chosen, "person": 1}
     image = torch.where(mask, donor.image, view.image)
     hard = {task: ids.masked_fill(mask, facts[task]) for task, ids in view.labels.items()}
     soft = {}
@@ -159,9 +171,17 @@ def paste(view: View, donor: View, labels: Sequence[str], rng: np.random.Generat
 
 
 def batch_views(
-    samples: list[Sample], indices: np.ndarray, config: Augment, *, seed: int, epoch: int
+    samples: list[Sample],
+    indices: np.ndarray,
+    config: Augment,
+    *,
+    seed: int,
+    epoch: int,
+    garments: LabelSet = FASHION,
 ) -> tuple[torch.Tensor, Mapping[str, torch.Tensor], Mapping[str, torch.Tensor]]:
     """A batch of random views, a pure function of (seed, epoch, index), so that a resumed run sees the same ones.
+
+    `garments` are the labels that `paste_labels` names.
 
     Returns:
         images (N, 3, H, W), task -> labels (N, H, W), and task -> soft labels (N, C, H, W), zero for samples without;
@@ -173,7 +193,7 @@ def batch_views(
         view = augment(samples[index], config, rng)
         if config.paste and rng.random() < config.paste:
             donor = augment(samples[int(rng.integers(len(samples)))], config, rng)
-            view = paste(view, donor, config.paste_labels, rng)
+            view = paste(view, donor, config.paste_labels, rng, garments=garments)
         views.append(view)
     images = torch.stack([view.image for view in views]).contiguous(memory_format=torch.channels_last)
     labels = {task: torch.stack([view.labels[task] for view in views]) for task in views[0].labels}

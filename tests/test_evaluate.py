@@ -1,0 +1,73 @@
+"""The command that scores a model: where its results go, on a drawing."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import training.evaluate
+from hubmodels.refine import Refinement
+from tests.test_data import draw_data
+from training.evaluate import main
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch, fashion):
+    """Calls the command on one drawn test photo; gives the files it wrote, by name."""
+    drawn = draw_data(tmp_path / "data", np.random.default_rng(0), size=(64, 96))
+    (drawn / "fashionista/splits.json").write_text(json.dumps({"train": [1], "val": [2], "test": [3]}))
+    folder = tmp_path / "results"
+    monkeypatch.setattr(training.evaluate, "RESULTS", folder)
+    monkeypatch.setattr(training.evaluate, "WEIGHTS_FOLDER", tmp_path)
+    monkeypatch.setattr(training.evaluate, "load_model", lambda name: fashion)
+    (tmp_path / "manifest.json").write_text(json.dumps({fashion.name: {"sha256": "0" * 64}}))
+
+    def call(*arguments):
+        main([fashion.name, *arguments, "--data", str(drawn)])
+        return {path.stem.removeprefix(fashion.name): json.loads(path.read_text()) for path in folder.glob("*.json")}
+
+    return call
+
+
+def test_every_way_of_asking_has_a_file_of_its_own(results):
+    strong = Refinement.preset("strong", task="fashion").to_dict()
+    assert set(results()) == {""}
+    assert set(results("--flip")) == {"", "_augmented"}
+    assert set(results("--preset", "strong")) == {"", "_augmented", "_strong"}
+    written = results("--preset", "strong", "--scales", "0.75", "1.0")
+    assert set(written) == {"", "_augmented", "_strong", "_strong_augmented"}
+    said = {name: {key: row.get(key) for key in ("refinement", "flip", "scales")} for name, row in written.items()}
+    nothing = {"refinement": None, "flip": None, "scales": None}
+    assert said == {
+        "": nothing,
+        "_augmented": {"refinement": None, "flip": True, "scales": [1.0]},
+        "_strong": {**nothing, "refinement": strong},
+        "_strong_augmented": {"refinement": strong, "flip": False, "scales": [0.75, 1.0]},
+    }
+    assert all(row["images"] == 1 and len(row["sha256"]) == 64 for row in written.values())
+
+
+def test_the_plain_scores_go_to_the_manifest_and_no_others(results, tmp_path):
+    results("--flip")
+    results("--preset", "gentle")
+    assert "metrics" not in (tmp_path / "manifest.json").read_text()
+    plain = results()[""]
+    (row,) = json.loads((tmp_path / "manifest.json").read_text()).values()
+    assert row["metrics"]["miou"] == plain["miou"]
+
+
+def test_other_splits_are_only_printed(results, capsys):
+    assert not results("--split", "val", "--flip")
+    assert json.loads(capsys.readouterr().out)["images"] == 1
+
+
+def test_a_preset_for_a_region_classifier_is_refused_before_the_work(monkeypatch, capsys):
+    def refuse(*args):
+        raise AssertionError("work was done")
+
+    monkeypatch.setattr(training.evaluate, "subject", refuse)
+    with pytest.raises(SystemExit):
+        main(["regions_fashion", "--preset", "gentle"])
+    assert "regions_fashion comes with post-processing of its own: leave out --preset" in capsys.readouterr().err

@@ -1,0 +1,108 @@
+"""Runs that go on: only their own run, whole or damaged, and never over another one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from tests.test_training import TINY
+from training.checkpoint import load_checkpoint, save_checkpoint
+from training.errors import DataError, RecipeError
+from training.recipe import Recipe
+from training.train import Run, train
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """The folder of a run that was stopped before its first step."""
+    Run(TINY, tmp_path).save()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"optimizer": "sgd"}, r"optimizer \('adamw' there, 'sgd' here\)"),
+        ({"backbone_lr_factor": 0.0}, r"backbone_lr_factor \(0\.5 there, 0\.0 here\)"),
+        ({"lr": 0.1, "weight_decay": 0.5}, r"lr \(0\.001 there, 0\.1 here\), weight_decay \(0\.01 there, 0\.5 here\)"),
+        ({"augment": dataclasses.replace(TINY.augment, flip=0.0)}, r"augment\.flip \(0\.5 there, 0\.0 here\)"),
+        ({"soft_labels": "runs/soft"}, r"soft_labels \(False there, True here\)"),
+    ],
+    ids=["optimizer", "factor", "two keys", "augment", "soft labels"],
+)
+def test_a_run_with_other_settings_is_not_gone_on_with(saved, change, message):
+    with pytest.raises(RecipeError, match=rf"last\.pt is of a run with other settings: {message}"):
+        Run(dataclasses.replace(TINY, **change), saved).resume()
+
+
+def test_a_longer_schedule_and_another_name_go_on(saved):
+    run = Run(dataclasses.replace(TINY, name="other", epochs=9, mixed_precision="no"), saved)
+    run.resume()
+    assert run.epoch == 0
+
+
+def test_a_folder_of_soft_labels_may_move():
+    old = dataclasses.replace(TINY, soft_labels="runs/soft").to_dict()
+    assert not dataclasses.replace(TINY, soft_labels="elsewhere").differences(old)
+
+
+def test_what_an_older_checkpoint_does_not_say_is_the_default():
+    old = {key: value for key, value in TINY.to_dict().items() if key not in ("crf", "optimizer", "schedule")}
+    old["augment"] = {"crop_hw": [64, 48], "scale": [0.9, 1.1]}  # lists, and no key that came later
+    assert not TINY.differences(old)
+    assert set(Recipe.from_dict({**TINY.to_dict(), "schedule": "poly"}).differences(old)) == {"schedule"}
+
+
+def test_a_run_is_not_started_over_another(saved):
+    with pytest.raises(RecipeError, match=rf"last\.pt: go on with it by --resume, or remove {saved} to start again"):
+        train(TINY, folder=saved, data=saved)
+    assert load_checkpoint(saved / "last.pt")["epoch"] == 0
+
+
+def test_rows_of_a_run_that_saved_nothing_go(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"epoch": 1, "loss": 2.0}\n')
+    with pytest.raises(DataError, match="missing"):  # no data; the run itself was made
+        train(TINY, folder=tmp_path, data=tmp_path)
+    assert (tmp_path / "log.jsonl").read_text() == ""
+
+
+@pytest.mark.parametrize("tail", ['{"epoch": 2, "lo', '{"epoch": 2}\n{"ep', "", '{"epoch": 2}'])
+def test_a_row_that_a_kill_cut_is_dropped(tmp_path, tail):
+    run = Run(TINY, tmp_path)
+    run.epoch = 1
+    run.save()
+    (tmp_path / "log.jsonl").write_text('{"epoch": 1, "loss": 2.0}\n' + tail)
+    again = Run(TINY, tmp_path)
+    again.resume()
+    again.log_row({"epoch": 2})
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+
+
+def test_a_row_without_its_end_of_line_gets_one(tmp_path):
+    run = Run(TINY, tmp_path)
+    run.epoch = 1
+    run.save()
+    (tmp_path / "log.jsonl").write_text('{"epoch": 1}')
+    run.resume()
+    run.log_row({"epoch": 2})
+    assert (tmp_path / "log.jsonl").read_text() == '{"epoch": 1}\n{"epoch": 2}\n'
+
+
+def test_a_damaged_checkpoint_is_said_with_its_file(saved):
+    run = Run(TINY, saved)
+    whole = (saved / "last.pt").read_bytes()
+    for content in (b"", b"x" * 100, whole[: len(whole) // 2]):
+        (saved / "last.pt").write_bytes(content)
+        with pytest.raises(DataError, match=r"last\.pt: expected a checkpoint of training\.train.*torch refuses"):
+            run.resume()
+
+
+def test_a_checkpoint_for_export_cannot_be_gone_on_with(saved):
+    run = Run(TINY, saved)
+    run.save("best.pt")
+    save_checkpoint(load_checkpoint(saved / "best.pt"), saved / "last.pt")
+    with pytest.raises(DataError, match=r"expected the last\.pt of a run; got a file without net, optimizer, step_"):
+        run.resume()

@@ -1,0 +1,69 @@
+"""Each part of the augmentation by itself: what it does, and that it does nothing when it is off."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_array_equal
+
+from training.data import Sample
+from training.transforms import Augment, View, augment
+
+STILL = Augment((40, 24), (1.0, 1.0), stretch=0, flip=0, colour=0, grey=0)
+
+
+@pytest.fixture
+def sample(rng) -> Sample:
+    """A photo of noise of the size of the crop, its labels, and soft labels of half the size."""
+    image = rng.integers(0, 256, (40, 24, 3), np.uint8)
+    soft = rng.integers(0, 256, (2, 20, 12), np.uint8)
+    return Sample("drawn", image, {"person": rng.integers(0, 2, (40, 24), np.uint8)}, {"person": soft})
+
+
+def view(sample: Sample, seed: int = 0, **change: float) -> View:
+    return augment(sample, dataclasses.replace(STILL, **change), np.random.default_rng(seed))
+
+
+def test_with_everything_off_a_view_is_the_photo(sample):
+    got = view(sample)
+    assert_array_equal(got.image, sample.image.transpose(2, 0, 1) / np.float32(255))
+    assert_array_equal(got.labels["person"], sample.labels["person"])
+
+
+def test_a_mirror_image_has_mirrored_labels(sample):
+    plain, mirrored = view(sample), view(sample, flip=1)
+    assert not torch.equal(plain.image, mirrored.image)
+    assert torch.equal(mirrored.image, plain.image.flip(-1))
+    assert torch.equal(mirrored.labels["person"], plain.labels["person"].flip(-1))
+    assert torch.equal(mirrored.soft["person"], plain.soft["person"].flip(-1))
+
+
+def test_grey_is_equal_in_all_channels(sample):
+    got = view(sample, grey=1).image
+    assert torch.equal(got[0], got[1]) and torch.equal(got[0], got[2])
+    torch.testing.assert_close(got[0], view(sample).image.mean(0))
+
+
+def test_colours_change_the_photo_alone(sample):
+    plain, coloured = view(sample), view(sample, colour=0.4)
+    assert (coloured.image - plain.image).abs().mean() > 0.02
+    assert not torch.equal(coloured.image[0], coloured.image[1])
+    assert coloured.image.min() >= 0 and coloured.image.max() <= 1
+    assert torch.equal(coloured.labels["person"], plain.labels["person"])
+
+
+def test_a_stretch_changes_the_shape_of_things():
+    """A square of 20 pixels: width / height lies within (1 + stretch) ** 2, and is not always 1."""
+    ids = np.zeros((40, 40), np.uint8)
+    ids[10:30, 10:30] = 1
+    square = Sample("drawn", np.zeros((40, 40, 3), np.uint8), {"person": ids})
+    for stretch, most in ((0.0, 1.0), (0.3, 1.3**2)):
+        aspects = []
+        for seed in range(8):
+            seen = view(square, seed, crop_hw=(80, 80), stretch=stretch).labels["person"] == 1
+            aspects.append(float(seen.any(0).sum() / seen.any(1).sum()))
+        assert max(aspects) <= most + 0.1 and min(aspects) >= 1 / most - 0.1
+        assert (max(aspects) - min(aspects) > 0.3) == (stretch > 0)
