@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import errno
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,12 +85,10 @@ def _check_apart(jobs: Iterable[Job], out: Path) -> None:
 def _photos_in(source: Path, out: Path) -> Iterator[tuple[Path, Path]]:
     """Pairs of photo and name relative to the output folder; a file named on its own is taken whatever its suffix."""
     if source.is_dir():
-        inside = out.resolve() if out.resolve().is_relative_to(source.resolve()) and not _same(out, source) else None
+        inside = source.resolve() in out.resolve().parents
         for path in _files_in(source):
-            result = (
-                inside is not None and path.name.endswith((MASK, OVERLAY)) and path.resolve().is_relative_to(inside)
-            )
-            if path.suffix.lower() in SUFFIXES and not result:
+            is_result = inside and path.name.endswith((MASK, OVERLAY)) and out.resolve() in path.resolve().parents
+            if path.suffix.lower() in SUFFIXES and not is_result:
                 yield path, path.relative_to(source)
     elif source.exists():
         yield source, Path(source.name)
@@ -99,22 +96,21 @@ def _photos_in(source: Path, out: Path) -> Iterator[tuple[Path, Path]]:
         raise FileNotFoundError(f"{source}: no such photo or folder")
 
 
-def _same(one: Path, two: Path) -> bool:
-    return one.resolve() == two.resolve()
+def _files_in(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """Files at any depth in order of their names, without those that macOS adds beside each on foreign disks.
 
-
-def _files_in(folder: Path) -> list[Path]:
-    """Files at any depth in order of their paths, without those that macOS adds beside each on foreign disks."""
-    found: list[Path] = []
-    seen: set[str] = set()
-    for name, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(name)
-        if real in seen or Path(name).name == "__MACOSX":  # a link to a folder above would go round for ever
-            folders.clear()
-            continue
-        seen.add(real)
-        found.extend(path for each in files if not each.startswith("._") and (path := Path(name, each)).is_file())
-    return sorted(found)
+    Args:
+        folder: where to look; links to folders are followed.
+        above: the folders around it, as a link to one of them would go round for ever.
+    """
+    real = folder.resolve()
+    if real in above or folder.name == "__MACOSX":
+        return
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            yield from _files_in(path, above | {real})
+        elif path.is_file() and not path.name.startswith("._"):
+            yield path
 
 
 def unread(sources: Iterable[str | Path]) -> dict[str, int]:

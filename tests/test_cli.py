@@ -221,10 +221,13 @@ def test_what_looks_like_a_photo_is_found_or_named(photos, tmp_path, quick, caps
         (folder / name).write_bytes(b"\0")
     (folder / "linked").symlink_to(photos, target_is_directory=True)
     (photos / "round").symlink_to(photos, target_is_directory=True)
+    (folder / "again").symlink_to(photos / "more" / "deep", target_is_directory=True)  # found by both of its names
     assert main(["label", str(folder), *quick, "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr()
     assert "not read: 1 .dng, 2 .heic; convert" in said.err
-    assert "6 of 6 photos labelled" in said.out and (tmp_path / "out" / "linked" / "more" / "b_mask.png").is_file()
+    assert "7 of 7 photos labelled" in said.out
+    found = names(tmp_path / "out")
+    assert {"linked/more/b_mask.png", "linked/more/deep/a_mask.png", "again/a_mask.png"} <= set(found)
 
 
 def test_list_and_info_print_the_table(capsys):
