@@ -17,6 +17,7 @@ from hubmodels.model_names import find_model
 from hubmodels.refine.settings import PRESETS, SETTINGS, Refinement, Setting
 
 if TYPE_CHECKING:
+    from hubmodels.batch import Job
     from hubmodels.segmenter import Segmenter
 
 MODEL_HELP = "a model of `hubmodels list`, a folder that save_pretrained wrote, or USER/NAME on the Hugging Face Hub"
@@ -112,9 +113,8 @@ def label_photos(arguments: argparse.Namespace) -> int:
     settings = _refinement(arguments, task)
 
     import torch  # heavy imports only once the call is known to make sense
-    from tqdm import tqdm
 
-    from hubmodels.batch import is_done, plan, run, unread
+    from hubmodels.batch import is_done, plan, unread
     from hubmodels.hub import load_model
     from hubmodels.runtime import choose_runtime, is_prepared, with_runtime
 
@@ -138,6 +138,15 @@ def label_photos(arguments: argparse.Namespace) -> int:
     if jobs and choose_runtime(model, arguments.runtime, photos=len(jobs)) == "onnx" and not is_prepared(model):
         print(f"{model.name}: exporting the network for ONNX Runtime, once", file=sys.stderr)
     model = with_runtime(model, arguments.runtime, photos=len(jobs))
+    return _label_all(model, jobs, settings, note, arguments.out)
+
+
+def _label_all(model: Segmenter, jobs: list[Job], settings: Refinement, note: str, out: Path) -> int:
+    """Label every photo, with a bar of progress and a summary; returns the exit status."""
+    from tqdm import tqdm
+
+    from hubmodels.batch import run
+
     started, done, failed, stopped = time.monotonic(), 0, 0, False
     totals = dict.fromkeys(model.labels.names, 0.0)
     try:
@@ -155,7 +164,7 @@ def label_photos(arguments: argparse.Namespace) -> int:
         stopped = True
         print("\nstopped; the same call with --resume goes on", file=sys.stderr)
     seconds = time.monotonic() - started
-    print(f"{done} of {len(jobs)} photos labelled in {seconds:.1f} s, results in {arguments.out}")
+    print(f"{done} of {len(jobs)} photos labelled in {seconds:.1f} s, results in {out}")
     if done:
         print("mean area: " + ", ".join(f"{name} {100 * share / done:.1f} %" for name, share in totals.items()))
     return INTERRUPTED if stopped else 1 if failed else 0
