@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 
@@ -17,39 +12,10 @@ from hubmodels.config import ModelConfig
 from hubmodels.entries import ENTRIES
 from hubmodels.labels import PERSON, LabelSet
 from hubmodels.weights_files import WEIGHTS_FOLDER
-from tests.conftest import ROOT
+from tests.hub_processes import TINY, start, told
 from tests.hub_server import LoopbackHub
 
-TINY = {"channels": 8, "decoder_channels": 8, "low_channels": 8}
-CONFIG = ModelConfig("tiny", "deeplabv3plus", TINY, PERSON, 64)
 ENTRY = ENTRIES["deeplabv3plus_person"]
-
-COMMON = f"""
-import json, os, sys, time, urllib.request
-waiting = time.sleep
-time.sleep = lambda seconds: waiting(min(seconds, 0.01))  # the client waits a second before it goes on with a download
-import torch, hubmodels
-from hubmodels.config import ModelConfig
-config = ModelConfig("tiny", "deeplabv3plus", {TINY!r}, hubmodels.PERSON, 64)
-
-def sum_of(model):
-    return float(sum(value.double().sum() for value in model.state_dict().values()))
-
-def tell(name, value):
-    print(json.dumps([name, value]), flush=True)
-
-def attempt(name, call):
-    start = time.perf_counter()
-    try:
-        call()
-        told = ["loaded", ""]
-    except Exception as error:
-        told = [type(error).__name__, str(error)]
-    tell(name, [*told, time.perf_counter() - start])
-
-def mark(name):
-    urllib.request.urlopen(os.environ["HF_ENDPOINT"] + "/me/marks/resolve/main/" + name.replace(" ", "_"))
-"""
 
 MARKED = ("commit", "large_row")
 
@@ -119,37 +85,6 @@ attempt("large row, unreachable",
         lambda: hub._published(dataclasses.replace(row, hub_repo="me/never_asked"), pretrained=True))
 attempt("push, unreachable", lambda: model.push_to_hub("me/tiny"))
 """
-
-
-def start(script: str, hub: LoopbackHub, folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """A fresh interpreter in `folder` whose Hub is `hub`, with an empty cache there unless one was filled before."""
-    environment = {
-        **os.environ,
-        "HF_ENDPOINT": hub.endpoint,
-        "HF_HOME": str(folder / "hf_home"),
-        "HF_TOKEN": "hf_made_up",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-    }
-    for name in ("HF_HUB_OFFLINE", "HUBMODELS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "http_proxy", "HTTP_PROXY"):
-        environment.pop(name, None)
-    return subprocess.Popen(
-        [sys.executable, "-c", COMMON + script, *arguments],
-        cwd=folder,
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def told(process: subprocess.Popen[str]) -> dict:
-    """What the script told, once it ended well."""
-    out, err = process.communicate("go\n", timeout=300)
-    assert process.returncode == 0, err
-    return dict(json.loads(line) for line in out.splitlines() if line.startswith("["))
 
 
 def prepare(hub: LoopbackHub) -> None:
@@ -236,24 +171,6 @@ def test_offline_means_the_cache_or_an_error_at_once(session, variable):
         kind, message, seconds = pulled[f"{what} with {variable}"]
         assert kind == "WeightsError" and words in message and variable in message
         assert seconds < 2
-
-
-def test_a_process_that_is_offline_from_the_start_sends_nothing(tmp_path):
-    """Neither does huggingface_hub, whose first call would ask its server about the program around it."""
-    fetch = 'tell("cached", str(hubmodels.remote.fetch("me/tiny", "config.json")))\n'
-    offline = 'os.environ["HUBMODELS_OFFLINE"] = "1"\n' + fetch
-    with LoopbackHub() as hub:
-        hub.commit("me/tiny", {"config.json": b"{}"})
-        online = told(start("import hubmodels.remote\n" + fetch, hub, tmp_path))
-        count = len(hub.requests)
-        said = told(
-            start(
-                f"import hubmodels.remote\n{offline}attempt('other', lambda: hubmodels.load('me/other'))", hub, tmp_path
-            )
-        )
-        assert count > 0 and hub.requests[count:] == []
-    assert said["cached"] == online["cached"]
-    assert "not in the cache, and HUBMODELS_OFFLINE" in said["other"][1]
 
 
 def test_nothing_was_requested_for_what_is_cached_offline_or_a_path(session):
@@ -418,80 +335,6 @@ attempt("lacking", lambda: lacking.predict(photo, refinement=settings))
     )
 
 
-OUT_OF_ORDER = {
-    "500": r"is out of order \(status 500\); try again later",
-    "503": r"is out of order \(status 503\); try again later",
-    "504": r"is out of order \(status 504\); try again later",
-    "429": r"too many requests \(status 429\); wait some minutes",
-    "silent": r"does not answer \(ReadTimeout.*\); try again later",
-}
-OUT_OF_ORDER_SECONDS = 10  # without our bound 23 for a status, 105 after too many requests, and minutes in silence
-
-
-@pytest.fixture(scope="module")
-def disorder(tmp_path_factory):
-    """What a process told of repositories that were pulled before their server fell out of order, and of new ones."""
-    script = """
-from hubmodels import remote
-time.sleep = waiting  # the client's back-off counts here
-remote.ANSWER_SECONDS = 2
-from_pretrained = hubmodels.Segmenter.from_pretrained
-model = hubmodels.Segmenter(config.build(), config.labels, name="tiny", input_px=64, config=config).eval()
-tell("sum", sum_of(model))
-for fault in sys.argv[1:]:
-    model.push_to_hub(f"me/old_{fault}")
-    hubmodels.load(f"me/old_{fault}")
-print("ready", flush=True)
-sys.stdin.readline()
-for fault in sys.argv[1:]:
-    attempt(f"new {fault}", lambda: hubmodels.load(f"me/new_{fault}"))
-    attempt(f"again {fault}", lambda: from_pretrained(f"me/old_{fault}", force_download=True))
-    attempt(f"push {fault}", lambda: model.push_to_hub(f"me/old_{fault}"))
-    attempt(f"old {fault}", lambda: tell(f"old sum {fault}", sum_of(hubmodels.load(f"me/old_{fault}"))))
-"""
-    with LoopbackHub() as hub:
-        process = start(script, hub, tmp_path_factory.mktemp("disorder"), *OUT_OF_ORDER)
-        lines = [process.stdout.readline() for _ in range(2)]
-        assert lines[1] == "ready\n", process.communicate()[1]
-        for fault in OUT_OF_ORDER:
-            hub.commit(f"me/new_{fault}", list(hub.commits[f"me/old_{fault}"].values())[-1])
-            hub.faults |= {f"me/{age}_{fault}": fault for age in ("new", "old")}
-        yield {**told(process), **dict([json.loads(lines[0])])}
-
-
-@pytest.mark.parametrize("fault", OUT_OF_ORDER)
-@pytest.mark.parametrize(
-    "what, start",
-    [("new", "config.json: not in the cache, and "), ("again", "cannot be downloaded again, as "), ("push", "")],
-)
-def test_a_hub_out_of_order_is_one_error_within_seconds(disorder, what, start, fault):
-    kind, message, seconds = disorder[f"{what} {fault}"]
-    assert kind == "WeightsError" and re.search(f"{start}http.*{OUT_OF_ORDER[fault]}", message), message
-    assert "\n" not in message
-    assert seconds < OUT_OF_ORDER_SECONDS
-
-
-@pytest.mark.parametrize("fault", OUT_OF_ORDER)
-def test_what_is_cached_of_the_revision_is_used_while_the_hub_is_out_of_order(disorder, fault):
-    kind, message, seconds = disorder[f"old {fault}"]
-    assert kind == "loaded" and disorder[f"old sum {fault}"] == disorder["sum"], message
-    assert seconds < OUT_OF_ORDER_SECONDS
-
-
-def test_who_has_set_a_longer_timeout_of_the_client_gets_it(monkeypatch):
-    import huggingface_hub
-    from huggingface_hub import constants
-
-    from hubmodels import remote
-
-    asked = []
-    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda *_, timeout, **__: asked.append(timeout))
-    for seconds in (constants.DEFAULT_ETAG_TIMEOUT, 30):
-        monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", seconds)
-        assert remote._no_answer("me/tiny", "config.json", None, None) == ""
-    assert asked == [remote.ANSWER_SECONDS, 30] and remote.ANSWER_SECONDS <= 5
-
-
 def test_the_commands_take_a_repository_at_a_revision(tmp_path, astronaut):
     from PIL import Image
 
@@ -523,35 +366,3 @@ tell("none", main(["label", "a.png", "--out", "out", "--model", "me/none"]))
     assert said["label"] == said["export"] == 0 and said["none"] == 2
     assert said["equal"] == [True, False]
     assert said["difference"][0] < 1e-3 < said["difference"][1]
-
-
-def test_a_hub_that_does_not_answer_is_given_up_soon(monkeypatch):
-    import socket
-
-    from hubmodels import remote
-
-    with socket.create_server(("127.0.0.1", 0), backlog=1) as closed:
-        port = closed.getsockname()[1]
-    monkeypatch.setattr(remote, "endpoint", lambda: f"http://127.0.0.1:{port}")
-    started = time.perf_counter()
-    assert not remote.is_reachable()
-    assert time.perf_counter() - started < remote.CONNECT_SECONDS + 1
-
-
-def test_behind_a_proxy_the_proxy_is_what_must_be_reached(monkeypatch):
-    from hubmodels import remote
-
-    with LoopbackHub() as hub:
-        monkeypatch.setattr(remote, "endpoint", lambda: "https://hub.example")
-        monkeypatch.setenv("https_proxy", hub.endpoint)
-        monkeypatch.delenv("no_proxy", raising=False)
-        assert remote.is_reachable()
-        monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
-        assert not remote.is_reachable()
-        monkeypatch.delenv("https_proxy")
-        assert not remote.is_reachable()
-        monkeypatch.setenv("all_proxy", hub.endpoint)
-        assert remote.is_reachable()
-        monkeypatch.setenv("https_proxy", hub.endpoint)
-        monkeypatch.setenv("no_proxy", "hub.example")
-        assert not remote.is_reachable()  # asked directly: the fixture lets only loopback be reached
