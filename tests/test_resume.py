@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,9 @@ from tests.test_training import TINY
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.errors import DataError, RecipeError
 from training.recipe import Recipe
-from training.train import Run, train
+from training.train import Run, main, train
+
+RECIPES = Path(__file__).parent.parent / "training" / "recipes"
 
 
 @pytest.fixture
@@ -106,3 +109,9 @@ def test_a_checkpoint_for_export_cannot_be_gone_on_with(saved):
     save_checkpoint(load_checkpoint(saved / "best.pt"), saved / "last.pt")
     with pytest.raises(DataError, match=r"expected the last\.pt of a run; got a file without net, optimizer, step_"):
         run.resume()
+
+
+def test_a_stage_may_start_from_the_earlier_one_of_its_seed(tmp_path):
+    with pytest.raises(DataError, match=r"earlier\.pt"):
+        main([str(RECIPES / "deeplabv3plus_last.toml"), "--runs", str(tmp_path), "--seed", "3", "--init", "earlier.pt"])
+    assert [path.name for path in tmp_path.iterdir()] == ["deeplabv3plus_last_seed3"]

@@ -379,6 +379,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs are kept (default: runs)")
     parser.add_argument("--limit", type=int, help="use only so many photos per source and split")
     parser.add_argument("--seed", type=int, help="instead of the recipe's; the run is called NAME_seedN")
+    parser.add_argument("--init", help="instead of the recipe's, such as the earlier stage of the same seed")
     parser.add_argument("--mixed-precision", choices=PRECISIONS, help="instead of what the recipe or the launcher says")
     parser.add_argument(
         "--checkpoint-seconds",
@@ -393,6 +394,8 @@ def main(argv: list[str] | None = None) -> None:
     recipe = read_recipe(arguments.recipe, folder=arguments.folder)
     if arguments.seed is not None:
         recipe = dataclasses.replace(recipe, name=f"{recipe.name}_seed{arguments.seed}", seed=arguments.seed)
+    if arguments.init is not None:
+        recipe = dataclasses.replace(recipe, init=arguments.init)
     run = train(
         recipe,
         folder=arguments.runs / recipe.name,
