@@ -9,7 +9,8 @@ from pathlib import Path
 def write_bytes(data: bytes, path: Path) -> Path:
     """Write a file atomically, with the permissions of any new file; missing folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")  # without the name, which may be of full length
+    # Without the name, which may be of full length, or its suffix: what a kill leaves is taken for nothing else.
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("xb") as file:
             file.write(data)
