@@ -1,12 +1,20 @@
-"""Many photos: find them, label each, go on after a bad one, and after a stop where it was."""
+"""Many photos: find them, label each, go on after a bad one, and after a stop where it was.
+
+Every result says how it was made: a mask in a text chunk, an overlay in a comment. So a result is known wherever it
+lies, and is taken for done only if it is that of this very photo, made just so.
+"""
 
 from __future__ import annotations
 
 import collections
 import errno
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import hashlib
+import json
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -18,7 +26,7 @@ from hubmodels.refine import Refinement
 from hubmodels.segmenter import Segmenter
 
 MASK, OVERLAY = "_mask.png", "_overlay.jpg"  # what results are called, behind the photo's name
-MADE_BY = "hubmodels"  # text chunk of a mask
+MADE_BY = "hubmodels"  # text chunk of a mask, and first word of an overlay's comment
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # no other photo's results could be written either
 
 
@@ -30,6 +38,26 @@ class Job:
     mask: Path
     overlay: Path
 
+    @classmethod
+    def of(cls, photo: Path, folder: Path) -> Job:
+        """The results of a photo in a folder, named as text: pathlib takes the name of `..jpg` for another folder."""
+        return cls(photo, folder / f"{photo.stem}{MASK}", folder / f"{photo.stem}{OVERLAY}")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was found in the sources.
+
+    Attributes:
+        jobs: one per photo.
+        unread: suffix -> number of files in folders that are photos of kinds which cannot be read, such as .heic.
+        closed: of each folder that cannot be searched, the reason.
+    """
+
+    jobs: list[Job]
+    unread: dict[str, int]
+    closed: list[str]
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -40,106 +68,154 @@ class Outcome:
     error: str | None = None
 
 
-def plan(sources: Iterable[str | Path], out: str | Path) -> list[Job]:
+def plan(sources: Iterable[str | Path], out: str | Path) -> Plan:
     """One job per photo; folders are searched for photos at any depth, and their structure is kept.
 
-    Linked folders are searched too. Results of before are no photos where `out` is a folder inside of a source.
+    Linked folders are searched too. Results of before are no photos, wherever they lie.
 
     Args:
-        sources: photos and folders.
+        sources: photos and folders; a file named on its own is taken whatever its suffix.
         out: where results go: NAME_mask.png and NAME_overlay.jpg.
 
     Raises:
         FileNotFoundError: a source does not exist.
-        ValueError: no photos, two photos whose results would have one name, or a photo that results would overwrite.
+        ValueError: no photos, two photos whose results would have one name, or a result that would replace a file which
+            is none.
     """
-    out = Path(out)
+    search = _Search()
     jobs: dict[Path, Job] = {}
     for source in map(Path, sources):
-        for photo, name in _photos_in(source, out):
-            stem = out / name.with_suffix("")
-            job = Job(photo, stem.with_name(f"{stem.name}{MASK}"), stem.with_name(f"{stem.name}{OVERLAY}"))
+        for photo, folder in search.photos_in(source):
+            job = Job.of(photo, Path(out) / folder)
             if (other := jobs.get(job.mask)) is not None and other.photo.resolve() != photo.resolve():
                 raise ValueError(
                     f"{other.photo} and {photo} would both write {job.mask}; rename one or label them apart"
                 )
             jobs[job.mask] = job
     if not jobs:
-        raise ValueError(f"no photos found; expected files ending in {', '.join(sorted(SUFFIXES))}")
-    _check_apart(jobs.values(), out)
-    return list(jobs.values())
+        reasons = [f"no photos found; expected files ending in {', '.join(sorted(SUFFIXES))}", *search.closed]
+        raise ValueError("; ".join(reasons))
+    for job in jobs.values():
+        _check_free(job, out)
+    unread = {suffix: search.suffixes[suffix] for suffix in sorted(UNREAD_SUFFIXES & set(search.suffixes))}
+    return Plan(list(jobs.values()), unread, search.closed)
 
 
-def _check_apart(jobs: Iterable[Job], out: Path) -> None:
-    """Raise ValueError if a photo is where a result will be: a mask drawn by hand, or a result of before."""
-    photos = {job.photo.resolve(): job.photo for job in jobs}
-    for job in jobs:
-        for result in (job.mask, job.overlay):
-            if (photo := photos.get(result.resolve())) is not None:
-                raise ValueError(
-                    f"{photo} is among the photos, and a result of {job.photo} would replace it; "
-                    f"choose another folder for results than {out}"
-                )
+def _check_free(job: Job, out: str | Path) -> None:
+    """Raise ValueError if a result would replace what is none: a photo, or a mask drawn by hand."""
+    for path in (job.mask, job.overlay):
+        if (path.exists() or path.is_symlink()) and not is_result(path):
+            raise ValueError(
+                f"{path} was not made by hubmodels, and a result of {job.photo} would replace it; "
+                f"move it, or choose another folder for results than {out}"
+            )
 
 
-def _photos_in(source: Path, out: Path) -> Iterator[tuple[Path, Path]]:
-    """Pairs of photo and name relative to the output folder; a file named on its own is taken whatever its suffix."""
-    if source.is_dir():
-        inside = source.resolve() in out.resolve().parents
-        for path in _files_in(source):
-            is_result = inside and path.name.endswith((MASK, OVERLAY)) and out.resolve() in path.resolve().parents
-            if path.suffix.lower() in SUFFIXES and not is_result:
-                yield path, path.relative_to(source)
-    elif source.exists():
-        yield source, Path(source.name)
-    else:
-        raise FileNotFoundError(f"{source}: no such photo or folder")
+@dataclass
+class _Search:
+    """A walk through folders, and what it finds beside photos; attributes as of `Plan`, but for all suffixes."""
+
+    suffixes: collections.Counter[str] = field(default_factory=collections.Counter)
+    closed: list[str] = field(default_factory=list)
+
+    def photos_in(self, source: Path) -> Iterator[tuple[Path, Path]]:
+        """Pairs of photo and its folder as seen from the source.
+
+        Raises:
+            FileNotFoundError: the source does not exist.
+        """
+        if not source.exists():
+            raise FileNotFoundError(f"{source}: no such photo or folder")
+        if not source.is_dir():
+            if not is_result(source):
+                yield source, Path()
+            return
+        for path in self._files_in(source):
+            self.suffixes[path.suffix.lower()] += 1
+            if path.suffix.lower() in SUFFIXES and not is_result(path):
+                yield path, path.relative_to(source).parent
+
+    def _files_in(self, folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+        """Files at any depth in order of their names, without those that macOS adds beside each on foreign disks.
+
+        Args:
+            folder: where to look; links to folders are followed.
+            above: the folders around it, as a link to one of them would go round for ever.
+        """
+        real = folder.resolve()
+        if real in above or folder.name == "__MACOSX":
+            return
+        try:
+            paths = sorted(folder.iterdir())
+        except OSError as error:
+            self.closed.append(f"{folder}: cannot be searched for photos ({error.strerror})")
+            return
+        for path in paths:
+            kind = _kind(path)
+            if kind == stat.S_IFDIR:
+                yield from self._files_in(path, above | {real})
+            elif kind in (stat.S_IFREG, None) and not path.name.startswith("._"):
+                yield path
 
 
-def _files_in(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """Files at any depth in order of their names, without those that macOS adds beside each on foreign disks.
-
-    Args:
-        folder: where to look; links to folders are followed.
-        above: the folders around it, as a link to one of them would go round for ever.
-    """
-    real = folder.resolve()
-    if real in above or folder.name == "__MACOSX":
-        return
-    for path in sorted(folder.iterdir()):
-        if path.is_dir():
-            yield from _files_in(path, above | {real})
-        elif path.is_file() and not path.name.startswith("._"):
-            yield path
-
-
-def unread(sources: Iterable[str | Path]) -> dict[str, int]:
-    """Suffix -> number of files in folders that are photos of kinds which cannot be read, such as .heic."""
-    files = (path for source in map(Path, sources) if source.is_dir() for path in _files_in(source))
-    counts = collections.Counter(path.suffix.lower() for path in files)
-    return {suffix: counts[suffix] for suffix in sorted(UNREAD_SUFFIXES & set(counts))}
-
-
-def is_done(job: Job, note: str) -> bool:
-    """Whether the results of a job are there, made as `note` says of a photo that has not changed since."""
+def _kind(path: Path) -> int | None:
+    """File, folder or what else, as of `stat.S_IFMT`; None: only opening it will tell what is wrong with it."""
     try:
-        with Image.open(job.mask, formats=["PNG"]) as mask:
-            same = mask.info.get(MADE_BY) == note
-        # The overlay is written last.
-        return same and job.overlay.stat().st_mtime >= job.photo.stat().st_mtime
-    except (OSError, SyntaxError, ValueError):  # none, or none of ours
+        return stat.S_IFMT(path.stat().st_mode)
+    except OSError:  # such as a link to nothing
+        return None
+
+
+def is_result(path: Path) -> bool:
+    """Whether a file was written by `run`. An overlay without a comment is known by the mask beside it."""
+    if path.name.endswith(OVERLAY):
+        mask = path.with_name(f"{path.name.removesuffix(OVERLAY)}{MASK}")
+        return _note_in(path) is not None or _note_in(mask) is not None
+    return path.name.endswith(MASK) and _note_in(path) is not None
+
+
+def _note_in(path: Path) -> str | None:
+    """What a result says of how it was made: a mask the note itself, an overlay its digest. None: it is no result."""
+    try:
+        with Image.open(path, formats=["PNG", "JPEG"]) as picture:
+            if picture.format == "PNG":
+                return picture.info.get(MADE_BY)
+            comment = picture.info.get("comment", b"").decode("ascii")
+    except Exception:  # none there, or none of ours: what is damaged makes Pillow raise anything
+        return None
+    return comment if comment.startswith(f"{MADE_BY} ") else None
+
+
+def _note(photo: Path, made_by: Mapping[str, Any]) -> str:
+    """What the mask of a photo says: how it was made, and of which photo; JSON."""
+    with photo.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return json.dumps({**made_by, "photo_sha256": digest}, sort_keys=True)
+
+
+def _short(note: str) -> str:
+    """The note of an overlay, as comments of JPEG hold 65533 bytes at most, and many labels take more."""
+    return f"{MADE_BY} {hashlib.sha256(note.encode()).hexdigest()}"
+
+
+def is_done(job: Job, made_by: Mapping[str, Any]) -> bool:
+    """Whether both results of a job are there, of the photo as it is now and made as `made_by` says."""
+    said = _note_in(job.mask)
+    try:
+        return said is not None and said == _note(job.photo, made_by) and _note_in(job.overlay) == _short(said)
+    except OSError:  # the photo cannot be read, which labelling it will report
         return False
 
 
 def run(
-    model: Segmenter, jobs: Iterable[Job], *, refinement: Refinement | None = None, note: str | None = None
+    model: Segmenter, jobs: Iterable[Job], made_by: Mapping[str, Any], *, refinement: Refinement | None = None
 ) -> Iterator[Outcome]:
     """Label every photo in turn; one that cannot be read or whose results cannot be written is reported.
 
     Args:
         model, jobs: as of `plan`.
+        made_by: all that decides what comes out, JSON-able; masks hold it in the text chunk MADE_BY.
         refinement: post-processing.
-        note: how they are made, for the text chunk MADE_BY of the masks.
 
     Yields:
         One Outcome per job, as soon as its files are written.
@@ -149,21 +225,28 @@ def run(
     """
     for job in jobs:
         try:
-            outcome = Outcome(job, _label(model, job, refinement, note))
+            outcome = Outcome(job, _label(model, job, refinement, made_by))
         except (ImageError, OSError) as error:
             if isinstance(error, OSError) and error.errno in FULL:
                 raise
-            text = str(error)
-            outcome = Outcome(job, None, error=text if str(job.photo) in text else f"{job.photo}: {text}")
+            outcome = Outcome(job, None, error=_reason(job, error))
         yield outcome
 
 
-def _label(model: Segmenter, job: Job, refinement: Refinement | None, note: str | None) -> dict[str, float]:
+def _reason(job: Job, error: Exception) -> str:
+    """Why a photo has no results, with its name."""
+    if job.photo.is_symlink() and not job.photo.exists():
+        return f"{job.photo}: is a link to a file that is not there"
+    text = str(error)
+    return text if str(job.photo) in text else f"{job.photo}: {text}"
+
+
+def _label(model: Segmenter, job: Job, refinement: Refinement | None, made_by: Mapping[str, Any]) -> dict[str, float]:
     """Write the results of one photo; returns the shares of its labels. Nothing of it is kept for the next."""
+    note = _note(job.photo, made_by)  # before it is read: if it changes meanwhile, it will not be taken for done
     result = model.predict(job.photo, refinement=refinement)
     info = PngInfo()
-    if note is not None:
-        info.add_text(MADE_BY, note)
+    info.add_text(MADE_BY, note)
     save_image(indexed_png(result.labels, result.label_set), job.mask, pnginfo=info)
-    save_image(result.overlay(), job.overlay, quality=90)
+    save_image(result.overlay(), job.overlay, quality=90, comment=_short(note))
     return result.areas()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 import time
@@ -10,14 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubmodels import __version__
 from hubmodels.entries import DEFAULTS, Entry
 from hubmodels.labels import TASKS, LabelSet
 from hubmodels.model_names import find_model
 from hubmodels.refine.settings import PRESETS, SETTINGS, Refinement, Setting
 
 if TYPE_CHECKING:
-    from hubmodels.batch import Job
+    from hubmodels.batch import Job, Plan
     from hubmodels.segmenter import Segmenter
 
 MODEL_HELP = "a model of `hubmodels list`, a folder that save_pretrained wrote, or USER/NAME on the Hugging Face Hub"
@@ -114,15 +114,14 @@ def label_photos(arguments: argparse.Namespace) -> int:
 
     import torch  # heavy imports only once the call is known to make sense
 
-    from hubmodels.batch import is_done, plan, unread
+    from hubmodels.batch import is_done, plan
     from hubmodels.hub import load_model
     from hubmodels.runtime import choose_runtime, is_prepared, with_runtime
 
     _check_device(arguments.device)
-    if kinds := unread(arguments.sources):
-        counts = ", ".join(f"{count} {suffix}" for suffix, count in kinds.items())
-        print(f"files of these kinds are not read: {counts}; convert them to JPEG first", file=sys.stderr)
-    jobs = plan(arguments.sources, arguments.out)
+    found = plan(arguments.sources, arguments.out)
+    jobs = found.jobs
+    _say_what_is_left_out(found)
     model = load_model(name, device=arguments.device, revision=arguments.revision)
     if arguments.bf16:
         model = model.to(torch.bfloat16)
@@ -131,17 +130,27 @@ def label_photos(arguments: argparse.Namespace) -> int:
             print("this processor does not compute in bf16: without --bf16 it is many times faster", file=sys.stderr)
     if not isinstance(source, Entry):
         settings = _refinement(arguments, _task_of(name, model.labels, arguments))
-    note = _made_by(model, settings)  # before ONNX Runtime may run it: that answers the same, and looks otherwise
+    made_by = _made_by(model, settings)  # before ONNX Runtime may run it: that answers the same, and looks otherwise
     if arguments.resume:
-        planned, jobs = len(jobs), [job for job in jobs if not is_done(job, note)]
+        planned, jobs = len(jobs), [job for job in jobs if not is_done(job, made_by)]
         print(f"{planned - len(jobs)} of {planned} photos are labelled already", file=sys.stderr)
     if jobs and choose_runtime(model, arguments.runtime, photos=len(jobs)) == "onnx" and not is_prepared(model):
         print(f"{model.name}: exporting the network for ONNX Runtime, once", file=sys.stderr)
     model = with_runtime(model, arguments.runtime, photos=len(jobs))
-    return _label_all(model, jobs, settings, note, arguments.out)
+    status = _label_all(model, jobs, settings, made_by, arguments.out)
+    return 1 if found.closed and status == 0 else status
 
 
-def _label_all(model: Segmenter, jobs: list[Job], settings: Refinement, note: str, out: Path) -> int:
+def _say_what_is_left_out(found: Plan) -> None:
+    """Files of kinds that are not read, and folders that cannot be searched."""
+    if found.unread:
+        counts = ", ".join(f"{count} {suffix}" for suffix, count in found.unread.items())
+        print(f"files of these kinds are not read: {counts}; convert them to JPEG first", file=sys.stderr)
+    for reason in found.closed:
+        print(f"hubmodels: {reason}", file=sys.stderr)
+
+
+def _label_all(model: Segmenter, jobs: list[Job], settings: Refinement, made_by: dict[str, Any], out: Path) -> int:
     """Label every photo, with a bar of progress and a summary; returns the exit status."""
     from tqdm import tqdm
 
@@ -151,7 +160,7 @@ def _label_all(model: Segmenter, jobs: list[Job], settings: Refinement, note: st
     totals = dict.fromkeys(model.labels.names, 0.0)
     try:
         for outcome in tqdm(
-            run(model, jobs, refinement=settings, note=note), total=len(jobs), unit="photo", desc=model.name
+            run(model, jobs, made_by, refinement=settings), total=len(jobs), unit="photo", desc=model.name
         ):
             if outcome.areas is None:
                 failed += 1
@@ -170,12 +179,14 @@ def _label_all(model: Segmenter, jobs: list[Job], settings: Refinement, note: st
     return INTERRUPTED if stopped else 1 if failed else 0
 
 
-def _made_by(model: Segmenter, settings: Refinement) -> str:
-    """What masks say about how they were made, and what must be the same to leave a photo out; JSON."""
-    from hubmodels.model_export import network_digest
+def _made_by(model: Segmenter, settings: Refinement) -> dict[str, Any]:
+    """What masks say about how they were made, and what must be the same to leave a photo out; JSON-able."""
+    from hubmodels.model_export import describe
 
-    facts = {"network_sha256": network_digest(model.network), "settings": settings.to_dict()}
-    return json.dumps({"version": __version__, "model": model.name, **facts}, sort_keys=True)
+    facts: dict[str, Any] = {**describe(model), "settings": settings.to_dict()}
+    if settings.vote == "classifier" and model.region_classifier is not None:
+        facts["regions_sha256"] = hashlib.sha256(model.region_classifier().to_bytes()).hexdigest()
+    return facts
 
 
 def _check_device(name: str) -> None:

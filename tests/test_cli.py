@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import errno
 import json
-import os
 import re
 import subprocess
 import sys
@@ -18,7 +17,6 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 import hubmodels
-from hubmodels.batch import plan
 from hubmodels.cli import build_parser, main
 from hubmodels.entries import DEFAULTS, ENTRIES
 from hubmodels.hub import with_labels
@@ -148,88 +146,6 @@ def test_a_full_disk_ends_the_run(photos, tmp_path, quick, monkeypatch, capsys):
     assert capsys.readouterr().err.count("No space left") == 1
 
 
-def test_a_stopped_run_says_how_to_go_on_and_does(photos, tmp_path, quick, monkeypatch, capsys):
-    out, labelled = tmp_path / "out", []
-    predict = hubmodels.Segmenter.predict
-
-    def stopping(model, photo, **options):
-        if len(labelled) == 2:
-            raise KeyboardInterrupt
-        labelled.append(photo)
-        return predict(model, photo, **options)
-
-    call = ["label", str(photos), *quick, "--out", str(out)]
-    monkeypatch.setattr(hubmodels.Segmenter, "predict", stopping)
-    assert main(call) == 130
-    said = capsys.readouterr()
-    assert "2 of 3 photos labelled" in said.out and "--resume" in said.err
-    monkeypatch.setattr(hubmodels.Segmenter, "predict", predict)
-    before = {path: path.stat().st_mtime_ns for path in out.rglob("*_mask.png")}
-    assert main([*call, "--resume"]) == 0
-    said = capsys.readouterr()
-    assert "2 of 3 photos are labelled already" in said.err and "1 of 1 photos labelled" in said.out
-    assert len(names(out)) == 6 and all(path.stat().st_mtime_ns == time for path, time in before.items())
-    assert main([*call, "--resume"]) == 0
-    assert "0 of 0 photos labelled" in capsys.readouterr().out
-
-
-def test_resume_labels_anew_what_would_come_out_otherwise(photos, tmp_path, quick, capsys):
-    out = tmp_path / "out"
-
-    def left_out(*options: str) -> str:
-        assert main(["label", str(photos), *quick, "--out", str(out), "--resume", *options]) == 0
-        return re.search(r"(\d) of 3 photos are labelled already", capsys.readouterr().err)[1]
-
-    assert [left_out(), left_out()] == ["0", "3"]
-    assert [left_out("--min-region-px", "50"), left_out("--min-region-px", "50")] == ["0", "3"]
-    time = (out / "a_overlay.jpg").stat().st_mtime + 5
-    os.utime(photos / "a.png", (time, time))  # a photo that changed
-    (out / "more" / "b_overlay.jpg").unlink()
-    assert left_out("--min-region-px", "50") == "1"
-    (out / "more" / "b_mask.png").write_bytes(b"cut off")
-    os.utime(photos / "a.png", (0, 0))
-    assert left_out("--min-region-px", "50") == "2"
-
-
-def test_masks_say_how_they_were_made(photos, tmp_path, quick, person):
-    assert main(["label", str(photos / "a.png"), *quick, "--out", str(tmp_path), "--min-region-px", "50"]) == 0
-    with Image.open(tmp_path / "a_mask.png") as mask:
-        said = json.loads(mask.info["hubmodels"])
-    assert said["model"] == person.name and said["version"] == hubmodels.__version__
-    assert hubmodels.Refinement.from_dict(said["settings"]) == hubmodels.Refinement(min_region_px=50)
-
-
-def test_results_are_never_taken_for_photos_and_photos_never_replaced(photos, tmp_path):
-    out = photos / "out"
-    for name in ("a_mask.png", "a_overlay.jpg"):
-        out.mkdir(exist_ok=True)
-        (out / name).write_bytes(b"a result of before")
-    (photos / "by_hand_mask.png").write_bytes((photos / "a.png").read_bytes())
-    planned = [job.photo.name for job in plan([photos], out)]
-    assert sorted(planned) == ["a.png", "a.png", "b.jpg", "by_hand_mask.png"]
-    (photos / "a_mask.png").write_bytes(b"drawn by hand")
-    with pytest.raises(ValueError, match=r"a_mask\.png is among the photos, and a result of .*a\.png would replace it"):
-        plan([photos], photos)
-
-
-def test_what_looks_like_a_photo_is_found_or_named(photos, tmp_path, quick, capsys):
-    folder = tmp_path / "camera"
-    (folder / "__MACOSX").mkdir(parents=True)
-    for name in ("saved.jfif", "old.jpe", "grey.PGM"):
-        Image.new("L", (40, 32)).save(folder / name, "PPM" if name.endswith("PGM") else "JPEG")
-    for name in ("1.HEIC", "2.heic", "raw.dng", "._saved.jpg", "__MACOSX/a.jpg"):
-        (folder / name).write_bytes(b"\0")
-    (folder / "linked").symlink_to(photos, target_is_directory=True)
-    (photos / "round").symlink_to(photos, target_is_directory=True)
-    (folder / "again").symlink_to(photos / "more" / "deep", target_is_directory=True)  # found by both of its names
-    assert main(["label", str(folder), *quick, "--out", str(tmp_path / "out")]) == 0
-    said = capsys.readouterr()
-    assert "not read: 1 .dng, 2 .heic; convert" in said.err
-    assert "7 of 7 photos labelled" in said.out
-    found = names(tmp_path / "out")
-    assert {"linked/more/b_mask.png", "linked/more/deep/a_mask.png", "again/a_mask.png"} <= set(found)
-
-
 def test_list_and_info_print_the_table(capsys):
     assert main(["list"]) == 0
     table = capsys.readouterr().out
@@ -336,20 +252,6 @@ assert not {"torch", "timm", "huggingface_hub"} & set(sys.modules), sys.modules.
     first, second, third, fourth = done.stderr.splitlines()
     assert "did you mean 'deeplabv3plus_person'?" in first and first == fourth
     assert "weights/mine: no such folder" in second and "pinned weights" in third
-
-
-def test_an_empty_folder_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="no photos found"):
-        plan([tmp_path], tmp_path / "out")
-
-
-def test_results_never_overwrite_each_other(photos, tmp_path):
-    with pytest.raises(ValueError, match="would both write"):
-        plan([photos / "a.png", photos / "more" / "deep" / "a.png"], tmp_path / "out")
-
-
-def test_a_photo_named_twice_is_labelled_once(photos, tmp_path):
-    assert len(plan([photos / "a.png", photos / "a.png"], tmp_path / "out")) == 1
 
 
 def test_the_installed_command_answers():

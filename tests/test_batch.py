@@ -1,0 +1,306 @@
+"""Folders of photos: what is taken for a photo, what for a result, and what is left out after a stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from PIL import Image
+
+import hubmodels
+from hubmodels.batch import MASK, OVERLAY, is_result, plan
+from hubmodels.cli import main
+from hubmodels.entries import DEFAULTS
+from hubmodels.label_command import _made_by
+from hubmodels.labels import LabelSet
+
+
+@pytest.fixture
+def photos(tmp_path, rng):
+    """a.png and more/{b.jpg, deep/a.png, notes.txt}, no two alike."""
+    deep = tmp_path / "in" / "more" / "deep"
+    deep.mkdir(parents=True)
+    for path in (tmp_path / "in" / "a.png", deep.parent / "b.jpg", deep / "a.png"):
+        Image.fromarray(rng.integers(0, 256, (40, 32, 3), dtype=np.uint8)).save(path)
+    (deep.parent / "notes.txt").write_text("not a photo")
+    return tmp_path / "in"
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """`hubmodels label` with a small network, so that many photos take no time -> status, stdout, stderr."""
+    monkeypatch.setattr("hubmodels.segmenter.working_size", lambda *_, **__: (32, 32))
+
+    def label(*arguments: str | Path) -> tuple[int, str, str]:
+        status = main(["label", "--task", "person", "--runtime", "torch", *map(str, arguments)])
+        return (status, *capsys.readouterr())
+
+    return label
+
+
+@pytest.fixture
+def left_out(call):
+    """How many photos `--resume` leaves out, of how many; the others are labelled."""
+
+    def resume(*arguments: str | Path) -> tuple[int, int]:
+        status, _, said = call(*arguments, "--resume")
+        assert status == 0
+        done, planned = re.search(r"(\d+) of (\d+) photos are labelled already", said).groups()
+        return int(done), int(planned)
+
+    return resume
+
+
+@pytest.fixture(scope="module")
+def person():
+    """What `--task person` stands for."""
+    return hubmodels.load(DEFAULTS["person"])
+
+
+def names(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def stored(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+# What --resume leaves out
+
+
+def test_a_stopped_run_says_how_to_go_on_and_does(photos, tmp_path, call, monkeypatch):
+    out, labelled = tmp_path / "out", []
+    predict = hubmodels.Segmenter.predict
+
+    def stopping(model, photo, **options):
+        if len(labelled) == 2:
+            raise KeyboardInterrupt
+        labelled.append(photo)
+        return predict(model, photo, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hubmodels.Segmenter, "predict", stopping)
+        status, summary, said = call(photos, "--out", out)
+    assert status == 130 and "2 of 3 photos labelled" in summary and "--resume" in said
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*_mask.png")}
+    status, summary, said = call(photos, "--out", out, "--resume")
+    assert status == 0 and "2 of 3 photos are labelled already" in said and "1 of 1 photos labelled" in summary
+    assert len(names(out)) == 6 and all(path.stat().st_mtime_ns == time for path, time in before.items())
+    assert "0 of 0 photos labelled" in call(photos, "--out", out, "--resume")[1]
+
+
+def test_resume_labels_anew_what_would_come_out_otherwise(photos, tmp_path, left_out):
+    out = tmp_path / "out"
+    call = (photos, "--out", out)
+    assert [left_out(*call), left_out(*call)] == [(0, 3), (3, 3)]
+    call = (*call, "--min-region-px", "50")
+    assert [left_out(*call), left_out(*call)] == [(0, 3), (3, 3)]
+    Image.new("RGB", (32, 40)).save(photos / "a.png")
+    (out / "more" / "b_overlay.jpg").unlink()
+    (out / "more" / "deep" / "a_mask.png").unlink()
+    assert [left_out(*call), left_out(*call)] == [(0, 3), (3, 3)]
+
+
+def test_a_result_belongs_to_its_photo_not_to_a_name(photos, tmp_path, left_out):
+    """Two cameras count from 1; a file is renamed, which keeps its time of change; another clock runs ahead."""
+    out = tmp_path / "out"
+    for day, size in (("day1", (32, 40)), ("day2", (40, 32))):
+        (tmp_path / day).mkdir()
+        Image.new("RGB", size).save(tmp_path / day / "IMG_0001.png")
+        assert left_out(tmp_path / day, "--out", out) == (0, 1)
+        assert stored(out / "IMG_0001_mask.png").shape == size[::-1]
+    assert left_out(photos, "--out", out) == (0, 3)
+    (photos / "more" / "deep" / "a.png").rename(photos / "a.png")
+    assert left_out(photos, "--out", out) == (1, 2)
+    os.utime(photos / "a.png", (2**32, 2**32))
+    assert left_out(photos, "--out", out) == (2, 2)
+
+
+@pytest.mark.parametrize("resumed", [(), ("--fill-holes-px", "9")], ids=["as before", "as stopped"])
+def test_a_stop_between_the_two_results_of_a_photo_leaves_it_to_be_done(photos, tmp_path, call, monkeypatch, resumed):
+    from hubmodels.batch import save_image
+
+    saved = []
+
+    def stopping(*arguments, **options):
+        if saved:
+            raise KeyboardInterrupt
+        saved.append(save_image(*arguments, **options))
+
+    arguments = (photos / "a.png", "--out", tmp_path / "out")
+    assert call(*arguments)[0] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("hubmodels.batch.save_image", stopping)
+        assert call(*arguments, "--fill-holes-px", "9")[0] == 130 and saved
+    assert "0 of 1 photos are labelled already" in call(*arguments, *resumed, "--resume")[2]
+    assert "1 of 1 photos are labelled already" in call(*arguments, *resumed, "--resume")[2]
+
+
+def test_masks_say_how_they_were_made(photos, tmp_path, call, person):
+    assert call(photos / "a.png", "--out", tmp_path, "--min-region-px", "50")[0] == 0
+    with Image.open(tmp_path / "a_mask.png") as mask:
+        said = json.loads(mask.info["hubmodels"])
+    assert said["name"] == person.name and said["hubmodels"] == hubmodels.__version__
+    assert hubmodels.Refinement.from_dict(said["settings"]) == hubmodels.Refinement(min_region_px=50)
+
+
+def test_what_a_mask_says_differs_with_all_that_decides_about_it(person):
+    """A model of the same weights that sees smaller photos, or names, paints or votes otherwise."""
+    labels = person.labels
+    classifier = hubmodels.load("deeplabv3plus_fashion").region_classifier
+    assert classifier is not None
+    trained, other = classifier(), type(classifier())(classifier().settings)
+    vote = hubmodels.Refinement(superpixel_scale=200, vote="classifier")
+
+    def said(settings: hubmodels.Refinement, **changes: object) -> str:
+        options = {"labels": labels, "name": "m", "input_px": 576, "region_classifier": lambda: trained, **changes}
+        return json.dumps(_made_by(hubmodels.Segmenter(person.network, **options), settings), sort_keys=True)
+
+    plain = hubmodels.Refinement()
+    changes = (
+        {},
+        {"input_px": 288},
+        {"labels": LabelSet("person", ("background", "somebody"), labels.palette)},
+        {"labels": LabelSet("people", labels.names, labels.palette)},
+        {"labels": LabelSet("person", labels.names, labels.palette[::-1])},
+    )
+    notes = [said(plain, **change) for change in changes] + [said(vote), said(vote, region_classifier=lambda: other)]
+    assert len(set(notes)) == len(notes)
+    assert said(plain, region_classifier=lambda: other) == notes[0]  # which does not vote
+
+
+# What is a photo, and what a result
+
+
+def test_results_are_never_taken_for_photos_and_nothing_else_is_replaced(photos, call):
+    out = photos / "out"
+    assert call(photos / "a.png", "--out", out)[0] == 0
+    (photos / "by_hand_mask.png").write_bytes((photos / "a.png").read_bytes())
+    planned = [job.photo.name for job in plan([photos], out).jobs]
+    assert sorted(planned) == ["a.png", "a.png", "b.jpg", "by_hand_mask.png"]
+    for name in ("a_mask.png", "a_overlay.jpg"):
+        drawn = photos / name
+        drawn.write_bytes(b"drawn by hand")
+        with pytest.raises(ValueError, match=rf"{name} was not made by hubmodels, and a result of .*a\.png would repl"):
+            plan([photos], photos)
+        drawn.unlink()
+    Image.new("L", (32, 40)).save(out / "a_mask.png")  # corrected by hand
+    with pytest.raises(ValueError, match=r"a_mask\.png was not made by hubmodels"):
+        plan([photos], out)
+
+
+def test_the_same_call_goes_on_where_results_lie_among_the_photos(photos, call, left_out):
+    assert call(photos, "--out", photos)[0] == 0
+    assert left_out(photos, "--out", photos) == (3, 3)
+    assert call(*photos.iterdir(), "--out", photos / "out")[0] == 0
+    assert left_out(*photos.iterdir(), "--out", photos / "out") == (3, 3)
+    assert "out/out" not in " ".join(names(photos))
+    (photos / "a_mask.png").unlink()  # its overlay says on its own what it is
+    assert left_out(photos, "--out", photos) == (2, 3)
+
+
+def test_an_overlay_of_a_release_before_comments_is_known_by_its_mask(photos, call):
+    assert call(photos / "a.png", "--out", photos)[0] == 0
+    overlay = photos / "a_overlay.jpg"
+    Image.fromarray(stored(overlay)).save(overlay)
+    assert is_result(overlay)
+    shutil.copy(overlay, photos / "other_overlay.jpg")
+    assert not is_result(photos / "other_overlay.jpg")
+
+
+def test_many_long_labels_fit_beside_an_overlay(photos, tmp_path, call, person):
+    """Their names take more than a comment of JPEG may hold."""
+    labels = LabelSet.custom([f"{index:03d}" + 97 * "é" for index in range(256)])
+    made_by = _made_by(hubmodels.Segmenter(person.network, labels, name="m"), hubmodels.Refinement())
+    assert len(json.dumps(made_by)) > 65_533
+    (job,) = plan([photos / "a.png"], tmp_path / "out").jobs
+    (outcome,) = hubmodels.batch.run(person, [job], made_by)
+    assert outcome.error is None and hubmodels.batch.is_done(job, made_by)
+
+
+def test_a_kill_leaves_nothing_that_is_taken_for_a_photo(photos, monkeypatch):
+    """Killed between writing and renaming: what stays is found by no search for photos."""
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(SystemExit))
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
+    before = names(photos)
+    for name in (f"a{MASK}", f"a{OVERLAY}"):
+        with pytest.raises(SystemExit):
+            hubmodels.export.save_image(Image.new("RGB", (32, 40)), photos / name)
+    assert len(names(photos)) == len(before) + 2
+    assert len(plan([photos], photos).jobs) == 3
+
+
+@pytest.mark.parametrize("name", ["..jpg", "a.b.jpg", " .jpg", "-.png"])
+def test_results_stay_in_the_folder_for_results(tmp_path, name):
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (32, 40)).save(tmp_path / "in" / name, "PNG")
+    out = tmp_path / "out"
+    for source in (tmp_path / "in", tmp_path / "in" / name):
+        (job,) = plan([source], out).jobs
+        assert job.mask.parent == job.overlay.parent == out and job.mask.name.endswith(MASK)
+
+
+def test_what_looks_like_a_photo_is_found_or_named(photos, tmp_path, call):
+    folder = tmp_path / "camera"
+    (folder / "__MACOSX").mkdir(parents=True)
+    for name in ("saved.jfif", "old.jpe", "grey.PGM"):
+        Image.new("L", (40, 32)).save(folder / name, "PPM" if name.endswith("PGM") else "JPEG")
+    for name in ("1.HEIC", "2.heic", "raw.dng", "._saved.jpg", "__MACOSX/a.jpg"):
+        (folder / name).write_bytes(b"\0")
+    (folder / "linked").symlink_to(photos, target_is_directory=True)
+    (photos / "round").symlink_to(photos, target_is_directory=True)
+    (folder / "again").symlink_to(photos / "more" / "deep", target_is_directory=True)  # found by both of its names
+    os.mkfifo(folder / "pipe.jpg")
+    status, summary, said = call(folder, "--out", tmp_path / "out")
+    assert status == 0 and "not read: 1 .dng, 2 .heic; convert" in said
+    assert "7 of 7 photos labelled" in summary
+    found = names(tmp_path / "out")
+    assert {"linked/more/b_mask.png", "linked/more/deep/a_mask.png", "again/a_mask.png"} <= set(found)
+
+
+def test_what_cannot_be_opened_is_reported_and_the_rest_goes_on(photos, tmp_path, call, monkeypatch):
+    """A link to a photo that is gone, and a folder that may not be searched; tests may run as somebody who may."""
+    (photos / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    iterdir = Path.iterdir
+
+    def refusing(folder):
+        if folder.name == "deep":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return iterdir(folder)
+
+    monkeypatch.setattr(Path, "iterdir", refusing)
+    status, summary, said = call(photos, "--out", tmp_path / "out")
+    assert status == 1 and "2 of 3 photos labelled" in summary
+    assert re.search(r"deep: cannot be searched for photos \(Permission denied\)", said)
+    assert re.search(r"gone\.jpg: is a link to a file that is not there", said)
+    assert call(photos / "a.png", photos / "more", "--out", tmp_path / "out")[0] == 1  # for the folder alone
+    with pytest.raises(ValueError, match=r"no photos found.*; .*deep: cannot be searched"):
+        plan([photos / "more" / "deep"], tmp_path / "out")
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no photos found"):
+        plan([tmp_path], tmp_path / "out")
+
+
+def test_results_never_overwrite_each_other(photos, tmp_path):
+    with pytest.raises(ValueError, match="would both write"):
+        plan([photos / "a.png", photos / "more" / "deep" / "a.png"], tmp_path / "out")
+
+
+def test_a_photo_named_twice_is_labelled_once(photos, tmp_path):
+    assert len(plan([photos / "a.png", photos / "a.png"], tmp_path / "out").jobs) == 1
+
+
+def test_a_photo_is_labelled_as_it_is_named(photos, tmp_path, call, person):
+    """One that is named on its own, whatever its suffix."""
+    shutil.copy(photos / "a.png", tmp_path / "scan.raw")
+    assert call(tmp_path / "scan.raw", "--out", tmp_path / "out")[0] == 0
+    assert_array_equal(stored(tmp_path / "out" / "scan_mask.png"), person.predict(photos / "a.png").labels)
