@@ -6,6 +6,8 @@ Labelling has a file of its own, `label_command.py`.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -16,8 +18,10 @@ from hubmodels.app.options import add_options
 from hubmodels.entries import DEFAULTS, ENTRIES, Entry, find_entry, list_models
 from hubmodels.entry_docs import entry_facts, text_table
 from hubmodels.errors import HubmodelsError
-from hubmodels.label_command import MODEL_HELP, REVISION_HELP, add_label
+from hubmodels.label_command import INTERRUPTED, MODEL_HELP, REVISION_HELP, add_label
 from hubmodels.model_names import find_model
+
+UNHEARD = 141  # what shells say of a command that was ended because nobody reads what it writes
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -78,14 +82,39 @@ def _add_publishing(commands: argparse._SubParsersAction[argparse.ArgumentParser
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status: 0, 1 if a photo or a check failed, 2 if the call makes no sense.
 
-    Labelling that is stopped by Ctrl-C ends with 130.
+    Stopped by Ctrl-C it ends with 130, and with 141 if what reads its output ends first, such as `head`.
     """
+    try:
+        try:
+            return _answer(argv)
+        finally:
+            print(end="", flush=True)  # or else the interpreter would find out at exit, and complain
+    except BrokenPipeError:
+        _write_nowhere()
+        return UNHEARD
+    except KeyboardInterrupt:
+        print("\nhubmodels: stopped", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _answer(argv: Sequence[str] | None) -> int:
+    """Run the command, and say in one line what went wrong."""
     arguments = build_parser().parse_args(argv)
     try:
         return arguments.handler(arguments)
+    except BrokenPipeError:
+        raise
     except (HubmodelsError, ValueError, OSError, ImportError) as error:  # ImportError: an extra is not installed
         print(f"hubmodels: {error}", file=sys.stderr)
         return 2
+
+
+def _write_nowhere() -> None:
+    """Send what is still to be written to where nobody has to read it."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # a stream that is no file
+            os.dup2(nowhere, stream.fileno())
 
 
 def _list(arguments: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -122,6 +123,7 @@ def label_photos(arguments: argparse.Namespace) -> int:
     found = plan(arguments.sources, arguments.out)
     jobs = found.jobs
     _say_what_is_left_out(found)
+    _make_out(arguments.out)
     model = load_model(name, device=arguments.device, revision=arguments.revision)
     if arguments.bf16:
         model = model.to(torch.bfloat16)
@@ -199,6 +201,18 @@ def _check_device(name: str) -> None:
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"--device {name} is not to be had: {reason}; expected cpu, or cuda where there is a GPU"
+        ) from error
+
+
+def _make_out(folder: Path) -> None:
+    """Make the folder for results; ValueError if that fails or nothing can be written into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"--out {folder}: expected a folder to write into; got {error.strerror or error}: name another place"
         ) from error
 
 

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import errno
 import json
+import os
 import re
 import subprocess
 import sys
@@ -235,7 +236,7 @@ def test_what_a_folder_cannot_do_is_said_before_anything_is_labelled(
     assert main([*call, *options]) == 2
     said = capsys.readouterr().err
     assert re.search(message, said) and said.count("\n") == 1
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out").is_dir() or names(tmp_path / "out") == []
 
 
 def test_a_mistyped_name_is_found_before_anything_heavy_is_imported():
@@ -252,6 +253,45 @@ assert not {"torch", "timm", "huggingface_hub"} & set(sys.modules), sys.modules.
     first, second, third, fourth = done.stderr.splitlines()
     assert "did you mean 'deeplabv3plus_person'?" in first and first == fourth
     assert "weights/mine: no such folder" in second and "pinned weights" in third
+
+
+@pytest.mark.parametrize(
+    "out, reason", [("file", "File exists"), ("file/out", "Not a directory"), ("closed", "denied")]
+)
+def test_a_folder_for_results_that_cannot_be_used_is_found_before_the_model_is_loaded(
+    photos, tmp_path, monkeypatch, capsys, out, reason
+):
+    def closed(**_: object) -> None:  # tests may run as somebody who may write anywhere
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setattr("tempfile.TemporaryFile", closed)
+    monkeypatch.setattr("hubmodels.hub.load_model", lambda *_, **__: pytest.fail("loaded"))
+    assert main(["label", str(photos), "--out", str(tmp_path / out)]) == 2
+    said = capsys.readouterr().err
+    assert re.search(rf"--out .*{out}: expected a folder to write into; got .*{reason}", said) and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("call", [["list"], ["--help"], ["card", "deeplabv3plus_person"]])
+def test_a_reader_that_ends_early_is_no_matter(call):
+    """As `hubmodels list | head -1`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command, buffered = [sys.executable, "-m", "hubmodels.cli", *call], {**os.environ, "PYTHONUNBUFFERED": ""}
+    done = subprocess.run(command, cwd=ROOT, env=buffered, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert done.returncode == 141 and done.stderr == ""
+
+
+def test_ctrl_c_ends_any_command_in_one_line(photos, tmp_path, monkeypatch, capsys):
+    """Such as while the model is loaded."""
+
+    def stopping(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hubmodels.hub.load_model", stopping)
+    assert main(["label", str(photos), "--out", str(tmp_path / "out")]) == 130
+    assert capsys.readouterr().err.strip() == "hubmodels: stopped"
 
 
 def test_the_installed_command_answers():
