@@ -14,6 +14,7 @@ from hubmodels import read_image
 from hubmodels.colour_profiles import MAX_PROFILE_BYTES
 
 # Red, green and blue of Display P3 in the profile connection space (SMPTE EG 432-1, adapted to D50).
+SRGB_PRIMARIES = ((0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06061, 0.71410))  # likewise
 P3_PRIMARIES = ((0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407))
 D50 = (0.9642, 1.0, 0.8249)
 
@@ -45,11 +46,19 @@ def profile(space: bytes, tags: dict[bytes, bytes], name: bytes = b"drawn") -> b
     return header.ljust(128, b"\0") + table + body
 
 
-def display(gamma: float = 2.2, name: bytes = b"drawn") -> bytes:
+def table() -> bytes:
+    """The curve of sRGB (IEC 61966-2-1) in 1024 steps, as of the profile that most cameras and scanners embed."""
+    x = np.linspace(0, 1, 1024)
+    y = np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
+    return b"curv" + bytes(4) + struct.pack(">I", 1024) + np.round(65535 * y).astype(">u2").tobytes()
+
+
+def display(trc: bytes | None = None, name: bytes = b"drawn", primaries=P3_PRIMARIES) -> bytes:
+    """A screen; its curve is that of gamma 2.2 unless given."""
     tags = {}
-    for letter, primary in zip((b"r", b"g", b"b"), P3_PRIMARIES, strict=True):
+    for letter, primary in zip((b"r", b"g", b"b"), primaries, strict=True):
         tags[letter + b"XYZ"] = b"XYZ " + bytes(4) + fixed(*primary)
-        tags[letter + b"TRC"] = curve(gamma)
+        tags[letter + b"TRC"] = trc or curve(2.2)
     return profile(b"RGB ", tags, name)
 
 
@@ -97,9 +106,43 @@ def test_alpha_and_palettes_are_kept(photo):
     assert_array_equal(read_image(encoded(few, display())), read_image(encoded(few.convert("RGB"), display())))
 
 
-@pytest.mark.parametrize("icc", [None, ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()])
+@pytest.mark.parametrize("mode, clear", [("RGB", (10, 200, 10)), ("L", 77)])
+def test_one_transparent_colour_stays_transparent(mode, clear):
+    """As a chunk beside the pixels; conversion changes the pixels, and would leave the chunk."""
+    picture = Image.new(mode, (2, 1), clear)
+    picture.putpixel((1, 0), 9 if mode == "L" else (200, 30, 30))
+    got = read_image(encoded(picture, display(), transparency=clear))
+    plain = read_image(encoded(picture.convert("RGB"), display()))
+    assert_array_equal(got, [[[255] * 3, plain[0, 1]]])
+
+
+@pytest.mark.parametrize(
+    "icc",
+    [
+        None,
+        ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(),
+        display(table(), primaries=SRGB_PRIMARIES),
+    ],
+    ids=["none", "built in", "by another name"],
+)
 def test_srgb_stays_bit_by_bit(photo, icc):
     assert_array_equal(read_image(encoded(Image.fromarray(photo), icc)), photo)
+
+
+def test_grey_of_the_curve_of_srgb_stays_too():
+    ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    icc = profile(b"GRAY", {b"kTRC": table()})
+    assert_array_equal(read_image(encoded(Image.fromarray(ramp), icc))[..., 0], ramp)
+
+
+@pytest.mark.parametrize(
+    "linear", [curve(1.0), b"curv" + bytes(8)], ids=["gamma of one", "no table, which stands for the same"]
+)
+def test_srgb_in_linear_light_is_not_srgb_for_its_name(linear):
+    """As GIMP writes it: half of the light is 188 (IEC 61966-2-1)."""
+    icc = display(linear, b"GIMP built-in Linear sRGB", SRGB_PRIMARIES)
+    got = read_image(encoded(Image.new("RGB", (4, 4), (128, 128, 128)), icc))
+    assert np.abs(got.astype(int) - 188).max() <= 1
 
 
 @pytest.mark.parametrize(
