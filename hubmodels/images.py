@@ -51,7 +51,7 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> np.ndarr
 
     Returns:
         (H, W, 3) uint8 sRGB: EXIF orientation applied, colour profile converted, transparency laid over white, 16-bit
-        greys scaled to 8 bits.
+        greys scaled to 8 bits. Greys of mode I are 8-bit if none is above 255, and else 16-bit.
 
     Raises:
         FileNotFoundError: no file at the path.
@@ -90,9 +90,14 @@ def _check_array(array: np.ndarray, max_pixels: int) -> np.ndarray:
 def _check_size(width: int, height: int, what: str, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageError(
-            f"{what}: {width}x{height} is {width * height / 1e6:.0f} megapixels; "
-            f"at most {max_pixels / 1e6:.0f} are read. Scale the photo down first"
+            f"{what}: {width}x{height} is {_megapixels(width * height)} megapixels; "
+            f"at most {_megapixels(max_pixels)} are read. Scale the photo down first"
         )
+
+
+def _megapixels(pixels: int) -> str:
+    """To one decimal, so that a little too much does not look like just enough."""
+    return f"{round(pixels / 1e6, 1):g}"
 
 
 def _decode(file: IO[bytes], what: str, max_pixels: int) -> np.ndarray:
@@ -142,7 +147,9 @@ def _to_rgb(picture: Image.Image, what: str) -> Image.Image:
         values = np.asarray(picture).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
             raise ImageError(f"{what}: integer pixels beyond 16 bits; convert the photo to 8 bits first")
-        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+        if picture.mode != "I" or values.max() > 255:  # I may hold 8 bits as well, as after convert("I")
+            values >>= 8
+        return Image.fromarray(values.astype(np.uint8)).convert("RGB")
     if picture.mode == "F":
         raise ImageError(f"{what}: floating-point pixels have no fixed range; convert the photo to 8 bits first")
     if picture.mode == "La":  # premultiplied; Pillow has no direct way

@@ -103,10 +103,18 @@ def test_every_mode_becomes_rgb(mode):
 
 @pytest.mark.parametrize("format, mode", [("PNG", "I;16"), ("TIFF", "I;16"), ("TIFF", "I;16B")])
 def test_sixteen_bit_greys_are_scaled_not_clipped(format, mode):
-    values = (grey_ramp().astype(np.uint16) << 8) + 255
+    values = grey_ramp().astype(np.uint16) << 8  # 256 times, not 257: the lower byte only says more of the same
+    values[:2] += 255
     stored = values.astype(">u2") if mode.endswith("B") else values
     picture = Image.frombytes(mode, (4, 4), stored.tobytes())
     assert_array_equal(read_image(encoded(picture, format))[..., 0], grey_ramp())
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_integers_are_taken_for_8_bits_where_they_fit(bits):
+    """Mode I, as of `convert("I")` or of a grey PGM of 16 bits."""
+    values = grey_ramp().astype(np.int32) << (bits - 8)
+    assert_array_equal(read_image(Image.fromarray(values, "I"))[..., 0], grey_ramp())
 
 
 def test_transparency_lies_over_white_and_hides_nothing():
@@ -177,6 +185,32 @@ def test_formats_that_pillow_was_built_without_are_left_out(monkeypatch, corners
 def test_bytes_that_are_no_image_are_refused(data):
     with pytest.raises(ImageError, match="not an image"):
         read_image(data)
+
+
+def test_only_the_listed_formats_are_read(corners):
+    """Others have decoders that strangers need not reach."""
+    for format in ("ICO", "TGA", "JPEG2000", "PCX"):
+        with pytest.raises(ImageError, match="not an image of a known kind"):
+            read_image(encoded(Image.fromarray(corners), format))
+
+
+def test_the_limit_is_50_megapixels_unless_said_otherwise():
+    """Of an array that is one byte in memory."""
+    most = np.broadcast_to(np.uint8(0), (5_000, 10_000, 3))
+    assert read_image(most) is most
+    with pytest.raises(ImageError, match=r"10001x5000 is 50 megapixels; at most 50 are read"):
+        read_image(np.broadcast_to(np.uint8(0), (5_000, 10_001, 3)))
+    with pytest.raises(ImageError, match=r"5712x4284 is 24\.5 megapixels; at most 24 are read"):
+        read_image(np.broadcast_to(np.uint8(0), (4284, 5712, 3)), max_pixels=24_000_000)
+
+
+def test_too_little_memory_is_no_fault_of_the_photo(corners, monkeypatch):
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("hubmodels.images.to_srgb", full)
+    with pytest.raises(MemoryError):
+        read_image(encoded(Image.fromarray(corners)))
 
 
 def test_too_many_pixels_are_refused_before_decoding():
