@@ -137,6 +137,16 @@ def test_unsure_pixels_teach_nothing(photo, tmp_path):
     assert kept.soft["person"][:, :14].any() and not dropped.soft["person"].any()
 
 
+def test_a_pixel_that_is_just_sure_enough_teaches(tmp_path):
+    """204 of 255 is 0.8; a step less is not."""
+    ids = np.zeros((2, 4), np.uint8)
+    sample = Sample("ccp/1", np.zeros((2, 4, 3), np.uint8), {"person": ids})
+    soft_path(tmp_path, sample).parent.mkdir()
+    np.savez(soft_path(tmp_path, sample), person=np.array([[[204, 203]], [[51, 52]]], np.uint8))
+    (got,) = with_soft_labels([sample], tmp_path, confidence=0.8)
+    assert_array_equal(got.soft["person"], [[[204, 0]], [[51, 0]]])
+
+
 def test_photos_without_labels_that_no_teacher_saw_are_left_out(photo, tmp_path):
     nothing = {"person": np.full((64, 32), IGNORE, np.uint8)}
     samples = [Sample(f"ccp_unlabelled/{n}", photo, nothing) for n in range(3)]
