@@ -72,6 +72,20 @@ def test_large_photos_are_narrowed_and_ids_never_mixed(photos):
     assert_array_equal(sample.labels["custom"], np.repeat([[0], [2]], [150, 450], axis=0).repeat(150, 1))
 
 
+def test_a_photo_that_is_nearly_a_line_keeps_a_pixel(photos):
+    Image.new("RGB", (5000, 3)).save(photos / "images" / "0001.jpg")
+    Image.new("L", (5000, 3), 1).save(photos / "masks" / "0001.png")
+    sample = load_folder(photos, "val", "custom")[0]
+    assert sample.image.shape == (1, LONG_SIDE_PX, 3) and (sample.labels["custom"] == 1).all()
+
+
+def test_a_damaged_photo_is_named_once(photos):
+    (photos / "images" / "0001.jpg").write_bytes(b"no photo")
+    with pytest.raises(DataError) as caught:
+        load_folder(photos, "val", "custom")
+    assert str(caught.value).count("0001.jpg") == 1
+
+
 def test_a_photo_turned_by_its_camera_meets_its_upright_mask(photos):
     picture = Image.open(photos / "images" / "0001.jpg")
     upright = np.array(picture)
@@ -108,9 +122,27 @@ def spoiled(folder):
         "got none: there is nothi",
     )
     yield lambda: (folder / "splits.json").write_text('{"train": ["x"], "val": ["0001"]}'), r"train names \['x'\]"
+    yield lambda: (folder / "splits.json").write_text('{"train": ["0002"], "val": [["0001"]]}'), r"val names \[\['0001'"
+    yield lambda: (folder / "splits.json").write_text('{"train": [{}, "0002"], "val": [1]}'), r"train names \[\{\}\]"
+    yield lambda: (folder / "splits.json").mkdir(), "splits.json: expected a JSON file; it cannot be read"
+    yield lambda: (folder / "splits.json").symlink_to("nowhere"), "splits.json: missing"
+    yield lambda: replaced_by_folder(folder / "classes.json"), "classes.json: expected a JSON file; it cannot be read"
+    yield lambda: replaced_by_link(photo), r"0001\.jpg: cannot be read \(No such file"
+    yield lambda: photo.rename(photo.with_suffix(".tif")), r"masks: expected a photo .*; got none for 0001\.png: conv"
+    yield lambda: [Image.new("L", (9, 9)).save(mask.with_name(f"{n}.png")) for n in range(5)], "2.png and 2 more: conve"
 
 
-@pytest.mark.parametrize("case", range(18))
+def replaced_by_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+def replaced_by_link(path):
+    path.unlink()
+    path.symlink_to(path.with_name("nowhere.jpg"))
+
+
+@pytest.mark.parametrize("case", range(26))
 def test_what_is_wrong_with_a_folder_is_said_with_its_file(photos, case):
     spoil, message = list(spoiled(photos))[case]
     spoil()

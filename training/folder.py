@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,10 @@ def load_folder(folder: Path, split: str, task: str, *, limit: int | None = None
     for path in tqdm(split_photos(folder)[split][:limit], desc=f"{folder.name} {split}", unit="photo", leave=False):
         try:
             image = read_image(path)
-        except ImageError as error:
-            raise DataError(f"{path}: {error}") from error
+        except ImageError as error:  # which names the photo
+            raise DataError(str(error)) from error
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
         mask_path = folder / "masks" / f"{path.stem}.png"
         ids = read_labels(mask_path, image.shape[1::-1])
         if wrong := sorted(set(np.unique(ids).tolist()) - set(range(count)) - {IGNORE})[:3]:
@@ -69,7 +72,7 @@ def load_folder(folder: Path, split: str, task: str, *, limit: int | None = None
             )
         factor = min(1.0, LONG_SIDE_PX / max(image.shape[:2]))
         if factor < 1:
-            size = (round(image.shape[1] * factor), round(image.shape[0] * factor))
+            size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
             # Ids are picked, never mixed.
             ids = np.array(Image.fromarray(ids).resize(size, Image.Resampling.NEAREST))
             image = np.array(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
@@ -86,31 +89,49 @@ def split_photos(folder: Path) -> dict[str, list[Path]]:
     """The photos for training and for validation, as splits.json says, or every fifth in order of name for the latter.
 
     Raises:
-        DataError: no photos, two of one name, a split that is empty or names a photo that is not there, or a photo that
-            is named twice.
+        DataError: no photos, two of one name, a mask without a photo, a split that is empty or names a photo that is
+            not there, or a photo that is named twice.
     """
     base = folder / "images"
     paths = sorted(path for path in base.glob("*") if path.suffix.lower() in SUFFIXES)
     photos = {path.stem: path for path in paths}
+    _check_masks(folder / "masks", photos)
     if len(photos) < 2:
         raise DataError(f"{base}: expected 2 or more photos ({', '.join(SUFFIXES)}); got {len(photos)}")
     if len(photos) != len(paths):
         raise DataError(f"{base}: two photos have one name, so they would share a mask; rename one")
-    if (path := folder / "splits.json").is_file():
-        splits = _read_json(path)
-        names = {split: splits.get(split) if isinstance(splits, dict) else None for split in ("train", "val")}
-        for split, listed in names.items():
-            if not isinstance(listed, list) or not listed:
-                raise DataError(f'{path}: expected {{"train": [names], "val": [names]}}; {split} is missing or empty')
-            if unknown := [name for name in listed if name not in photos][:3]:
-                raise DataError(f"{path}: {split} names {unknown}, which are not in {base}")
-        chosen = {split: [photos[name] for name in listed or ()] for split, listed in names.items()}
-        times = Counter(each.stem for listed in chosen.values() for each in listed)
-        if twice := [name for name, count in times.items() if count > 1][:3]:
-            raise DataError(f"{path}: expected every photo once, in train or in val; got {twice} more often")
-        return chosen
+    path = folder / "splits.json"
+    if path.exists() or path.is_symlink():
+        return _given_splits(path, photos)
     val = [path for index, path in enumerate(paths) if index % VAL_EVERY == 0]
     return {"train": [path for path in paths if path not in val], "val": val}
+
+
+def _check_masks(folder: Path, photos: Container[str]) -> None:
+    """Raise DataError if a mask has no photo: its photo is of a kind that is not read, and would go unused."""
+    if alone := sorted(path.name for path in folder.glob("*.png") if path.stem not in photos):
+        raise DataError(
+            f"{folder}: expected a photo ({', '.join(SUFFIXES)}) of the same name for every mask; got none for "
+            f"{', '.join(alone[:3])}{f' and {len(alone) - 3} more' if len(alone) > 3 else ''}: "
+            "convert photos of other kinds to JPEG, or remove the masks"
+        )
+
+
+def _given_splits(path: Path, photos: Mapping[str, Path]) -> dict[str, list[Path]]:
+    """The splits of a file; DataError as of `split_photos`."""
+    splits = _read_json(path)
+    names = {split: splits.get(split) if isinstance(splits, dict) else None for split in ("train", "val")}
+    for split, listed in names.items():
+        if not isinstance(listed, list) or not listed:
+            raise DataError(f'{path}: expected {{"train": [names], "val": [names]}}; {split} is missing or empty')
+        # What is no text may not even be looked up.
+        if unknown := [name for name in listed if not isinstance(name, str) or name not in photos][:3]:
+            raise DataError(f"{path}: {split} names {unknown}, which are not in {path.parent / 'images'}")
+    chosen = {split: [photos[name] for name in listed or ()] for split, listed in names.items()}
+    times = Counter(each.stem for listed in chosen.values() for each in listed)
+    if twice := [name for name, count in times.items() if count > 1][:3]:
+        raise DataError(f"{path}: expected every photo once, in train or in val; got {twice} more often")
+    return chosen
 
 
 def _read_json(path: Path) -> Any:
@@ -118,5 +139,7 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path}: missing") from None
+    except OSError as error:
+        raise DataError(f"{path}: expected a JSON file; it cannot be read ({error.strerror or error})") from error
     except ValueError as error:
         raise DataError(f"{path}: not JSON ({error})") from error
