@@ -90,14 +90,9 @@ def _check_array(array: np.ndarray, max_pixels: int) -> np.ndarray:
 def _check_size(width: int, height: int, what: str, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageError(
-            f"{what}: {width}x{height} is {_megapixels(width * height)} megapixels; "
-            f"at most {_megapixels(max_pixels)} are read. Scale the photo down first"
+            f"{what}: {width}x{height} is {width * height / 1e6:.1f} megapixels; "
+            f"at most {max_pixels / 1e6:.1f} are read. Scale the photo down first"
         )
-
-
-def _megapixels(pixels: int) -> str:
-    """To one decimal, so that a little too much does not look like just enough."""
-    return f"{round(pixels / 1e6, 1):g}"
 
 
 def _decode(file: IO[bytes], what: str, max_pixels: int) -> np.ndarray:
