@@ -49,7 +49,7 @@ def add_label(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     label.add_argument(
         "--resume",
         action="store_true",
-        help="leave out photos whose results are there, made by the same model with the same settings",
+        help="leave out photos whose results are there, made of the same file by the same model and settings",
     )
     _add_refinement(label)
     label.set_defaults(handler=label_photos)
