@@ -75,6 +75,19 @@ def test_only_white_makes_a_mask_black_and_white(tmp_path):
     assert_array_equal(read(saved(tmp_path, black_and_white("black first")), FASHION), ids)
     with pytest.raises(ImageError, match="#ffffff"):
         read(saved(tmp_path, black_and_white("RGB")), FASHION)
+    with pytest.raises(ImageError, match="black and white, but fashion has 7 labels"):  # or else all is undecided
+        read(saved(tmp_path, black_and_white("L")), FASHION)
+
+
+def test_large_masks_are_brought_to_size_before_they_are_looked_at(tmp_path):
+    ids = grid("0123", "4560")
+    for picture in (hubmodels.export.indexed_png(ids, FASHION), Image.fromarray(ids)):
+        large = picture.resize((400, 200), Image.Resampling.NEAREST)
+        path = saved(tmp_path, large)
+        assert_array_equal(truth.read_truth(path, FASHION, (200, 400), max_pixels=10**6, out_size=(2, 4)), ids)
+        path = saved(tmp_path, large.convert("RGB"))
+        if picture.mode == "P":
+            assert_array_equal(truth.read_truth(path, FASHION, (200, 400), max_pixels=10**6, out_size=(2, 4)), ids)
 
 
 @pytest.mark.parametrize(

@@ -225,7 +225,8 @@ def test_any_two_sides_are_compared_in_any_view(visit, studio, astronaut):
         assert_array_equal(picture(page, "left"), palette[analysis.stage(stage).labels])
     assert_array_equal(picture(page, "right"), palette[analysis.final.labels])
     choose(page, "right", SIDES["other"])
-    expect(page.locator("#compare figcaption span").last).to_contain_text(studio.models[-1], timeout=WAIT_MS)
+    other = [name for name in studio.models_of("fashion") if name != CLOTHES][-1]
+    expect(page.locator("#compare figcaption span").last).to_contain_text(other, timeout=WAIT_MS)
     expect(page.locator("#other-model")).to_be_visible()
     choose(page, "right", SIDES["final"])
     for style in STYLES.values():
@@ -279,6 +280,21 @@ def test_a_ground_truth_makes_a_tuning_bench(visit, studio, astronaut, tmp_path)
     expect(page.locator("#scores table")).to_have_count(0, timeout=WAIT_MS)
     page.locator("#truth input[type=file]").set_input_files(tmp_path / "cut.png")
     expect(page.locator("#legend .note").first).to_contain_text("the mask is 512x10, the photo 512x512")
+    page.locator("#truth").get_by_label(re.compile("Clear|Remove")).first.click()
+    page.locator("#truth input[type=file]").set_input_files(tmp_path / "mask.png")
+    expect(page.locator("#scores table")).to_have_count(1, timeout=WAIT_MS)
+    page.get_by_role("button", name="Photographer").click()  # a photo of the same size
+    expect(page.locator("#scores table")).to_have_count(0, timeout=WAIT_MS)
+    expect(page.locator("#truth img")).to_have_count(0)
+
+
+def test_focus_by_keyboard_is_seen(visit):
+    page = visit()
+    outline = "element => getComputedStyle(element).outlineStyle + getComputedStyle(element).outlineWidth"
+    for control in ("#min_region_px input[type=range]", "#task input[type=radio]"):
+        found = page.locator(control).first
+        found.press("ArrowRight")
+        assert page.locator(f"{control.split()[0]} input:focus").evaluate(outline) == "solid3px", control
 
 
 def test_a_link_brings_back_what_was_seen(visit):

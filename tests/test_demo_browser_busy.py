@@ -80,6 +80,19 @@ def is_told(page: Page) -> None:
     assert "currently busy" not in page.locator("body").inner_text()  # Gradio's own words
 
 
+def test_a_server_that_cannot_be_reached_leaves_no_old_pictures(server, browser):
+    page = browser.new_page()
+    page.goto(server.url)
+    expect(page.locator("#compare img")).to_have_count(2, timeout=WAIT_MS)
+    page.route("**/queue/join*", lambda route: route.abort())
+    set_number(page, "min_region_px", 500)
+    expect(page.locator("#compare").get_by_role("alert")).to_contain_text(texts.NO_ANSWER, timeout=WAIT_MS)
+    expect(page.locator("#compare img")).to_have_count(0)
+    page.unroute("**/queue/join*")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator("#compare img")).to_have_count(2, timeout=WAIT_MS)
+
+
 def test_a_visitor_is_told_that_the_server_is_busy_and_can_try_again(server, browser, tmp_path, astronaut):
     Image.fromarray(astronaut[:96, :64]).save(tmp_path / "photo.png")
     page = browser.new_page()

@@ -17,12 +17,12 @@ from PIL import Image
 
 import hubmodels.app
 from hubmodels import Refinement
-from hubmodels.app import snippets
+from hubmodels.app import snippets, truth
 from hubmodels.app.controls import CONTROLS
 from hubmodels.app.handlers import OUTPUTS, Handlers
 from hubmodels.app.studio import Photo, Studio
 from hubmodels.app.views import SIDES, STYLES, View
-from hubmodels.entries import DEFAULTS
+from hubmodels.entries import DEFAULTS, find_entry
 from tests.conftest import grid
 from tests.page_examples import CLOTHES, PEOPLE
 from tests.page_server import GRADIO_MARKS
@@ -32,7 +32,7 @@ pytestmark = GRADIO_MARKS
 
 @pytest.fixture
 def handlers(studio: Studio, tmp_path: Path) -> Handlers:
-    return Handlers(studio, cache_dir=str(tmp_path / "cache"), examples={})
+    return Handlers(studio, cache_dir=str(tmp_path), examples={})
 
 
 def asked(**query: str) -> Any:
@@ -69,20 +69,54 @@ def test_copied_api_calls_log_in_if_the_visitor_did(handlers, photo):
         assert "PASSWORD" in shown
 
 
+def test_other_models_are_those_of_the_task(handlers):
+    label, others = handlers.adapt(PEOPLE, "dress", CLOTHES)[2:]
+    assert label.value == "" and others.value != CLOTHES
+    names = [name for _, name in others.choices]
+    assert PEOPLE not in names and names and {find_entry(name).task for name in names} == {"person"}
+    label, others = handlers.adapt(CLOTHES, "dress", "u2net_small_fashion")[2:]
+    assert (label.value, others.value) == ("dress", "u2net_small_fashion")
+
+
+def test_a_mask_is_read_once_whether_or_not_it_can_be_used(handlers, photo, tmp_path, monkeypatch):
+    reads = []
+    real = truth.read_truth
+    monkeypatch.setattr("hubmodels.app.studio.read_truth", lambda *a, **k: reads.append(1) or real(*a, **k))
+    for value in (1, 200):
+        mask = str(tmp_path / f"{value}.png")
+        Image.fromarray(np.full((96, 64), value, np.uint8)).save(mask)
+        for px in (0, 10, 20):
+            details = handlers.update(photo, CLOTHES, mask, asked(), min_region_px=px)[1]
+            assert ("truth is not used" in details) == (value == 200)
+    assert len(reads) == 2
+
+
+@pytest.mark.parametrize("query", [{"crf_iterations": "3"}, {"task": "bogus"}, {"model": CLOTHES}], ids=str)
+def test_a_link_without_a_photo_says_that_it_carried_settings(handlers, query):
+    assert "The link carried settings" in handlers.update(None, CLOTHES, None, asked(**query))[0]
+    assert "The link carried" not in handlers.update(None, CLOTHES, None, asked(utm="x"))[0]
+
+
 @pytest.mark.parametrize("style", STYLES)
 def test_every_side_is_drawn_in_every_style(handlers, photo, tmp_path, style):
     Image.fromarray(np.zeros((96, 64), np.uint8)).save(tmp_path / "mask.png")
     for side in SIDES:
-        values = {"left": "photo", "right": side, "style": style, "other": PEOPLE}
+        other = "u2net_small_fashion"
+        values = {"left": "photo", "right": side, "style": style, "other": other}
         pictures, *_ = handlers.update(photo, CLOTHES, str(tmp_path / "mask.png"), asked(), **values)
         assert pictures.count("<img") == 2, side
-        assert {"other": PEOPLE}.get(side, SIDES[side]) in pictures
+        assert {"other": other}.get(side, SIDES[side]) in pictures
 
 
-def test_what_is_missing_for_a_comparison_is_said(handlers, photo):
+def test_what_is_missing_for_a_comparison_is_said(handlers, photo, tmp_path):
     for side, words in (("truth", "add a mask"), ("other", "Choose another model")):
         details = handlers.update(photo, CLOTHES, None, asked(), right=side, other=CLOTHES)[1]
         assert words in details
+    details = handlers.update(photo, CLOTHES, None, asked(), right="other", other=PEOPLE)[1]
+    assert "Choose another model of this task" in details  # the legend is of one task
+    Image.fromarray(np.full((96, 64), 200, np.uint8)).save(tmp_path / "mask.png")
+    details = handlers.update(photo, CLOTHES, str(tmp_path / "mask.png"), asked(), right="truth")[1]
+    assert "is it for another task?</p>" in details and "add a mask" not in details
     assert "scale 60" in handlers.update(photo, CLOTHES, None, asked(), style="superpixels")[1]
 
 
@@ -175,7 +209,9 @@ def test_a_link_sets_every_control(handlers):
     photo, task, menu, *rest = values
     assert (photo, task, menu.value) == ("/x/astronaut.png", "person", PEOPLE)
     assert rest[: len(CONTROLS)] == [7 if name == "crf_iterations" else c.default for name, c in CONTROLS.items()]
-    assert rest[len(CONTROLS) :] == list(vars(View(style="labels", other=handlers.studio.models[-1])).values())
+    view = dict(zip(vars(View()), rest[len(CONTROLS) :], strict=True))
+    assert view["label"].choices[1:] == [("person", "person")] and view["other"].value == "u2net_person"
+    assert view == {**vars(View(style="labels")), "label": view["label"], "other": view["other"]}
     assert handlers.restore({"model": PEOPLE}, paths)[0] is None  # somebody's own photo does not travel
     first = handlers.restore({}, paths)
     assert first[:2] == ("/x/astronaut.png", "fashion") and first[3 : 3 + len(CONTROLS)] == tuple(

@@ -45,7 +45,8 @@ def compare_html(left: Side, right: Side, *, layout: str) -> str:
         f"{_image(right, 'right')}{_image(left, 'left', _KEEP if layout == 'slider' else '')}"
         f"{handle if layout == 'slider' else ''}</div>"
         f"<figcaption><span>{html.escape(left.caption)}</span>"
-        f'<button type="button" class="full" onclick="{_FULL}">Full screen</button>'
+        f'<button type="button" class="full" onclick="{_FULL}"><span class="enter">Full screen</span>'
+        f'<span class="leave">Leave full screen</span></button>'
         f"<span>{html.escape(right.caption)}</span></figcaption></figure>"
     )
 

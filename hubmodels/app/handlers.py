@@ -21,6 +21,7 @@ from hubmodels.app import downloads, links, snippets, texts, truth, views
 from hubmodels.app.compare import Side, compare_html
 from hubmodels.app.controls import CONTROLS, settings_from
 from hubmodels.app.studio import Analysis, Studio
+from hubmodels.app.uploads import own_upload
 from hubmodels.app.views import View
 from hubmodels.app.workers import Workers
 from hubmodels.entries import find_entry
@@ -37,7 +38,7 @@ class Handlers:
 
     Args:
         studio: models and memory.
-        cache_dir: folder of files for visitors, which Gradio cleans.
+        cache_dir: folder of visitors' files, uploads and results, which Gradio cleans; no other file is read.
         examples: digest of an example's pixels -> its name.
         concurrency: heavy calls at a time.
     """
@@ -50,11 +51,11 @@ class Handlers:
 
     def update(self, photo: Any, model: str, mask: Any, request: gr.Request, **values: Any) -> tuple[Any, ...]:
         """Everything that the page shows for a photo; what is wrong stands in the place of the pictures."""
-        photo, mask = uploaded_path(photo), uploaded_path(mask)
         if photo is None:
-            linked = "example" not in request.query_params and request.query_params.get("model")
+            linked = links.says_something(request.query_params) and "example" not in request.query_params
             return self._nothing(texts.notice_html(texts.LINKED if linked else texts.WELCOME))
         try:
+            photo = self._uploaded(photo)
             return self._workers.run(self._show, photo, model, mask, request, values)
         except FileNotFoundError:
             return self._nothing(texts.notice_html(texts.GONE, error=True))
@@ -67,16 +68,17 @@ class Handlers:
             log_failure(error)
             return self._nothing(texts.notice_html(texts.FAILED, error=True))
 
-    def _show(
-        self, path: str, model: str, mask: str | None, request: gr.Request, values: dict[str, Any]
-    ) -> tuple[Any, ...]:
+    def _show(self, path: str, model: str, mask: Any, request: gr.Request, values: dict[str, Any]) -> tuple[Any, ...]:
         view = View.of(values)
         photo = self.studio.open(Path(path))
         analysis = self.studio.analyse(photo, model, settings_from(values))
         notes: list[str] = []
-        truth_ids = self._truth(mask, analysis, notes)
+        truth_ids = None if mask is None else self._truth(mask, analysis, notes)
         start = time.perf_counter()
-        left, right = (self._side(side, analysis, view, truth_ids, notes) for side in (view.left, view.right))
+        sides = [view.left, view.right]
+        if truth_ids is None and mask is not None:  # why is said already
+            sides = ["final" if side == "truth" else side for side in sides]
+        left, right = (self._side(side, analysis, view, truth_ids, notes) for side in sides)
         pictures = compare_html(left, right, layout=view.layout)
         seconds = {**analysis.seconds, "pictures": time.perf_counter() - start}
         scores = self._scores(analysis, truth_ids)
@@ -101,20 +103,16 @@ class Handlers:
     def _python(self, model: str, settings: Refinement, view: View) -> str:
         return snippets.python(model, settings, opacity=view.opacity, runtime=self.studio.runtimes[model])
 
-    def _truth(self, mask: str | None, analysis: Analysis, notes: list[str]) -> np.ndarray | None:
+    def _truth(self, mask: Any, analysis: Analysis, notes: list[str]) -> np.ndarray | None:
         """(h, w) uint8 ids of a visitor's mask at working size; None, with a note, if it cannot be used."""
-        if mask is None:
-            return None
-        photo, labels = analysis.photo, analysis.final.label_set
         try:
-            ids = truth.read_truth(Path(mask), labels, photo.size, max_pixels=self.studio.max_pixels)
+            return self.studio.truth(Path(self._uploaded(mask)), analysis.photo, analysis.final.label_set)
         except ImageError as error:
-            notes.append(f"The ground truth is not used: {error}.")
-            return None
+            text = str(error)
+            notes.append(f"The ground truth is not used: {text if text.endswith('?') else f'{text}.'}")
         except FileNotFoundError:
             notes.append("The ground truth is no longer here. Please add it again.")
-            return None
-        return truth.to_size(ids, photo.work.shape[:2])
+        return None
 
     @staticmethod
     def _scores(analysis: Analysis, ids: np.ndarray | None) -> str:
@@ -131,9 +129,9 @@ class Handlers:
         if side == "truth" and ids is None:
             notes.append("No ground truth yet: add a mask to compare with. The final result stands in its place.")
             side = "final"
-        other = view.other if view.other != analysis.entry.name else ""
+        other = view.other if view.other in self._others(analysis.entry.name) else ""
         if side == "other" and not other:
-            notes.append("Choose another model than this one to compare with. The final result stands in its place.")
+            notes.append("Choose another model of this task to compare with. The final result stands in its place.")
             side = "final"
         shown, name = analysis, views.SIDES[side]
         if side == "other":
@@ -154,6 +152,10 @@ class Handlers:
         alt = f"{name}, {style.lower()}. {texts.summary(seg.areas())}"
         return Side(views.draw(seg, view, ids_of_superpixels), f"{name} · {style.lower()}", alt)
 
+    def _others(self, model: str) -> list[str]:
+        """The models that one can be compared with: others of its task, as the legend is of one task."""
+        return [name for name in self.studio.models_of(find_entry(model).task) if name != model]
+
     @staticmethod
     def _nothing(notice: str) -> tuple[Any, ...]:
         return notice, *[""] * (OUTPUTS - 1)
@@ -171,30 +173,50 @@ class Handlers:
             shared = links.Shared(default, Refinement(), View(), next(iter(paths)))
         task = find_entry(shared.model).task
         settings = [getattr(shared.settings, name) for name in CONTROLS]
-        view = dataclasses.replace(shared.view, other=shared.view.other or self.studio.models[-1])
-        return paths.get(shared.example), task, self.menu(task, shared.model), *settings, *vars(view).values()
+        label, other = self._menus(shared.model, shared.view.label, shared.view.other)
+        view = {**vars(shared.view), "label": label, "other": other}
+        return paths.get(shared.example), task, self.menu(task, shared.model), *settings, *view.values()
+
+    def adapt(self, model: str, label: str, other: str) -> Any:
+        """Controls that depend on the model: threshold, votes, what is cut out, the other model."""
+        entry = find_entry(model)
+        votes = [v for v in CONTROLS["vote"].choices if v != "classifier" or entry.regions]
+        return (
+            gr.Slider(visible=len(entry.labels) == 2),
+            gr.Dropdown([(v, v) for v in votes]),
+            *self._menus(model, label, other),
+        )
+
+    def _menus(self, model: str, label: str, other: str) -> tuple[gr.Dropdown, gr.Dropdown]:
+        """What can be cut out and the models to compare with; what is chosen stays where that makes sense."""
+        entry, others = find_entry(model), self._others(model)
+        return (
+            gr.Dropdown(texts.cut_choices(entry), value=label if label in entry.labels.names[1:] else ""),
+            gr.Dropdown(
+                self.choices(entry.task, but=model), value=other if other in others else next(reversed(others), None)
+            ),
+        )
 
     def menu(self, task: str, current: str) -> gr.Dropdown:
         """The models of a task; the current one stays chosen if it is among them."""
         names = self.studio.models_of(task)
         return gr.Dropdown(self.choices(task), value=current if current in names else self.studio.default_model(task))
 
-    def choices(self, task: str | None = None) -> list[tuple[str, str]]:
-        """Rows of the model menu: what is shown and the name it stands for."""
-        return [(texts.model_choice(name, self.studio.speeds), name) for name in self.studio.models_of(task)]
+    def choices(self, task: str | None = None, *, but: str = "") -> list[tuple[str, str]]:
+        """Rows of a menu of models, all `but` one: what is shown and the name it stands for."""
+        names = [name for name in self.studio.models_of(task) if name != but]
+        return [(texts.model_choice(name, self.studio.speeds), name) for name in names]
 
     def take(self, kind: str, photo: Any, model: str, **values: Any) -> str:
         """Path of a file to download; refusals are said in a toast.
 
         Pictures are at the photo's own size, probabilities at working size.
         """
-        photo = uploaded_path(photo)
         if photo is None:
             raise refusal(texts.WELCOME)
         view, settings = View.of(values), settings_from(values)
 
-        def make() -> tuple[str, bytes]:
-            path = Path(photo)
+        def make(path: Path) -> tuple[str, bytes]:
             if kind in ("settings", "probabilities"):
                 analysis = self.studio.analyse(self.studio.open(path), model, settings)
                 if kind == "settings":
@@ -216,18 +238,17 @@ class Handlers:
             An indexed PNG whose values are label ids, the overlay as JPEG, and a report: model, labels, the share of
             each in the photo, and all settings.
         """
-        photo = uploaded_path(photo)
         if photo is None:  # left out: were there no default, Gradio would answer that with status 500
             raise refusal("photo is missing: upload one and pass its path")
 
-        def label() -> tuple[str, str, dict[str, Any]]:
+        def label(path: Path) -> tuple[str, str, dict[str, Any]]:
             asked = Refinement(**settings)  # unlike the page, the API clamps nothing: it says what is wrong
             self.studio.model(model)
             if len(find_entry(model).labels) != 2 and asked.person_threshold != Refinement().person_threshold:
                 raise ValueError(f"person_threshold needs a model with two labels; {model} has more")
             if asked.vote == "classifier" and find_entry(model).regions is None:
                 raise ValueError(f"vote 'classifier' needs a model with a region classifier; {model} has none")
-            seg = self.studio.whole(Path(photo), model, asked)
+            seg = self.studio.whole(path, model, asked)
             report = {
                 "model": model,
                 "labels": list(seg.label_set.names),
@@ -253,20 +274,33 @@ class Handlers:
             for name in self.studio.models_of()
         ]
 
-    def _refusing(self, photo: str, work: Callable[[], Any]) -> Any:
-        """What `work` returns; its foreseen failures become sentences, all others one sentence."""
+    def _refusing(self, photo: Any, work: Callable[[Path], Any]) -> Any:
+        """What `work` returns for a photo; its foreseen failures become sentences, all others one sentence."""
+        path = ""
         try:
-            return self._workers.run(work)
+            path = self._uploaded(photo)
+            return self._workers.run(work, Path(path))
         except FileNotFoundError:
             failure = refusal(texts.GONE)
         except ImageError as error:
-            failure = refusal(unreadable(error, photo))
+            failure = refusal(unreadable(error, path))
         except (HubmodelsError, ValueError, TypeError) as error:
             failure = refusal(_without_paths(error))
         except Exception as error:
             log_failure(error)
             failure = refusal(texts.FAILED)
         raise failure from None
+
+    def _uploaded(self, payload: Any) -> str:
+        """The path of an uploaded file, from what Gradio hands over as it came.
+
+        Raises:
+            FileNotFoundError: it is none of the visitors' files.
+        """
+        path, url = (payload.get("path"), payload.get("url")) if isinstance(payload, dict) else (payload, "")
+        if not isinstance(path, str) or not path or str(url).startswith("data:"):  # passes by the limit on uploads
+            raise refusal("Send the photo as an uploaded file, not inside of the request.")
+        return own_upload(path, Path(self._cache_dir))
 
     def _file(self, name: str, content: bytes) -> str:
         """Path of a file with the content, below a digest nobody guesses.
@@ -275,19 +309,6 @@ class Handlers:
         function would, it is cut short for a visitor who is downloading it.
         """
         return str(files.write_bytes(content, Path(self._cache_dir) / hash_bytes(content) / name))
-
-
-def uploaded_path(payload: Any) -> str | None:
-    """The path of an uploaded file, from what Gradio hands over before it looks into the file itself.
-
-    By then Gradio has made sure that the path is one of its own uploads.
-    """
-    if payload is None or isinstance(payload, str):
-        return payload
-    path, url = payload.get("path"), payload.get("url") or ""
-    if url.startswith("data:") or not path:  # these pass by the limit on uploads
-        raise refusal("Send the photo as an uploaded file, not inside of the request.")
-    return path
 
 
 async def fetch_nothing(url: str, *args: Any, **options: Any) -> str:

@@ -11,9 +11,11 @@ from urllib.parse import urlencode
 from hubmodels.app.controls import CONTROLS, settings_from
 from hubmodels.app.examples import EXAMPLES
 from hubmodels.app.views import View
+from hubmodels.entries import find_entry
 from hubmodels.refine import Refinement
 
 MAX_VALUE = 100  # characters of a value that is looked at
+_KNOWN = {"task", "model", "example", *CONTROLS, *(field.name for field in dataclasses.fields(View))}
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,7 @@ def from_query(query: Mapping[str, str], *, models: Mapping[str, str], default: 
         models: served models -> their tasks, defaults first.
         default: the model if neither the link's model nor its task is known.
     """
-    known = {"task", "model", "example", *CONTROLS, *(field.name for field in dataclasses.fields(View))}
-    given: dict[str, Any] = {k: v for k, v in query.items() if k in known and len(v) <= MAX_VALUE}
+    given: dict[str, Any] = {k: v for k, v in query.items() if k in _KNOWN and len(v) <= MAX_VALUE}
     if not given:
         return None
     of_task = [name for name, task in models.items() if task == given.get("task")]
@@ -61,8 +62,15 @@ def from_query(query: Mapping[str, str], *, models: Mapping[str, str], default: 
     view = View.of(given)
     if view.other not in models:
         view = dataclasses.replace(view, other="")
+    if view.label not in find_entry(model).labels.names[1:]:
+        view = dataclasses.replace(view, label="")
     example = given.get("example", "")
     return Shared(model, settings_from(given), view, example if example in EXAMPLES else "")
+
+
+def says_something(query: Mapping[str, str]) -> bool:
+    """Whether a query string carries anything of the page's."""
+    return not _KNOWN.isdisjoint(query)
 
 
 def base_url(headers: Mapping[str, str], *, root_path: str = "") -> str:

@@ -55,6 +55,8 @@ CSS = """
   font-size: .9rem; line-height: 1; white-space: nowrap; box-shadow: 0 1px 4px rgb(0 0 0 / .5)}
 #compare .cut {position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; opacity: 0; cursor: ew-resize;
   touch-action: pan-y}
+input:is([type=range], [type=radio], [type=checkbox]):focus-visible, .wrap:has(> .wrap-inner input:focus-visible) {
+  outline: 3px solid var(--primary-500) !important; outline-offset: 2px}
 #compare .stage:has(.cut:focus-visible) {outline: 3px solid var(--primary-500); outline-offset: 2px}
 #compare .two-up .stage {display: grid; grid-template-columns: 1fr 1fr; gap: 8px; direction: rtl;
   aspect-ratio: calc(2 * var(--ratio)); max-width: calc(min(68vh, 640px) * 2 * var(--ratio)); border-radius: 0}
@@ -66,6 +68,7 @@ CSS = """
   background: none; color: inherit; font-size: .85rem}
 #compare .full:focus-visible {outline: 2px solid var(--primary-500)}
 #compare figure:fullscreen {display: flex; flex-direction: column; justify-content: center; padding: 1rem}
+#compare figure:fullscreen .full .enter, #compare figure:not(:fullscreen) .full .leave {display: none}
 #compare figure:fullscreen .stage {max-width: none; width: min(100%, 86vh * var(--ratio))}
 #compare figure.two-up:fullscreen .stage {width: min(100%, 172vh * var(--ratio))}
 #compare .notice {min-height: 320px; display: flex; flex-direction: column; align-items: center;
@@ -136,6 +139,31 @@ TOOLTIPS = """() => {
 # The button has its address a moment after the answer came.
 AGAIN = "document.querySelector('#again').click()"
 CLICK_FILE = "() => { setTimeout(() => document.querySelector('#file').click(), 100); }"
+
+
+def watch_connection(notice: str) -> str:
+    """A function for the browser: where a call cannot be sent, `notice` stands in the place of the pictures.
+
+    Gradio says so in a corner for a moment, and leaves the pictures as if they were the answer.
+    """
+    return f"""() => {{
+  const send = window.fetch;
+  window.fetch = async (...call) => {{
+    try {{ return await send(...call); }}
+    catch (error) {{
+      const place = document.querySelector('#compare .pair, #compare .notice');
+      const address = String(call[0] && call[0].url || call[0]);
+      const lost = error.name !== 'AbortError' && address.includes('/queue/join');
+      if (lost && place) {{  // its element stays: the page's framework counts on it
+        const made = new DOMParser().parseFromString({json.dumps(notice)}, 'text/html').body.firstElementChild;
+        place.className = made.className;
+        place.setAttribute('role', made.getAttribute('role'));
+        place.replaceChildren(...made.childNodes);
+      }}
+      throw error;
+    }}
+  }};
+}}"""
 
 
 def show(content: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 from gradio import processing_utils
+from gradio.utils import get_upload_folder
 
 from hubmodels.app import texts, views
 from hubmodels.app.busy import tell_when_full
@@ -16,7 +17,7 @@ from hubmodels.app.controls import CONTROLS, SECTIONS, Control
 from hubmodels.app.downloads import KINDS
 from hubmodels.app.examples import EXAMPLES
 from hubmodels.app.handlers import Handlers, fetch_nothing
-from hubmodels.app.look import AGAIN, CLICK_FILE, TOOLTIPS, show
+from hubmodels.app.look import AGAIN, CLICK_FILE, TOOLTIPS, show, watch_connection
 from hubmodels.app.options import CLEAN_EVERY_S, FILE_AGE_S
 from hubmodels.app.studio import Photo, Studio
 from hubmodels.app.views import View
@@ -24,8 +25,8 @@ from hubmodels.entries import find_entry
 from hubmodels.refine import PRESETS, Refinement
 
 HEAVY = "heavy"  # the one slot of everything that computes
-# Handlers get what came from the browser or the API and check it themselves: the page clamps where the API refuses, and
-# no photo is opened by anybody else. Gradio has found by then that files are its own uploads.
+# Handlers get what came from the browser or the API and check it themselves, also whose files they are: the page clamps
+# where the API refuses, and no photo is opened by anybody else.
 _AS_IT_CAME: dict[str, Any] = {"preprocess": False}
 _LIGHT: dict[str, Any] = {
     **_AS_IT_CAME,
@@ -74,7 +75,7 @@ def build(
     with gr.Blocks(title="hubmodels", analytics_enabled=False, delete_cache=(clean_every_s, file_age_s)) as page:
         gr.HTML(texts.INTRO, label="About", elem_id="intro")
         examples = {Photo.of(each.pixels()).key: name for name, each in EXAMPLES.items()}
-        handlers = Handlers(studio, cache_dir="", examples=examples, concurrency=concurrency)
+        handlers = Handlers(studio, cache_dir=get_upload_folder(), examples=examples, concurrency=concurrency)
         with gr.Row(elem_id="layout"):
             with gr.Column(elem_id="controls"):  # on a narrow screen the columns dissolve: see CSS
                 with gr.Column(elem_id="input"):
@@ -95,7 +96,6 @@ def build(
                 files, file = _take_form()
                 code = _code_form()
         gr.HTML(texts.PRIVACY, label="Privacy", elem_id="privacy")
-        handlers._cache_dir = file.GRADIO_CACHE
         outputs = [pictures, legend, scores, *code]
         parts = Parts(photo, paths, task, model, settings, view, truth, presets, reset, outputs, files, file)
         _tie_updates(page, parts, handlers, concurrency)
@@ -188,7 +188,7 @@ def _control(control: Control) -> Any:
     return made
 
 
-def _menu(label: str, choices: Any, value: str, elem_id: str, **options: Any) -> Any:
+def _menu(label: str, choices: Any, value: str | None, elem_id: str, **options: Any) -> Any:
     pairs = [(title, key) for key, title in choices.items()]
     return gr.Dropdown(pairs, value=value, filterable=False, label=label, elem_id=elem_id, **options)
 
@@ -202,12 +202,13 @@ def _view_form(handlers: Handlers) -> dict[str, Any]:
         layout = _menu("Layout", views.LAYOUTS, off.layout, "layout-choice")
     opacity = gr.Slider(0, 100, value=off.opacity, step=5, label="Overlay opacity, percent", elem_id="opacity")
     with gr.Row(elem_id="cut"):
-        cuts = {key: title for title, key in _labels(handlers.studio.default_model())}
+        first = handlers.studio.default_model()
+        cuts = {key: title for title, key in texts.cut_choices(find_entry(first))}
         label = _menu("Cut out", cuts, off.label, "cut-label", visible=False)
         ground = _menu("Background", views.GROUNDS, off.ground, "ground", visible=False)
         colour = gr.ColorPicker(off.colour, label="Colour", elem_id="ground-colour", visible=False)
-    models = {key: title for title, key in handlers.choices()}
-    other = _menu("Other model", models, handlers.studio.models[-1], "other-model", visible=False)
+    models = {key: title for title, key in handlers.choices(find_entry(first).task, but=first)}
+    other = _menu("Other model", models, next(reversed(models), None), "other-model", visible=False)
     made = {
         "left": left,
         "right": right,
@@ -220,11 +221,6 @@ def _view_form(handlers: Handlers) -> dict[str, Any]:
         "other": other,
     }
     return {field.name: made[field.name] for field in fields(View)}
-
-
-def _labels(model: str) -> list[tuple[str, str]]:
-    names = find_entry(model).labels.names
-    return [("all that was found", ""), *((name, name) for name in names[1:])]
 
 
 def _truth_form() -> gr.Image:
@@ -301,6 +297,7 @@ def _tie_updates(page: gr.Blocks, parts: Parts, handlers: Handlers, concurrency:
     for call, retry in ((restored, "location.reload()"), (first, AGAIN), (updated, AGAIN)):
         call.failure(None, None, parts.outputs[:1], js=show(notice(retry=retry)))
     page.load(None, js=TOOLTIPS)
+    page.load(None, js=watch_connection(texts.notice_html(texts.NO_ANSWER, error=True, retry="location.reload()")))
 
 
 def _tie_light_events(page: gr.Blocks, parts: Parts, handlers: Handlers) -> None:
@@ -308,17 +305,11 @@ def _tie_light_events(page: gr.Blocks, parts: Parts, handlers: Handlers) -> None
     # the restored model had reached the menu, would put the default in its place.
     parts.task.input(handlers.menu, [parts.task, parts.model], [parts.model], **_LIGHT)
 
-    def adapt(model: str) -> Any:
-        entry = find_entry(model)
-        votes = [v for v in CONTROLS["vote"].choices if v != "classifier" or entry.regions]
-        return (
-            gr.Slider(visible=len(entry.labels) == 2),
-            gr.Dropdown([(v, v) for v in votes]),
-            gr.Dropdown(_labels(model)),
-        )
-
-    adapted = [parts.settings["person_threshold"], parts.settings["vote"], parts.view["label"]]
-    parts.model.change(adapt, [parts.model], adapted, **_LIGHT)
+    cut, other = parts.view["label"], parts.view["other"]
+    adapted = [parts.settings["person_threshold"], parts.settings["vote"], cut, other]
+    parts.model.change(handlers.adapt, [parts.model, cut, other], adapted, **_LIGHT)
+    # A mask is of one photo; kept, it would be compared with the next one of the same size.
+    parts.photo.change(None, None, [parts.truth], js="() => null", show_progress="hidden", api_visibility="private")
 
     def arrange(left: str, right: str, style: str, ground: str) -> Any:
         cut = style == "cutout"
@@ -346,12 +337,11 @@ def _tie_light_events(page: gr.Blocks, parts: Parts, handlers: Handlers) -> None
     for name, button in parts.presets.items():
         button.click(choose(name), [parts.model], settings, **_LIGHT)
 
-    def reset() -> Any:
-        off = View()
-        view = {**vars(off), "other": handlers.studio.models[-1]}
+    def reset(other: str) -> Any:
+        view = {**vars(View()), "other": other}  # whose choices depend on the model
         return [control.default for control in CONTROLS.values()] + [view[name] for name in parts.view]
 
-    parts.reset.click(reset, None, [*settings, *view.values()], **_LIGHT)
+    parts.reset.click(reset, [other], [*settings, *view.values()], **_LIGHT)
 
 
 def _tie_downloads(parts: Parts, handlers: Handlers, concurrency: int) -> None:

@@ -106,10 +106,23 @@ def start(
         clean_every_s=clean_every_s,
         file_age_s=file_age_s,
     )
-    app, _, share_url = page.launch(prevent_thread_lock=True, theme=THEME, css=CSS, **where, **LAUNCH)
+    handlers = {"exception_handlers": {TypeError: _say_what_is_unknown}}
+    app, _, share_url = page.launch(
+        prevent_thread_lock=True, theme=THEME, css=CSS, app_kwargs=handlers, **where, **LAUNCH
+    )
     _add_health(app, studio, page)
     threading.Thread(target=_sweep, args=(studio, page), daemon=True, name="sweep").start()
     return page, share_url
+
+
+async def _say_what_is_unknown(request: Any, error: Exception) -> Any:
+    """Answer a call with a misspelt parameter, of which Gradio would make a status 500 and a traceback in the log."""
+    from starlette.responses import JSONResponse
+
+    said = str(error)
+    if "/call/v2/" not in request.url.path or not said.startswith(("Parameter", "No value provided")):
+        raise error
+    return JSONResponse({"error": said}, status_code=422)
 
 
 def _add_health(app: Any, studio: Studio, page: Any) -> None:

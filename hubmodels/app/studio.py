@@ -16,10 +16,12 @@ from PIL import Image
 
 from hubmodels.app.memory import BoundedMemory
 from hubmodels.app.options import MAX_MEGAPIXELS
+from hubmodels.app.truth import read_truth
 from hubmodels.entries import DEFAULTS, Entry, find_entry, list_models
-from hubmodels.errors import ModelNotFoundError
+from hubmodels.errors import ImageError, ModelNotFoundError
 from hubmodels.hub import load_model
 from hubmodels.images import read_image
+from hubmodels.labels import LabelSet
 from hubmodels.refine import Refinement
 from hubmodels.result import Segmentation
 from hubmodels.runtime import RUNTIMES, choose_runtime, is_prepared, runtime_of
@@ -174,6 +176,9 @@ class Studio:
         self.runtimes: dict[str, str] = {}  # of each model that is loaded: what runs its network, "torch" or "onnx"
         self.speeds: dict[str, float] = {}  # seconds of a network for one photo, measured by warm_up
         self._photos: BoundedMemory[Photo] = BoundedMemory(max_items=16, max_cost=8e6, max_age_s=KEPT_S)
+        self._truths: BoundedMemory[np.ndarray | ImageError] = BoundedMemory(
+            max_items=16, max_cost=8e6, max_age_s=KEPT_S
+        )
         # One photo with every model, and more; memory is bounded by pixels.
         self._answers: BoundedMemory[Answer] = BoundedMemory(
             max_items=len(self.models) + KEPT_PHOTOS, max_cost=KEPT_PIXELS, max_age_s=KEPT_S
@@ -227,6 +232,28 @@ class Studio:
         key = (str(path), status.st_mtime_ns, status.st_size)
         return self._photos.get(key, lambda: Photo.of(read_image(path, max_pixels=self.max_pixels)), cost=WORK_PX**2)
 
+    def truth(self, path: Path, photo: Photo, labels: LabelSet) -> np.ndarray:
+        """(h, w) uint8 ids of a mask at the photo's working size, as of `read_truth`; what is wrong is remembered too.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ImageError: it cannot be used for this photo and these labels.
+        """
+
+        def compute() -> np.ndarray | ImageError:
+            try:
+                size = photo.work.shape[:2]
+                return read_truth(path, labels, photo.size, max_pixels=self.max_pixels, out_size=(size[0], size[1]))
+            except ImageError as error:
+                return error
+
+        status = path.stat()
+        key = (str(path), status.st_mtime_ns, status.st_size, labels, photo.size)
+        found = self._truths.get(key, compute, cost=WORK_PX**2)
+        if isinstance(found, ImageError):
+            raise found
+        return found
+
     def answer(self, photo: Photo, name: str) -> tuple[Answer, bool]:
         """A network's answer to a photo, and whether the network ran for it just now."""
         ran = []
@@ -269,7 +296,7 @@ class Studio:
 
     def expire(self) -> int:
         """Forget photos that were not used for a while; returns how many results went."""
-        return self._photos.expire() + self._answers.expire()
+        return self._photos.expire() + self._truths.expire() + self._answers.expire()
 
     @property
     def remembered(self) -> int:

@@ -116,6 +116,11 @@ def model_facts(entry: Entry) -> str:
     return f"{entry.title}. {entry.parameters / 1e6:.1f} M parameters, {entry.size_bytes / 1e6:.1f} MB.{scores}"
 
 
+def cut_choices(entry: Entry) -> list[tuple[str, str]]:
+    """Rows of the menu of what is cut out."""
+    return [("all that was found", ""), *((name, name) for name in entry.labels.names[1:])]
+
+
 def model_choice(name: str, speeds: Mapping[str, float]) -> str:
     """A row of the model menu: name, score, size, and seconds of the network if they were measured."""
     entry = find_entry(name)

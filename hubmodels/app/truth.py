@@ -16,7 +16,9 @@ TOLERANCE = 3  # steps of 0..255 by which a colour may miss its palette entry
 BLACK, WHITE = (0, 0, 0, 255), (255, 255, 255, 255)
 
 
-def read_truth(path: Path, labels: LabelSet, size: tuple[int, int], *, max_pixels: int) -> np.ndarray:
+def read_truth(
+    path: Path, labels: LabelSet, size: tuple[int, int], *, max_pixels: int, out_size: tuple[int, int] | None = None
+) -> np.ndarray:
     """Label ids of a mask.
 
     Args:
@@ -25,6 +27,7 @@ def read_truth(path: Path, labels: LabelSet, size: tuple[int, int], *, max_pixel
         labels: the labels it must hold.
         size: height and width it must have.
         max_pixels: larger ones are not decoded.
+        out_size: height and width to bring it to, by the nearest pixel, as ids are never blended; its own unless given.
 
     Returns:
         (H, W) uint8, ids or IGNORE.
@@ -36,11 +39,13 @@ def read_truth(path: Path, labels: LabelSet, size: tuple[int, int], *, max_pixel
     try:
         with Image.open(path, formats=("PNG",)) as picture:
             if picture.width * picture.height > max_pixels:
-                raise ImageError(f"the mask has more than {max_pixels / 1e6:.0f} megapixels")
+                raise ImageError(f"the mask has more than {max_pixels / 1e6:.1f} megapixels")
             if (picture.height, picture.width) != tuple(size):
                 raise ImageError(
                     f"the mask is {picture.width}x{picture.height}, the photo {size[1]}x{size[0]}; both must be alike"
                 )
+            if out_size is not None and out_size != (picture.height, picture.width):  # before all that takes its time
+                return _ids(picture.resize(out_size[::-1], Image.Resampling.NEAREST), labels)
             return _ids(picture, labels)
     except FileNotFoundError:
         raise
@@ -60,6 +65,10 @@ def _ids(picture: Image.Image, labels: LabelSet) -> np.ndarray:
         present = set(np.unique(values).tolist())
         if picture.mode != "P" and len(labels) == 2 and present <= {0, 255}:
             return (values == 255).astype(np.uint8)
+        if len(labels) > 2 and IGNORE in present and present <= {0, IGNORE}:
+            raise ImageError(
+                f"the mask is black and white, but {labels.task} has {len(labels)} labels; is it for another task?"
+            )
         if present <= {*range(len(labels)), IGNORE}:
             return values
         unknown = sorted(present - {*range(len(labels)), IGNORE})
@@ -105,13 +114,6 @@ def _from_colours(pixels: np.ndarray, labels: LabelSet) -> np.ndarray:
             f"{labels.task}; expected the colours of the legend"
         )
     return distance.argmin(1).astype(np.uint8)[where].reshape(pixels.shape[:2])
-
-
-def to_size(truth: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The mask at another height and width; ids are never blended."""
-    if truth.shape == tuple(size):
-        return truth
-    return np.asarray(Image.fromarray(truth).resize((size[1], size[0]), Image.Resampling.NEAREST))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What Gradio's own schedule does not see: files of uploads that broke off."""
+"""Files of visitors: which paths are theirs to name, and what Gradio's own schedule of deleting does not see."""
 
 from __future__ import annotations
 
@@ -7,6 +7,23 @@ import time
 from pathlib import Path
 
 UNFINISHED = "tmp" + 8 * "[a-z0-9_]"  # as Python's tempfile names files, for Gradio and for everybody else
+
+
+def own_upload(path: str, folder: Path) -> str:
+    """`path`, once it is certain that it is a file in Gradio's folder of uploads and results.
+
+    Gradio looks only at paths in a dict that says that it is a file, and callers say what they like.
+
+    Raises:
+        FileNotFoundError: it is anywhere else, of another kind, or gone; which of them is nobody's business.
+    """
+    try:
+        real = Path(path).resolve()
+        if real.is_relative_to(folder.resolve()) and real.is_file():  # no pipe, which would never end
+            return str(real)
+    except (OSError, ValueError, RuntimeError):  # too long, with a zero byte, or a link to itself
+        pass
+    raise FileNotFoundError("no upload of this server")
 
 
 def delete_aborted(folder: Path, *, age_s: float) -> int:
