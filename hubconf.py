@@ -67,7 +67,7 @@ def _regions_entry_point(name):
         return load_regions(name)
 
     load.__name__ = load.__qualname__ = name
-    load.__doc__ = f"""{_ENTRIES[name].title}, for `Refinement(vote="classifier")`.
+    load.__doc__ = f"""{_ENTRIES[name].title}, for `Refinement(superpixel_scale=60, vote="classifier")`.
 
     Returns:
         A RegionClassifier in eval mode: (R, F) float32 region features to (R, C) logits. `vote(image, segments,

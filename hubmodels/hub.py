@@ -40,7 +40,7 @@ def load_model(
     pretrained: bool = True,
     device: str | torch.device = "cpu",
     num_classes: int | None = None,
-    labels: Sequence[str] | None = None,
+    labels: Sequence[str] | LabelSet | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
     runtime: str = "torch",
@@ -54,7 +54,7 @@ def load_model(
         device: where it goes.
         num_classes: start of a model for other labels, to be trained: keeps all pretrained weights but those of the
             layers that answer for labels, which are initialised anew (from PyTorch's global random state).
-        labels: names of these labels, the background first; "label 0", "label 1", ... unless given.
+        labels: these labels, or their names, the background first; "label 0", "label 1", ... unless given.
         revision: branch, tag or commit of a repository.
         token: of the Hub, for private repositories.
         runtime: "torch"; "onnx", which is faster on CPU and cannot be trained; or "auto", the faster that works.
@@ -67,6 +67,7 @@ def load_model(
         ModelNotFoundError: no such model.
         WeightsError: the weights are missing, damaged or not those of this model; or there is no connection.
         ValueError: options that contradict each other.
+        TypeError: labels that are no names in an order.
         ImportError, ExportError: runtime "onnx" cannot be had.
     """
     custom = _custom_labels(num_classes, labels)
@@ -89,7 +90,7 @@ def _published(entry: Entry, *, pretrained: bool) -> Segmenter:
     if not entry.is_network:
         raise ModelNotFoundError(
             f"{entry.name} only decides on the superpixels of a network's answer: use it by "
-            "Refinement(vote='classifier') with that network, or get it by load_regions. "
+            "Refinement(superpixel_scale=60, vote='classifier') with that network, or get it by load_regions. "
             f"Networks: {', '.join(list_models())}"
         )
     if pretrained and not entry.is_trained:
@@ -108,12 +109,13 @@ def _published(entry: Entry, *, pretrained: bool) -> Segmenter:
     ).eval()
 
 
-def _custom_labels(num_classes: int | None, labels: Sequence[str] | None) -> LabelSet | None:
+def _custom_labels(num_classes: int | None, labels: Sequence[str] | LabelSet | None) -> LabelSet | None:
     if labels is None:
         return None if num_classes is None else LabelSet.custom(num_classes)
-    if num_classes not in (None, len(labels)):
-        raise ValueError(f"num_classes is {num_classes}, but {len(labels)} labels were given")
-    return LabelSet.custom(labels)
+    custom = labels if isinstance(labels, LabelSet) else LabelSet.custom(labels)
+    if num_classes not in (None, len(custom)):
+        raise ValueError(f"num_classes is {num_classes}, but {len(custom)} labels were given")
+    return custom
 
 
 def with_labels(model: Segmenter, labels: LabelSet) -> Segmenter:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 Colour = tuple[int, int, int]
@@ -28,8 +29,7 @@ class LabelSet:
             raise ValueError(f"expected one colour per label; got {len(self.names)} names, {len(self.palette)} colours")
         if len(set(self.names)) != len(self.names):
             raise ValueError(f"label names must differ; got {self.names}")
-        if not 2 <= len(self.names) <= 256:
-            raise ValueError(f"expected 2 to 256 labels, so that ids fit uint8; got {len(self.names)}")
+        _check_count(len(self.names))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -66,11 +66,33 @@ class LabelSet:
             task: what the task is called.
 
         Raises:
+            TypeError: neither names in an order nor a whole number.
             ValueError: fewer than 2 or more than 256 labels, or a repeated name.
         """
-        if isinstance(names, int):
-            names = [f"label {index}" for index in range(names)]
-        return cls(task=task, names=tuple(names), palette=tuple(map(_colour, range(len(names)))))
+        listed = _listed(names)
+        return cls(task=task, names=listed, palette=tuple(map(_colour, range(len(listed)))))
+
+
+def _listed(names: Sequence[str] | int) -> tuple[str, ...]:
+    """Names as given, or those that a number stands for."""
+    if isinstance(names, Iterable) and not isinstance(names, (str, bytes, Set, Mapping)):  # sets have no order
+        listed = tuple(names)
+        if wrong := [name for name in listed if not isinstance(name, str)]:
+            raise TypeError(f"label names must be text; got {wrong[0]!r}")
+        return listed
+    try:
+        count = None if isinstance(names, bool) else operator.index(names)  # type: ignore[arg-type]  # NumPy's too
+    except TypeError:
+        count = None
+    if count is None:
+        raise TypeError(f"labels must be a list of names, or their number as an int; got {names!r}")
+    _check_count(count)
+    return tuple(f"label {index}" for index in range(count))
+
+
+def _check_count(count: int) -> None:
+    if not 2 <= count <= 256:
+        raise ValueError(f"expected 2 to 256 labels, so that ids fit uint8; got {count}")
 
 
 def _colour(index: int) -> Colour:

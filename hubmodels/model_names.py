@@ -21,6 +21,8 @@ def find_model(name: str | Path, *, revision: str | None = None) -> Entry | Path
         ValueError: a revision of what is no repository.
     """
     if isinstance(name, str):
+        if not name.strip():
+            raise WeightsError("expected the name of a model, a folder or user/name; got an empty name")
         if name in ENTRIES:
             if revision is not None:
                 raise ValueError(

@@ -29,11 +29,12 @@ class OnnxNetwork(nn.Module):
 
     def __init__(self, data: bytes) -> None:
         super().__init__()
-        self._session = _open(data)
+        self._data, self._session = data, _open(data)
         names = [each.name for each in (*self._session.get_inputs(), *self._session.get_outputs())]
         if names != [INPUT, OUTPUT]:
             raise ExportError(f"expected an ONNX file with input {INPUT!r} and output {OUTPUT!r}; got {names}")
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        self.eval()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits of a batch, of the dtype and on the device of `x`.
@@ -45,6 +46,10 @@ class OnnxNetwork(nn.Module):
             raise RuntimeError("ONNX Runtime computes no gradients; load the model with runtime='torch'")
         array = x.detach().to("cpu", torch.float32).contiguous().numpy()
         return torch.from_numpy(self._session.run([OUTPUT], {INPUT: array})[0]).to(x)
+
+    def __reduce__(self) -> tuple[type[OnnxNetwork], tuple[bytes]]:
+        """Copies and pickles open the file anew, as a session is of one process."""
+        return type(self), (self._data,)
 
     def train(self, mode: bool = True) -> OnnxNetwork:
         """Only eval mode exists."""

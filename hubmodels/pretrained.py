@@ -21,11 +21,13 @@ from torch import nn
 
 from hubmodels import remote
 from hubmodels.cards import is_generated, model_card
+from hubmodels.checks import check_tensors
 from hubmodels.config import CONFIG_BYTES_MAX, REGIONS, ModelConfig, parse_config
 from hubmodels.errors import WeightsError
 from hubmodels.files import write_bytes
 from hubmodels.labels import LabelSet
 from hubmodels.model_names import find_saved
+from hubmodels.onnx_network import OnnxNetwork
 from hubmodels.refine import RegionClassifier
 from hubmodels.saved_regions import LoadedOnce, check_labels, read_regions
 from hubmodels.weights_files import check_digest, kind_of, most_bytes, parse_tensors, read_file, sha256
@@ -74,7 +76,13 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
         """
         source = find_saved(pretrained_model_name_or_path, revision=revision)
         if isinstance(source, Path):
-            return cls._from_files(source / CONFIG, source.joinpath, what=str(source), pinned=sha256).to(map_location)
+            return cls._from_files(
+                source / CONFIG,
+                source.joinpath,
+                what=str(source),
+                pinned=sha256,
+                remedy="restore it, or save the model again",
+            ).to(map_location)
         options: dict[str, Any] = {
             "token": token,
             "cache_dir": cache_dir,
@@ -86,13 +94,16 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
         commit = remote.commit_of(config) or revision
         find = functools.partial(remote.fetch, source, revision=commit, **options)
         where = f"{source}@{commit[:12]}" if commit else source
-        return cls._from_files(config, find, what=where, pinned=sha256).to(map_location)
+        # In the cache of the Hub files are links; a link alone would be made again, to the same damaged file.
+        remedy = "delete it, to have it downloaded again"
+        return cls._from_files(config, find, what=where, pinned=sha256, remedy=remedy).to(map_location)
 
     @classmethod
-    def _from_files(cls, config_path: Path, find: Callable[[str], Path], *, what: str, pinned: str | None) -> Self:
-        """A model from its config.json and from files that `find` finds by their names."""
-        # In the cache of the Hub files are links; a link alone would be made again, to the same damaged file.
-        saved = f"was it written by save_pretrained? If it was downloaded, delete {config_path.resolve()} and try again"
+    def _from_files(
+        cls, config_path: Path, find: Callable[[str], Path], *, what: str, pinned: str | None, remedy: str
+    ) -> Self:
+        """A model from its config.json and from files that `find` finds by their names; `remedy`: for damaged ones."""
+        saved = f"was it written by save_pretrained? If so, {config_path.resolve()} is damaged: {remedy}"
         text = read_file(config_path, most_bytes=CONFIG_BYTES_MAX, what=what, remedy=saved)
         if kind := kind_of(text):
             raise WeightsError(f"{what}: config.json is {kind}{saved}")
@@ -100,11 +111,11 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
         network = config.build()
         wanted = network.state_dict()
         weights_path = find(WEIGHTS)  # not before it is clear that it is a model of ours: others have gigabytes
-        remedy = f"restore {weights_path.resolve()}, or delete it to have it downloaded again"
+        remedy = f"{weights_path.resolve()} is damaged: {remedy}"
         data = read_file(weights_path, most_bytes=most_bytes(wanted), what=what, remedy=remedy)
         if pinned is not None:
             check_digest(
-                data, pinned, what=f"{what} (sha256=)", remedy="these are other weights than the ones asked for"
+                data, pinned.lower(), what=f"{what} (sha256=)", remedy="these are other weights than the ones asked for"
             )
         check_digest(data, digest, what=what, remedy=remedy)
         network.load_state_dict(parse_tensors(data, wanted, what=what, remedy=remedy))
@@ -157,7 +168,7 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
 
         Raises:
             ValueError: the network is one that config.json cannot describe, or scores that cannot be.
-            WeightsError: the push failed.
+            WeightsError: weights that no model can have, such as NaN, before anything is written; or the push failed.
         """
         folder = Path(save_directory)
         if not push_to_hub and (push_options or repo_id):
@@ -197,11 +208,16 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
     def _described(self) -> tuple[ModelConfig, dict[str, torch.Tensor]]:
         """The config and the state dict in one piece, once it is certain that the config builds this network."""
         if self.config is None:
+            if isinstance(self.network, OnnxNetwork):
+                raise ValueError("ONNX Runtime runs this model; load it with runtime='torch' to save it")
             raise ValueError(
                 "this Segmenter was made from a network of your own; pass config=ModelConfig(...) that builds it"
             )
         config = ModelConfig(self.name, self.config.arch, self.config.network, self.labels, self.input_px)
         state = {key: value.detach().cpu().contiguous() for key, value in self.network.state_dict().items()}
+        kinds = {value.dtype for value in state.values() if value.is_floating_point()}
+        if len(kinds) > 1:  # files are of one precision; float32 holds what the others do
+            state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
         with torch.device("meta"):  # shapes only
             wanted = config.build().state_dict()
         shapes, expected = ({key: tuple(value.shape) for key, value in each.items()} for each in (state, wanted))
@@ -211,6 +227,8 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
                 f"the network is not the one that its config describes: {len(other)} tensors differ, "
                 f"such as {other[0]}: {shapes.get(other[0])}, expected {expected.get(other[0])}"
             )
+        remedy = "nothing was saved: go back to a checkpoint before that"
+        check_tensors(state, wanted, what=f"weights of {self.name}", remedy=remedy)
         return config, state
 
     def push_to_hub(  # type: ignore[override]  # fewer options than the mixin's, and facts for the card

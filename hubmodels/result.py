@@ -14,7 +14,7 @@ from hubmodels.labels import LabelSet
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
-    """Labels of one photo.
+    """Labels of one photo. Its arrays cannot be written to.
 
     Attributes:
         image: (H, W, 3) uint8 sRGB, the photo, upright.
@@ -41,8 +41,10 @@ class Segmentation:
             raise ValueError(f"probs must be {(len(self.label_set), *size)}; got {self.probs.shape}")
         if int(self.labels.max()) >= len(self.label_set):
             raise ValueError(f"label id {self.labels.max()} is out of range 0..{len(self.label_set) - 1}")
-        for array in (self.labels, self.probs):
-            array.setflags(write=False)
+        for name in ("image", "labels", "probs"):
+            view = getattr(self, name).view()  # of one's own: the caller's arrays stay writable
+            view.setflags(write=False)
+            object.__setattr__(self, name, view)
 
     def mask(self, name: str) -> np.ndarray:
         """(H, W) bool: where the label is `name`. Raises ValueError for a name that is not in `label_set`."""

@@ -18,6 +18,7 @@ from hubmodels.labels import LabelSet
 from hubmodels.networks.folding import FoldedCopy
 from hubmodels.pretrained import Pretrained
 from hubmodels.refine import Refinement, RegionClassifier, Tuner
+from hubmodels.refine.settings import checked_settings
 from hubmodels.result import Segmentation
 
 GRID_PX = 32  # networks are most exact at whole multiples of their deepest stride; below it features would vanish
@@ -64,13 +65,18 @@ class Segmenter(Pretrained):
             (N, C, H, W) float logits, the same H and W.
 
         Raises:
-            ValueError: another shape or dtype.
+            TypeError: no tensor.
+            ValueError: another shape or dtype; float64 is for networks in float64.
         """
+        if not isinstance(x, torch.Tensor):
+            raise TypeError(f"input must be a tensor (N, 3, H, W); got {type(x).__name__}: photos go to predict()")
         if x.ndim != 4 or x.shape[1] != 3:
             hint = "; add a batch dimension: x[None]" if x.ndim == 3 and x.shape[0] == 3 else ""
             raise ValueError(f"input must be (N, 3, H, W); got {tuple(x.shape)}{hint}")
         if not x.is_floating_point():
             raise ValueError(f"input must be float RGB in 0..1; got {x.dtype}: divide by 255")
+        if x.dtype == torch.float64 and _dtype(self.network) != torch.float64:
+            raise ValueError("input must be float32, as the network is; got float64, NumPy's default: call x.float()")
         if min(x.shape[2:]) < GRID_PX:
             raise ValueError(f"input must be at least {GRID_PX} pixels high and wide; got {tuple(x.shape[2:])}")
         return self.network(x)
@@ -88,9 +94,15 @@ class Segmenter(Pretrained):
                 in 0.25..2.
 
         Raises:
-            ValueError: no scale, or one out of range.
+            TypeError: scales that are no sequence of numbers.
+            ValueError: no scale, or one out of range; or the network is in training mode, in which its answer would
+                depend on chance and a photo would change its batch norms.
             WeightsError: the network answers with values that are not finite.
         """
+        if isinstance(scales, (int, float)):
+            raise TypeError(f"scales must be a sequence of numbers; got {scales}: pass ({scales},)")
+        if self.network.training:
+            raise ValueError(f"{self.name} is in training mode: call eval() before it predicts, and train() afterwards")
         if len(scales) == 0 or not all(0.25 <= scale <= 2 for scale in scales):
             raise ValueError(f"scales must be one or more numbers in 0.25..2; got {tuple(scales)}")
         network = self._folded.of(self.network)  # a quarter faster
@@ -128,13 +140,16 @@ class Segmenter(Pretrained):
 
         Raises:
             ImageError: the photo cannot be read.
-            WeightsError: as of `probabilities`.
+            TypeError: a refinement or photo of another type.
+            ValueError, WeightsError: as of `probabilities` and `refine`.
         """
-        return self.tune(photo, flip=flip, scales=scales).refine(refinement or Refinement())
+        settings = checked_settings(Refinement() if refinement is None else refinement)  # before the network runs
+        return self.tune(photo, flip=flip, scales=scales).refine(settings)
 
     def tune(self, photo: ImageSource, *, flip: bool = False, scales: Sequence[float] = (1.0,)) -> PhotoTuner:
         """Run the network once and keep its answer, so that settings can be tried at little cost."""
         image = read_image(photo)
+        image = image.copy() if image is photo else image  # the caller's array may hold the next frame by then
         probs = self.probabilities(image, flip=flip, scales=scales)
         return PhotoTuner(Tuner(probs, image, region_classifier=self.region_classifier), self.labels)
 
@@ -159,6 +174,11 @@ class PhotoTuner:
         return self._tuner.superpixels(settings)
 
 
+def _dtype(network: nn.Module) -> torch.dtype:
+    """That of the weights; ONNX Runtime, which has none, computes in float32."""
+    return next((each.dtype for each in network.parameters()), torch.float32)
+
+
 @torch.inference_mode()
 def photo_logits(network: nn.Module, image: np.ndarray, *, long_side_px: int, enlarge: bool = False) -> torch.Tensor:
     """(C, H, W) float logits of an (H, W, 3) uint8 photo at its own size, on the network's device.
@@ -168,7 +188,9 @@ def photo_logits(network: nn.Module, image: np.ndarray, *, long_side_px: int, en
     """
     weights = next(network.parameters(), torch.zeros(()))  # ONNX Runtime has none
     height, width = image.shape[:2]
-    x = torch.tensor(np.ascontiguousarray(image), device=weights.device).permute(2, 0, 1)[None].float() / 255
+    # Copied, with strides of its own: those of a mirrored photo one pixel wide stay negative in a contiguous view.
+    pixels = torch.from_numpy(np.array(image, order="C")).to(weights.device)
+    x = pixels.permute(2, 0, 1)[None].float() / 255
     x = F.interpolate(x, working_size(height, width, long_side_px, enlarge=enlarge), mode="bilinear", antialias=True)
     logits = network(x.to(weights.dtype, memory_format=torch.channels_last))
     return F.interpolate(logits.float(), (height, width), mode="bilinear")[0]

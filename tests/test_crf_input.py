@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from hubmodels.refine import DenseCRF
+from hubmodels.refine.crf import log_probabilities
 from tests.test_crf import scene
 
 GOOD_LOGITS, GOOD_IMAGE = scene(6, 5)
@@ -46,6 +48,9 @@ def test_refuses_inputs(logits: object, image: object, error: type[Exception], w
         ({"iterations": -1}, ValueError, "at least 0"),
         ({"iterations": 2.5}, TypeError, "whole number"),
         ({"iterations": True}, TypeError, "whole number"),
+        ({"iterations": float("inf")}, TypeError, "whole number"),
+        ({"num_classes": 0}, ValueError, "num_classes must be 1 or more; got 0"),
+        ({"num_classes": -1}, ValueError, "1 or more"),
         ({"appearance_sigma_px": -3}, ValueError, "appearance_sigma_px must be finite and above 0; got -3"),
         ({"appearance_sigma_colour": 0}, ValueError, "set its weight to 0"),
         ({"smoothness_sigma_px": float("nan")}, ValueError, "smoothness_sigma_px"),
@@ -77,6 +82,36 @@ def test_refuses_settings(settings: dict[str, object], error: type[Exception], w
 def test_refuses_probabilities(probs: Tensor, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         DenseCRF().refine_probs(probs, GOOD_IMAGE)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_takes_softmax_in_half_precision(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    probs = torch.randn(1, 21, 60, 50).mul(3).softmax(1)
+    torch.testing.assert_close(log_probabilities(probs.to(dtype)).exp(), probs, rtol=0.01, atol=1e-6)
+    with pytest.raises(ValueError, match="sum to 1"):
+        log_probabilities((0.97 * probs).to(dtype))
+
+
+def test_prepared_logits_are_its_own() -> None:
+    logits, image = scene()
+    prepared = DenseCRF(2).prepare(logits[0].clone(), image[0])
+    given = logits[0].clone()
+    later = DenseCRF(2).prepare(given, image[0])
+    given.zero_()
+    prepared.refine(0).zero_()
+    with torch.no_grad():
+        expected = DenseCRF(2)(logits, image)[0]
+    for each in (prepared, later):
+        assert torch.equal(each.refine(0), logits[0])
+        assert torch.equal(each.refine(2), expected)
+
+
+@pytest.mark.parametrize("turned", [np.s_[:, ::-1], np.s_[::-1]], ids=["mirrored", "upside down"])
+def test_views_of_photos_one_pixel_wide_are_read(turned: object) -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (1, 1, 3), np.uint8)[turned]
+    logits = torch.randn(1, 3, 1, 1)
+    assert torch.equal(DenseCRF(1)(logits, photo[None]), DenseCRF(1)(logits, photo.copy()[None]))
 
 
 def test_refuses_other_class_counts() -> None:

@@ -12,7 +12,7 @@ from torch import nn
 
 import hubmodels
 from hubmodels.networks import build_network
-from hubmodels.networks.folding import FoldedCopy, fold_batch_norms, folded_tensors
+from hubmodels.networks.folding import FoldedCopy, _fingerprint, fold_batch_norms, folded_tensors
 
 NETWORKS = {
     "deeplabv3plus": {"arch": "deeplabv3plus", "backbone": "tf_efficientnet_lite0", "channels": 16},
@@ -160,7 +160,23 @@ def statistics(network):
     network.norm.running_mean.add_(1)
 
 
-@pytest.mark.parametrize("change", [negate, through_data, load_others, step, replace, there_and_back, statistics])
+def mirror(network):
+    network.pair["a"].weight.data.copy_(network.pair["a"].weight.data.flip(1))  # RGB to BGR: the norm stays
+
+
+def negate_through_data(network):
+    network.twice.weight.data.neg_()
+
+
+def other_eps(network):
+    network.norm.eps = 0.5
+
+
+CHANGES = [negate, through_data, load_others, step, replace, there_and_back, statistics]
+CHANGES += [mirror, negate_through_data, other_eps]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_every_change_of_the_network_is_noticed(change):
     torch.manual_seed(0)
     network, kept = used(Odd()), FoldedCopy()
@@ -173,6 +189,21 @@ def test_every_change_of_the_network_is_noticed(change):
         second = kept.of(network)
         assert second is not first
         torch.testing.assert_close(second(x), network(x))
+
+
+def test_looking_at_weights_moves_none_whatever_their_layout(fashion):
+    """What lies channels last is looked at as it lies: a copy of all weights would cost more than the look."""
+    prints = [_fingerprint(each.detach()) for each in fashion.network.parameters()]
+    again = copy.deepcopy(fashion.network).to(memory_format=torch.contiguous_format)
+    assert all(each.isfinite() for each in prints)
+    assert [float(one) for one in prints] != [float(_fingerprint(two.detach())) for two in again.parameters()]
+
+
+def test_another_default_device_is_not_asked_for_noise(astronaut):
+    model = hubmodels.load("deeplabv3plus_person")
+    with torch.device("meta"):
+        inside = model.predict(astronaut[:64, :64]).probs
+    np.testing.assert_allclose(inside, model.predict(astronaut[:64, :64]).probs, atol=1e-6)
 
 
 def test_networks_that_a_copy_would_not_stand_for_run_themselves():

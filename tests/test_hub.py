@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import pickle
 from types import MappingProxyType
 
+import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_array_equal
 from safetensors.torch import load_file, save
 
 import hubmodels
-from hubmodels import ModelNotFoundError, WeightsError
+from hubmodels import LabelSet, ModelNotFoundError, WeightsError
 from hubmodels.checks import check_tensors
 from hubmodels.entries import ENTRIES
 from hubmodels.hub import WEIGHTS_FOLDER, load_regions, network_with_backbone, read_weights
@@ -167,8 +169,6 @@ def test_labels_of_any_script_survive_a_round_trip(tmp_path, person):
 
 
 def test_what_config_json_cannot_describe_is_not_saved(tmp_path, person):
-    import copy
-
     bare = hubmodels.Segmenter(person.network, person.labels, name="bare")
     with pytest.raises(ValueError, match="network of your own"):
         bare.save_pretrained(tmp_path)
@@ -179,6 +179,73 @@ def test_what_config_json_cannot_describe_is_not_saved(tmp_path, person):
     with pytest.raises(TypeError, match="without push_to_hub"):
         person.save_pretrained(tmp_path, private=True)
     assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_would_not_load_are_not_saved(tmp_path, person):
+    person.save_pretrained(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    diverged = copy.deepcopy(person)
+    diverged.network.classifier.weight.data[0] = float("nan")
+    with pytest.raises(WeightsError, match=r"classifier\.weight holds values that are not finite; nothing was saved"):
+        diverged.save_pretrained(tmp_path)
+    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def test_a_network_partly_in_half_precision_is_saved_in_one(tmp_path, person):
+    mixed = copy.deepcopy(person)
+    mixed.network.backbone.half()
+    mixed.save_pretrained(tmp_path)
+    loaded = hubmodels.load(tmp_path).network.state_dict()
+    for name, value in mixed.network.state_dict().items():
+        assert torch.equal(loaded[name], value.to(loaded[name].dtype)), name
+
+
+def test_a_damaged_folder_is_not_to_be_deleted(tmp_path, person):
+    person.save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(WeightsError, match="is damaged: restore it, or save the model again") as refused:
+        hubmodels.load(tmp_path)
+    assert "download" not in str(refused.value) and "delete" not in str(refused.value)
+
+
+def test_a_pinned_digest_may_be_in_capitals(tmp_path, person):
+    person.save_pretrained(tmp_path)
+    digest = hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
+    hubmodels.Segmenter.from_pretrained(tmp_path, sha256=digest.upper())
+
+
+@pytest.mark.parametrize("name", ["", "  "])
+def test_an_empty_name_is_not_this_folder(name, monkeypatch, tmp_path, person):
+    person.save_pretrained(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(WeightsError, match="got an empty name"):
+        hubmodels.load(name)
+
+
+def test_labels_may_be_a_set_of_labels_or_a_number_of_any_kind():
+    assert hubmodels.load(ENTRY.name, pretrained=False, labels=hubmodels.FASHION).labels == hubmodels.FASHION
+    assert len(hubmodels.load(ENTRY.name, pretrained=False, num_classes=np.int64(5)).labels) == 5
+    assert LabelSet.custom(name for name in ("a", "b")).names == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"labels": "person"}, TypeError, "a list of names, or their number as an int; got 'person'"),
+        ({"labels": {"a", "b"}}, TypeError, "a list of names"),
+        ({"labels": {0: "a", 1: "b"}}, TypeError, "a list of names"),
+        ({"labels": ["a", 3]}, TypeError, "label names must be text; got 3"),
+        ({"num_classes": "12"}, TypeError, "got '12'"),
+        ({"num_classes": 5.0}, TypeError, r"got 5\.0"),
+        ({"num_classes": True}, TypeError, "got True"),
+        ({"num_classes": 10**12}, ValueError, "2 to 256 labels.*got 1000000000000"),
+    ],
+    ids=str,
+)
+def test_labels_of_other_kinds_are_refused(options, error, message):
+    with pytest.raises(error, match=message):
+        hubmodels.load(ENTRY.name, **options)
 
 
 def test_pickled_weights_are_never_read(tmp_path, person):

@@ -34,11 +34,13 @@ ALLOWED: dict[str, set[str]] = {
     "saved_regions": {"errors", "labels", "refine", "weights_files"},
     "pretrained": {
         "cards",
+        "checks",
         "config",
         "errors",
         "files",
         "labels",
         "model_names",
+        "onnx_network",  # its answer to saving is another than that of networks of one's own
         "refine",  # its region classifier is saved and loaded along
         "remote",
         "saved_regions",
@@ -92,7 +94,17 @@ ALLOWED: dict[str, set[str]] = {
         "refine.tuner",
         "refine.vote",
     },
-    "segmenter": {"config", "errors", "images", "labels", "networks.folding", "pretrained", "refine", "result"},
+    "segmenter": {
+        "config",
+        "errors",
+        "images",
+        "labels",
+        "networks.folding",
+        "pretrained",
+        "refine",
+        "refine.settings",
+        "result",
+    },
     "hub": {
         "config",
         "entries",
@@ -120,6 +132,8 @@ ALLOWED: dict[str, set[str]] = {
     "app.studio": {
         "app.memory",
         "app.options",
+        "app.truth",
+        "labels",
         "entries",
         "errors",
         "hub",
@@ -136,7 +150,7 @@ ALLOWED: dict[str, set[str]] = {
     "app.uploads": set(),
     "app.compare": set(),
     "app.truth": {"errors", "labels", "metrics"},
-    "app.links": {"app.controls", "app.examples", "app.views", "refine"},
+    "app.links": {"app.controls", "app.examples", "app.views", "entries", "refine"},
     "app.snippets": {"refine"},
     "app.downloads": {"app.studio", "app.views", "export", "refine", "result"},
     "app.texts": {"app.studio", "app.truth", "entries", "entry_docs"},
@@ -149,6 +163,7 @@ ALLOWED: dict[str, set[str]] = {
         "app.studio",
         "app.texts",
         "app.truth",
+        "app.uploads",  # whose files a caller may name
         "app.views",
         "app.workers",
         "entries",

@@ -220,6 +220,7 @@ def test_settings_survive_json():
         ({"connectivity": True}, ValueError, "got True"),
         ({"keep_largest": 1}, ValueError, "got 1"),
         ({"schema_version": 99}, ValueError, "version 99"),
+        ({"schema_version": "1"}, ValueError, "version '1'; this release reads 1"),
     ],
 )
 def test_wrong_settings_are_refused(values, error, message):
@@ -228,6 +229,12 @@ def test_wrong_settings_are_refused(values, error, message):
     if set(values) <= set(SETTINGS):
         with pytest.raises(error, match=message):
             Refinement(**values)
+
+
+@pytest.mark.parametrize("values", [None, "{}", [], 3], ids=repr)
+def test_settings_are_a_mapping(values):
+    with pytest.raises(TypeError, match="must be a mapping, as to_dict"):
+        Refinement.from_dict(values)
 
 
 def test_numpy_scalars_become_pythons():

@@ -74,9 +74,16 @@ def test_an_unknown_label_lists_the_known_ones(seg):
 
 
 def test_labels_and_probabilities_cannot_be_changed(seg):
-    for array in (seg.labels, seg.probs):
+    for array in (seg.image, seg.labels, seg.probs):
         with pytest.raises(ValueError, match="read-only"):
             array[...] = 0
+
+
+def test_arrays_stay_the_callers_to_write_to():
+    given = {"image": np.zeros((2, 4, 3), np.uint8), "labels": grid("0000", "0000"), "probs": np.ones((2, 2, 4), "f4")}
+    Segmentation(**given, label_set=PERSON)
+    for array in given.values():
+        array[...] = 0
 
 
 @pytest.mark.parametrize(

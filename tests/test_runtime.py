@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import shutil
 import sys
 import threading
@@ -86,6 +88,18 @@ def test_it_is_for_inference_only(onnx):
         onnx.train()
     with pytest.raises(RuntimeError, match="no gradients"):
         onnx(torch.rand(1, 3, 32, 32, requires_grad=True))
+
+
+def test_copies_and_pickles_work(onnx, astronaut):
+    expected = onnx.predict(astronaut[:80, :60]).probs
+    for again in (copy.deepcopy(onnx), pickle.loads(pickle.dumps(onnx))):
+        assert_array_equal(again.predict(astronaut[:80, :60]).probs, expected)
+        assert again.network.metadata == onnx.network.metadata and not again.training
+
+
+def test_saving_it_says_what_to_load_instead(onnx, tmp_path):
+    with pytest.raises(ValueError, match="load it with runtime='torch' to save it"):
+        onnx.save_pretrained(tmp_path)
 
 
 def test_it_uses_as_many_threads_as_pytorch(cache):

@@ -13,7 +13,7 @@ from PIL import Image
 
 import hubmodels
 from hubmodels import FASHION, Refinement, Segmenter, WeightsError
-from hubmodels.refine import clean_regions
+from hubmodels.refine import clean_regions, refine
 from hubmodels.segmenter import working_size
 from tests.golden.regenerate import GOLDEN
 
@@ -159,6 +159,71 @@ def test_a_network_that_diverged_is_an_error_not_background(entry):
         model.predict(np.zeros((64, 64, 3), np.uint8))
 
 
+def test_arrays_are_for_predict(fashion, astronaut):
+    with pytest.raises(TypeError, match=r"got ndarray: photos go to predict\(\)"):
+        fashion(astronaut)
+
+
+def test_networks_in_float64_take_float64(ramp):
+    assert ramp.double()(torch.rand(1, 3, 40, 40).double()).shape == (1, 3, 40, 40)
+
+
+def test_a_network_in_training_mode_predicts_nothing_and_stays_as_it_is(person, astronaut):
+    model = copy.deepcopy(person).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"deeplabv3plus_person is in training mode: call eval\(\)"):
+        model.predict(astronaut)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"crf_iterations": 5}, r"got dict: use Refinement\.from_dict\(values\)"),
+        ({}, "got dict"),
+        ("gentle", r"got str: use Refinement\.preset\(name, task=\.\.\.\)"),
+        (5, "expected a Refinement; got int$"),
+    ],
+)
+def test_what_is_no_refinement_is_refused_before_the_network_runs(ramp, monkeypatch, settings, message):
+    monkeypatch.setattr(ramp.network, "forward", lambda _: pytest.fail("the network ran"))
+    with pytest.raises(TypeError, match=message):
+        ramp.predict(np.zeros((64, 64, 3), np.uint8), refinement=settings)
+    monkeypatch.undo()
+    tuner = ramp.tune(np.zeros((64, 64, 3), np.uint8))
+    for call in (tuner.refine, tuner.superpixels):
+        with pytest.raises(TypeError, match=message):
+            call(settings)
+    with pytest.raises(TypeError, match=message):
+        refine(np.ones((1, 4, 4), np.float32), np.zeros((4, 4, 3), np.uint8), settings)
+
+
+def test_a_photo_whose_array_is_used_anew_stays_what_it_was(ramp, rng):
+    frame = rng.integers(0, 256, (64, 64, 3), np.uint8)
+    settings = [Refinement(crf_iterations=2, crf_appearance_sigma_px=px) for px in (80, 81)]
+    expected = [ramp.predict(frame.copy(), refinement=each) for each in settings]
+    tuner = ramp.tune(frame)
+    first = tuner.refine(settings[0])
+    frame[:] = 0  # the next frame of a camera
+    assert_array_equal(first.image, expected[0].image)
+    assert_array_equal(tuner.refine(settings[1]).probs, expected[1].probs)
+    frame[0, 0] = 1  # still the caller's to write to
+
+
+@pytest.mark.parametrize("turned", [np.s_[:, ::-1], np.s_[::-1]], ids=["mirrored", "upside down"])
+@pytest.mark.parametrize("size", [(50, 1), (1, 50)], ids=str)
+def test_views_of_photos_one_pixel_wide_are_read(ramp, rng, size, turned):
+    photo = rng.integers(0, 256, (*size, 3), np.uint8)[turned]
+    settings = Refinement(crf_iterations=1)
+    seen = ramp.predict(photo, refinement=settings, flip=True)
+    assert_array_equal(seen.labels, ramp.predict(photo.copy(), refinement=settings, flip=True).labels)
+
+
+def test_one_scale_is_not_a_sequence(ramp):
+    with pytest.raises(TypeError, match=r"got 1\.5: pass \(1\.5,\)"):
+        ramp.predict(np.zeros((64, 64, 3), np.uint8), scales=1.5)
+
+
 @pytest.mark.parametrize("scales", [(), (0.1,), (1.0, 3.0), (float("nan"),)])
 def test_scales_out_of_range_are_refused(ramp, scales):
     with pytest.raises(ValueError, match=r"scales must be one or more numbers in 0.25..2; got \("):
@@ -190,6 +255,7 @@ def test_nothing_is_kept_and_weights_are_untouched(fashion, astronaut):
         (torch.rand(1, 4, 40, 40), "N, 3, H, W"),
         (torch.zeros(1, 3, 40, 40, dtype=torch.uint8), "divide by 255"),
         (torch.rand(1, 3, 31, 40), "at least 32"),
+        (torch.rand(1, 3, 40, 40).double(), r"got float64, NumPy's default: call x\.float\(\)"),
     ],
 )
 def test_wrong_tensors_are_refused(fashion, x, message):

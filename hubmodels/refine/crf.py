@@ -263,10 +263,10 @@ class PreparedCRF:
         if keep < 1:
             raise ValueError(f"keep must be at least 1; got {keep}")
         self._default, self._keep = crf.iterations, keep
-        self._logits, self._photo = logits, photo
+        self._logits, self._photo = logits.detach().clone(), photo  # the caller may go on with theirs
         self._lock = threading.Lock()
         with torch.no_grad():
-            self._start = _shrink(logits, photo)
+            self._start = _shrink(self._logits, photo)
             self._steps = _Steps(self._start, photo, *crf._message_matrices(logits))
         self._states: dict[int, Tensor] = {}
 
@@ -285,7 +285,7 @@ class PreparedCRF:
         """Refined logits (C, H, W) after so many iterations (default: the CRF's); the prepared logits for 0."""
         iterations = self._default if iterations is None else checked_iterations(iterations)
         if iterations == 0:
-            return self._logits
+            return self._logits.clone()
         with self._lock:
             known = max((t for t in self._states if t <= iterations), default=0)
             state = self._states.get(known, self._start)
@@ -350,13 +350,15 @@ def log_probabilities(probs: Tensor, *, floor: float = 1e-8) -> Tensor:
     """Logits of probabilities (N, C, H, W) or (C, H, W); those under `floor` count as `floor`, so zeros stay finite.
 
     Returns: their dtype, but float32 for half precision.
-    Raises: ValueError if they leave 0..1 or do not sum to 1 over C within 1e-3; TypeError if they are no such tensor.
+    Raises: ValueError if they leave 0..1 or do not sum to 1 over C within 1e-3 (bfloat16: 1e-2); TypeError if they are
+        no such tensor.
     """
     if not isinstance(probs, Tensor) or probs.ndim not in (3, 4) or not probs.is_floating_point():
         raise TypeError(f"probs must be a float tensor (N, C, H, W) or (C, H, W); got {shape(probs)}")
-    total = probs.sum(dim=-3)
-    # 1e-3: a float16 softmax over 21 classes strays by a few 1e-4
-    if not bool(((probs >= 0).all() & ((total - 1).abs() < 1e-3).all()).item()):
+    total = probs.sum(dim=-3, dtype=torch.float64 if probs.dtype == torch.float64 else torch.float32)
+    # 1e-3: a float16 softmax over 21 classes strays by a few 1e-4, one in bfloat16 by a few 1e-3
+    tolerance = 1e-2 if probs.dtype == torch.bfloat16 else 1e-3
+    if not bool(((probs >= 0).all() & ((total - 1).abs() < tolerance).all()).item()):
         raise ValueError(
             f"probs must be in 0..1 and sum to 1 over axis {probs.ndim - 3}; got {probs.min():g} to {probs.max():g}, "
             f"sums {total.min():g} to {total.max():g}: apply softmax over classes, or call the CRF itself with logits"

@@ -28,7 +28,7 @@ def checked_weight(name: str, value: float) -> float:
 
 
 def checked_iterations(iterations: int) -> int:
-    if isinstance(iterations, bool) or int(iterations) != iterations:
+    if isinstance(iterations, bool) or not math.isfinite(iterations) or int(iterations) != iterations:
         raise TypeError(f"iterations must be a whole number; got {iterations!r}")
     if iterations < 0:
         raise ValueError(f"iterations must be at least 0 (which changes nothing); got {iterations}")
@@ -36,6 +36,8 @@ def checked_iterations(iterations: int) -> int:
 
 
 def checked_compatibility(value: object, num_classes: int | None) -> Tensor | None:
+    if num_classes is not None and num_classes < 1:
+        raise ValueError(f"num_classes must be 1 or more; got {num_classes}")
     if value is None:
         return None if num_classes is None else -torch.eye(num_classes)
     matrix = torch.as_tensor(value, dtype=torch.float32).detach().clone()
@@ -60,7 +62,8 @@ def checked_logits(logits: Tensor) -> Tensor:
 
 def checked_image(image: Tensor | NDArray[np.generic], hw: tuple[int, int] | None = None) -> Tensor:
     """(3, H, W) view of one photo in 0..255; of size `hw` if given."""
-    tensor = torch.from_numpy(np.ascontiguousarray(image)) if isinstance(image, np.ndarray) else image
+    # Copied: strides of an axis of one pixel may be negative in what NumPy calls contiguous.
+    tensor = torch.from_numpy(np.array(image, order="C")) if isinstance(image, np.ndarray) else image
     if not isinstance(tensor, Tensor):
         raise TypeError(f"image must be a tensor or array; got {type(image).__name__}: use numpy.asarray(picture)")
     layouts = [tensor, tensor.permute(2, 0, 1)] if tensor.ndim == 3 and 0 not in tensor.shape else []

@@ -93,6 +93,19 @@ def _one_of(default: Any, choices: tuple[Any, ...], help: str) -> Any:
     return field(default=default, metadata={"setting": Setting(help, choices=choices)})
 
 
+def checked_settings(settings: object) -> Refinement:
+    """`settings`, once it is certain that they are some.
+
+    Raises:
+        TypeError: something else; the message says how to make settings of it.
+    """
+    if isinstance(settings, Refinement):
+        return settings
+    hints: dict[type, str] = {str: "Refinement.preset(name, task=...)", dict: "Refinement.from_dict(values)"}
+    hint = f": use {hints[type(settings)]}" if type(settings) in hints else ""
+    raise TypeError(f"expected a Refinement; got {type(settings).__name__}{hint}")
+
+
 @dataclass(frozen=True)
 class Refinement:
     """Settings of every stage, in the order in which they run; the default changes nothing.
@@ -176,12 +189,15 @@ class Refinement:
         """The settings that `to_dict` wrote; what is not named keeps its default.
 
         Raises:
+            TypeError: no mapping.
             ValueError: another schema version, an unknown setting, or a value out of range or of another type.
         """
+        if not isinstance(values, Mapping):
+            raise TypeError(f"settings must be a mapping, as to_dict() gives it; got {type(values).__name__}")
         values = dict(values)
         version = values.pop("schema_version", SCHEMA_VERSION)
         if version != SCHEMA_VERSION:
-            raise ValueError(f"settings have schema version {version}; this release reads {SCHEMA_VERSION}")
+            raise ValueError(f"settings have schema version {version!r}; this release reads {SCHEMA_VERSION}")
         if unknown := set(values) - set(SETTINGS):
             raise ValueError(f"unknown settings {sorted(unknown)}; expected some of {sorted(SETTINGS)}")
         try:

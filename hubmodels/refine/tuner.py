@@ -14,7 +14,7 @@ from hubmodels.refine.memory import LastUsed
 from hubmodels.refine.merge import RegionGraph
 from hubmodels.refine.region_classifier import RegionClassifier
 from hubmodels.refine.regions import clean_regions
-from hubmodels.refine.settings import REFERENCE_PX, Refinement
+from hubmodels.refine.settings import REFERENCE_PX, Refinement, checked_settings
 from hubmodels.refine.stopwatch import Stopwatch
 from hubmodels.refine.superpixels import PreparedSuperpixels
 from hubmodels.refine.vote import decide, vote
@@ -36,8 +36,10 @@ def refine(probs: np.ndarray, image: np.ndarray, settings: Refinement) -> tuple[
         `probs` itself if float32. The CRF changes both, the later stages the labels alone.
 
     Raises:
+        TypeError: no settings.
         ValueError: the sizes disagree.
     """
+    checked_settings(settings)
     return Tuner(probs, image).refine(settings)
 
 
@@ -80,6 +82,7 @@ class Tuner:
         """(H, W) uint8 label ids and (C, H, W) float32 probabilities under `settings`.
 
         Raises:
+            TypeError: no settings.
             ValueError: a person threshold for other than two labels, or a vote by classifier without one.
         """
         labels, probs, _ = self.refine_timed(settings)
@@ -90,6 +93,7 @@ class Tuner:
 
         A stage whose result was remembered did not run, and is not there.
         """
+        checked_settings(settings)
         with self._lock:
             self._watch = Stopwatch()
             probs = self._after_crf(settings)
@@ -102,7 +106,7 @@ class Tuner:
         Raises:
             ValueError: `settings` have no superpixels.
         """
-        if settings.superpixel_scale == 0:
+        if checked_settings(settings).superpixel_scale == 0:
             raise ValueError("superpixel_scale is 0, which is off; expected a positive scale")
         with self._lock:
             return self._regions(self._after_crf(settings), settings)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+IDS_ALWAYS = 1 << 16  # ids of superpixels that any photo may have
+
 
 def decide(probs: np.ndarray, *, threshold: float = 0.5) -> np.ndarray:
     """The most probable label, the lower id on a tie; with two labels, the second where it exceeds `threshold`.
@@ -16,8 +18,10 @@ def decide(probs: np.ndarray, *, threshold: float = 0.5) -> np.ndarray:
         (...) uint8 label ids.
 
     Raises:
-        ValueError: a threshold out of range, or for another number of labels.
+        ValueError: more than 256 labels; a threshold out of range, or for another number of labels.
     """
+    if len(probs) > 256:
+        raise ValueError(f"expected at most 256 labels, so that ids fit uint8; got {len(probs)}")
     if threshold == 0.5:
         return probs.argmax(0).astype(np.uint8)
     if not 0 <= threshold <= 1:
@@ -39,7 +43,7 @@ def vote(
 
     Args:
         probs_or_labels: (C, H, W) float probabilities, or (H, W) uint8 label ids for a majority vote.
-        segments: (H, W) int, ids from 0.
+        segments: (H, W) int, ids from 0, some of which may be missing; below H * W, or 65,536 if that is more.
         weight: `probability` sums the probabilities of all pixels, so that sure pixels count more; `majority` counts
             the pixels of each label.
         keep_confident: pixels whose highest probability is at least this keep their own label; 0 is off.
@@ -49,12 +53,14 @@ def vote(
         (H, W) uint8 label ids.
 
     Raises:
-        ValueError: sizes disagree, an unknown weight, or label ids where probabilities are needed.
+        ValueError: sizes disagree, ids of segments out of range or no integers, more than 256 labels, an unknown
+            weight, or label ids where probabilities are needed.
     """
     with_probs = probs_or_labels.ndim == 3
     if probs_or_labels.shape[-2:] != segments.shape or probs_or_labels.ndim not in (2, 3):
         expected = f"(C, {segments.shape[0]}, {segments.shape[1]})"
         raise ValueError(f"probs must be {expected}, or label ids of the segments' size; got {probs_or_labels.shape}")
+    _check_ids(segments)
     if weight not in ("probability", "majority"):
         raise ValueError(f"weight must be 'probability' or 'majority'; got {weight!r}")
     if not with_probs and (probs_or_labels.dtype != np.uint8 or weight != "majority" or keep_confident):
@@ -73,6 +79,19 @@ def vote(
     if keep_confident == 0:
         return voted
     return np.where(probs_or_labels.max(0) >= keep_confident, decide(probs_or_labels, threshold=threshold), voted)
+
+
+def _check_ids(segments: np.ndarray) -> None:
+    """Raise ValueError unless ids can be counted; tables are as long as the largest."""
+    if segments.dtype.kind not in "iu" or segments.size == 0:
+        raise ValueError(f"segments must be (H, W) int region ids; got {segments.shape} {segments.dtype}")
+    low, high = int(segments.min()), int(segments.max())
+    most = max(segments.size, IDS_ALWAYS) - 1
+    if low < 0 or high > most:
+        raise ValueError(
+            f"segments must have ids in 0..{most}; got {low}..{high}: "
+            "renumber them with np.unique(segments, return_inverse=True)[1]"
+        )
 
 
 def mean_probabilities(probs: np.ndarray, segments: np.ndarray) -> np.ndarray:
