@@ -95,7 +95,7 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
         find = functools.partial(remote.fetch, source, revision=commit, **options)
         where = f"{source}@{commit[:12]}" if commit else source
         # In the cache of the Hub files are links; a link alone would be made again, to the same damaged file.
-        remedy = "delete it, to have it downloaded again"
+        remedy = "delete it to have it downloaded again"
         return cls._from_files(config, find, what=where, pinned=sha256, remedy=remedy).to(map_location)
 
     @classmethod
