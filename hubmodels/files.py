@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import secrets
+import tempfile
 from pathlib import Path
+
+
+def make_writable(folder: Path) -> None:
+    """Make a folder if it is missing; OSError if that fails or nothing can be written into it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def write_bytes(data: bytes, path: Path) -> Path:

@@ -6,13 +6,13 @@ import argparse
 import hashlib
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubmodels.entries import DEFAULTS, Entry
+from hubmodels.files import make_writable
 from hubmodels.labels import TASKS, LabelSet
 from hubmodels.model_names import find_model
 from hubmodels.refine.settings import PRESETS, SETTINGS, Refinement, Setting
@@ -207,9 +207,7 @@ def _check_device(name: str) -> None:
 def _make_out(folder: Path) -> None:
     """Make the folder for results; ValueError if that fails or nothing can be written into it."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        make_writable(folder)
     except OSError as error:
         raise ValueError(
             f"--out {folder}: expected a folder to write into; got {error.strerror or error}: name another place"

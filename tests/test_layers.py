@@ -203,6 +203,7 @@ ALLOWED: dict[str, set[str]] = {
         "",
         "batch",
         "entries",
+        "files",
         "hub",
         "labels",
         "model_export",

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from hubmodels.files import write_bytes
+from hubmodels.files import make_writable, write_bytes
 from training.errors import OutputError
 
 
@@ -18,9 +17,7 @@ def make_folder(path: Path) -> Path:
         OutputError: it cannot be made, or nothing can be written into it.
     """
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
+        make_writable(path)
     except OSError as error:
         raise OutputError(
             f"{path}: expected a folder to write into; got {error.strerror or error}: name another place"
