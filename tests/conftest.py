@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,16 @@ def _refuse(*args, **kwargs):
     raise OSError("network access in an offline test")
 socket.socket.connect = socket.socket.connect_ex = socket.create_connection = socket.getaddrinfo = _refuse
 """
+
+
+# What `str` makes of a set or an object differs from process to process.
+UNSTABLE_ID = re.compile(r"\{[^:{}]+, [^:{}]+\}| at 0x")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Names of tests must be the same in every process: two workers with different names run nothing at all."""
+    if unstable := [item.nodeid for item in items if UNSTABLE_ID.search(item.name)]:
+        raise pytest.UsageError(f"these names of tests change from run to run; give ids: {', '.join(unstable)}")
 
 
 @pytest.fixture(autouse=True)
