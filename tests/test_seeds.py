@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import hubmodels
 import training.seeds
 from hubmodels.entries import find_entry
 from tests.test_data import draw_data
@@ -17,6 +18,7 @@ from training.average import main as average
 from training.checkpoint import load_checkpoint
 from training.engine import network_for
 from training.errors import DataError
+from training.evaluate import evaluate
 from training.recipe import read_recipe
 from training.seeds import score_seeds, spread
 from training.train import main as train
@@ -165,9 +167,24 @@ def test_a_spread_needs_several_seeds_of_one_recipe(runs, drawn, tmp_path):
             score_seeds(find_entry("deeplabv3plus_fashion"), chosen, data=drawn)
 
 
+def test_shipped_weights_count_as_the_run_of_their_recipe(runs, drawn, tmp_path):
+    entry = find_entry("u2net_small_person")
+    own = torch.load(runs[0], weights_only=True)
+    torch.save(own | {"recipe": own["recipe"] | {"name": "u2net_small_person_seed1"}}, tmp_path / "own.pt")
+    result = score_seeds(entry, (tmp_path / "own.pt",), data=drawn, shipped=True)
+    assert result["recipe"] == "u2net_small_person"
+    assert [run["seed"] for run in result["runs"]] == [0, 1]
+    model = hubmodels.load("u2net_small_person")
+    assert result["runs"][0]["val"]["miou"] == evaluate(model, data=drawn, split="val")["miou"]
+    with pytest.raises(DataError, match="one recipe; got tiny, u2net_small_person"):
+        score_seeds(entry, (runs[0],), data=drawn, shipped=True)
+    with pytest.raises(DataError, match=r"ships no single run of a recipe; .*training\.ensemble"):
+        score_seeds(find_entry("ensemble_fashion"), runs, data=drawn, shipped=True)
+
+
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
 def test_the_published_spread_is_that_of_its_runs(path):
     result = json.loads(path.read_text())
-    assert sorted(run["seed"] for run in result["runs"]) == [1, 2, 3]
+    assert len({run["seed"] for run in result["runs"]}) == len(result["runs"]) == 3
     for split, images in (("val", 60), ("test", 120)):
         assert result[split] == {"images": images, **spread([run[split] for run in result["runs"]])}

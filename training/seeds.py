@@ -1,7 +1,8 @@
 """How much of a score is chance: `python -m training.seeds NAME CHECKPOINT...`, one checkpoint for each seed.
 
 Every run is scored for the task of the entry NAME on val and test, without post-processing or test-time augmentation;
-the scores, their mean and their standard deviation go to training/results/seeds_NAME.json.
+the scores, their mean and their standard deviation go to training/results/seeds_NAME.json. With `--shipped` the weights
+that NAME ships count as one more run, for entries that ship a whole run of one recipe: nobody chose that seed.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from training.data import DATA_ROOT
 from training.errors import DataError
 from training.evaluate import RESULTS, evaluate, machine
 from training.files import write_json
+from training.recipe import read_recipe
 from training.soft_labels import load_teacher
 
+ROOT = Path(__file__).resolve().parent.parent  # the folder that commands of entries are run in
 SPLITS = ("val", "test")
 SCORES = ("miou", "pixel_accuracy", "boundary_f")
 
@@ -37,16 +40,44 @@ def spread(rows: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
     }
 
 
-def score_seeds(entry: Entry, checkpoints: Sequence[Path], *, data: Path, limit: int | None = None) -> dict[str, Any]:
-    """Scores of every run, and their spread.
+def shipped_recipe(entry: Entry) -> dict[str, Any]:
+    """The recipe that an entry's weights are a run of, as a checkpoint has it.
 
     Raises:
-        DataError: fewer than two runs, two of one seed, runs of several recipes, or a run that was not trained for the
-            entry's task.
+        DataError: the entry names no recipe of a single run.
     """
-    if len(checkpoints) < 2:
-        raise DataError(f"a spread needs two runs or more; got {len(checkpoints)}")
+    command, _, path = entry.recipe.rpartition(" ")
+    if command != "python -m training.train":
+        raise DataError(
+            f"{entry.name} ships no single run of a recipe; it was made by: {entry.recipe or 'nothing here'}"
+        )
+    recipe = read_recipe(ROOT / path)
+    return {"name": recipe.name, "seed": recipe.seed}
+
+
+def score_seeds(
+    entry: Entry, checkpoints: Sequence[Path], *, data: Path, shipped: bool = False, limit: int | None = None
+) -> dict[str, Any]:
+    """Scores of every run, and their spread.
+
+    Args:
+        entry: the model whose task the runs are scored for.
+        checkpoints: files of `training.train`, one for each seed.
+        data: folder of the photos and labels.
+        shipped: count the entry's own weights as the run of its recipe with the recipe's own seed.
+        limit: photos of each split, for a try.
+
+    Raises:
+        DataError: fewer than two runs, two of one seed, runs of several recipes (that of the shipped weights included),
+            or a run that was not trained for the entry's task.
+    """
+    networks = [str(path) for path in checkpoints]
     recipes = [load_checkpoint(path)["recipe"] for path in checkpoints]
+    if shipped:
+        networks.insert(0, entry.name)
+        recipes.insert(0, shipped_recipe(entry))
+    if len(networks) < 2:
+        raise DataError(f"a spread needs two runs or more; got {len(networks)}")
     seeds = [recipe["seed"] for recipe in recipes]
     if len(set(seeds)) != len(seeds):
         raise DataError(f"every run must have a seed of its own; got {seeds}")
@@ -55,8 +86,8 @@ def score_seeds(entry: Entry, checkpoints: Sequence[Path], *, data: Path, limit:
         raise DataError(f"expected runs of one recipe; got {', '.join(sorted(names))}")
     runs = [{"seed": seed} for seed in seeds]
     images = {}
-    for path, run in zip(checkpoints, runs, strict=True):
-        model = load_teacher(str(path), entry.task)
+    for network, run in zip(networks, runs, strict=True):
+        model = load_teacher(network, entry.task)
         for split in SPLITS:
             found = evaluate(model, data=data, split=split, limit=limit)
             run[split] = {key: found[key] for key in SCORES}
@@ -70,9 +101,11 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m training.seeds", description=__doc__)
     parser.add_argument("name", help="an entry of hubmodels")
     parser.add_argument("checkpoints", type=Path, nargs="+")
+    parser.add_argument("--shipped", action="store_true", help="the weights that NAME ships are one more run")
     parser.add_argument("--data", type=Path, default=DATA_ROOT)
     arguments = parser.parse_args(argv)
-    result = score_seeds(find_entry(arguments.name), arguments.checkpoints, data=arguments.data)
+    entry = find_entry(arguments.name)
+    result = score_seeds(entry, arguments.checkpoints, data=arguments.data, shipped=arguments.shipped)
     write_json(result, RESULTS / f"seeds_{arguments.name}.json")
     print(json.dumps({split: result[split] for split in SPLITS}, indent=1))
 
