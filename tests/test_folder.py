@@ -62,6 +62,13 @@ def test_every_fifth_photo_is_for_validation_unless_the_split_is_given(photos):
     assert_array_equal(sample.labels["custom"], np.array(Image.open(photos / "masks" / "0006.png")))
 
 
+def test_what_macos_puts_beside_files_is_no_photo_and_no_mask(photos):
+    before = split_photos(photos)
+    (photos / "images" / "._0001.jpg").write_bytes(b"\0\5\x16\7 resource fork")
+    (photos / "masks" / "._0001.png").write_bytes(b"\0\5\x16\7 resource fork")
+    assert split_photos(photos) == before
+
+
 def test_large_photos_are_narrowed_and_ids_never_mixed(photos):
     ids = np.zeros((1200, 300), np.uint8)
     ids[300:] = 2

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ def split_photos(folder: Path) -> dict[str, list[Path]]:
             not there, or a photo that is named twice.
     """
     base = folder / "images"
-    paths = sorted(path for path in base.glob("*") if path.suffix.lower() in SUFFIXES)
+    paths = sorted(path for path in _visible(base, "*") if path.suffix.lower() in SUFFIXES)
     photos = {path.stem: path for path in paths}
     _check_masks(folder / "masks", photos)
     if len(photos) < 2:
@@ -107,9 +107,14 @@ def split_photos(folder: Path) -> dict[str, list[Path]]:
     return {"train": [path for path in paths if path not in val], "val": val}
 
 
+def _visible(folder: Path, pattern: str) -> Iterator[Path]:
+    """Files of a pattern but for those macOS puts beside them on memory cards: `._0001.jpg` is no photo."""
+    return (path for path in folder.glob(pattern) if not path.name.startswith("._"))
+
+
 def _check_masks(folder: Path, photos: Container[str]) -> None:
     """Raise DataError if a mask has no photo: its photo is of a kind that is not read, and would go unused."""
-    if alone := sorted(path.name for path in folder.glob("*.png") if path.stem not in photos):
+    if alone := sorted(path.name for path in _visible(folder, "*.png") if path.stem not in photos):
         raise DataError(
             f"{folder}: expected a photo ({', '.join(SUFFIXES)}) of the same name for every mask; got none for "
             f"{', '.join(alone[:3])}{f' and {len(alone) - 3} more' if len(alone) > 3 else ''}: "
