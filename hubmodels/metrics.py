@@ -30,11 +30,22 @@ class Scores:
         self.confusion = np.zeros((self.num_classes, self.num_classes), np.int64)
 
     def add(self, truth: np.ndarray, predicted: np.ndarray, *, with_boundary: bool = True) -> None:
-        """Count one photo: two (H, W) label maps; pixels whose truth is IGNORE do not count."""
+        """Count one photo: two (H, W) label maps; pixels whose truth is IGNORE do not count.
+
+        Raises:
+            ValueError: the sizes differ, or an id of a pixel that counts is no label.
+        """
         if truth.shape != predicted.shape:
             raise ValueError(f"label maps must have one shape; got {truth.shape} and {predicted.shape}")
         decided = truth != IGNORE
-        pairs = truth[decided].astype(np.int64) * self.num_classes + predicted[decided]
+        true, answered = truth[decided].astype(np.int64), predicted[decided].astype(np.int64)
+        for name, ids in (("truth", true), ("prediction", answered)):
+            if ids.size and not 0 <= ids.min() <= ids.max() < self.num_classes:  # would count as another pair of labels
+                raise ValueError(
+                    f"label ids of the {name} must be in 0..{self.num_classes - 1}, or {IGNORE} in the truth where "
+                    f"nothing is decided; got {ids.min()}..{ids.max()}"
+                )
+        pairs = true * self.num_classes + answered
         self.confusion += np.bincount(pairs, minlength=self.num_classes**2).reshape(self.confusion.shape)
         self.images += 1
         if with_boundary:

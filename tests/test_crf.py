@@ -467,3 +467,17 @@ def test_documented_memory_of_a_photo(astronaut: np.ndarray) -> None:
     assert isinstance(photo, PhotoKernels)
     assert photo.appearance.nbytes + photo.smoothness.nbytes < 150 * 90_000
     assert photo.smoothness.nbytes < 50 * 90_000
+
+
+def test_unaries_are_reused_for_other_weights_and_sigmas() -> None:
+    logits, image = scene()
+    for options in ({}, {"max_pixels": 300}):
+        unaries = DenseCRF(**options).unaries(logits[0])
+        for weight, reach in ((0.0, 20.0), (4.0, 20.0), (4.0, 50.0)):
+            crf = DenseCRF(3, appearance_weight=weight, appearance_sigma_px=reach, **options)
+            before = unaries.full.clone()
+            assert torch.equal(crf.prepare(unaries, image[0]).refine(), crf.prepare(logits[0], image[0]).refine())
+            crf.prepare(unaries, image[0]).refine().zero_()
+            assert torch.equal(unaries.full, before)
+    with pytest.raises(ValueError, match="working size"):
+        DenseCRF().prepare(unaries, image[0])

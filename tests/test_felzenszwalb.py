@@ -312,3 +312,11 @@ def test_numbers_out_of_range_are_refused():
     for min_size in (-1, np.nan):
         with pytest.raises(ValueError, match=r"min_size_px must be 0 or more; got .*: 0 keeps every segment"):
             graph.segments(1, min_size)
+
+
+@pytest.mark.parametrize("values", [0, 1, 2, 40, 10**6])
+def test_edges_are_sorted_as_by_a_stable_sort(values, rng):
+    costs = np.sqrt(rng.integers(0, values + 1, 20_000)) / 255
+    loops = module.load_loops()
+    assert_array_equal(loops.sort_order(costs), np.argsort(costs, kind="stable"))
+    assert loops.sort_order(costs[:0]).shape == (0,)

@@ -105,3 +105,17 @@ def test_losses_add_up_by_their_weights():
     logits, target = torch.randn(1, 3, 4, 4), torch.randint(0, 3, (1, 4, 4))
     total = combined(logits, target, {"cross_entropy": 1.0, "dice": 0.5, "lovasz": 0.0})
     torch.testing.assert_close(total, cross_entropy(logits, target) + 0.5 * dice(logits, target))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", ["dice", "soft_jaccard", "lovasz"])
+def test_half_precision_has_the_gradient_of_full(name, dtype):
+    """Thousands of pixels are counted, where bfloat16 counts to 256."""
+    random = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 7, 60, 50, generator=random).to(dtype)
+    truth = torch.randint(0, 7, (2, 60, 50), generator=random)
+    exact, half = logits.double().requires_grad_(), logits.requires_grad_()
+    for each in (exact, half):
+        LOSSES[name](each, truth).backward()
+    cosine = torch.nn.functional.cosine_similarity(exact.grad.flatten(), half.grad.double().flatten(), dim=0)
+    assert half.grad.dtype == dtype and cosine > 0.999

@@ -119,3 +119,14 @@ def test_a_boundary_beside_an_undecided_area_is_still_looked_for():
 def test_other_sizes_are_refused():
     with pytest.raises(ValueError, match="one shape"):
         Scores(2).add(grid("00"), grid("000"))
+
+
+@pytest.mark.parametrize(
+    ("truth", "predicted", "message"),
+    [("00", "02", "prediction must be in 0..1.*got 0..2"), ("03", "00", "truth must be in 0..1, or 255.*got 0..3")],
+)
+def test_an_id_that_is_no_label_never_counts_as_another(truth, predicted, message):
+    scores = Scores(2)
+    with pytest.raises(ValueError, match=message):
+        scores.add(grid(truth), grid(predicted))
+    assert not scores.confusion.any() and scores.images == 0

@@ -327,3 +327,23 @@ def test_nested_stages_are_counted_for_themselves():
                 time.sleep(0.05)
     assert list(watch.seconds) == ["inner", "outer"]
     assert watch.seconds["inner"] >= 0.1 > 0.05 > watch.seconds["outer"]
+
+
+def test_numbers_that_are_none_are_refused_with_and_without_a_crf(probs, photo):
+    probs[:, 3, 3] = np.nan
+    for settings in (Refinement(), Refinement(crf_iterations=1)):
+        with pytest.raises(ValueError, match="finite"):
+            refine(probs, photo, settings)
+
+
+def test_probabilities_are_prepared_for_the_crf_once(probs, photo, monkeypatch):
+    tuner = Tuner(probs, photo)
+    tuner.refine(Refinement(crf_iterations=1))
+    monkeypatch.setattr(hubmodels.refine.tuner, "log_probabilities", None)
+    for change in ({"crf_appearance_weight": 2.0}, {"crf_appearance_sigma_px": 30.0}, {"crf_iterations": 3}):
+        labels, sharpened = tuner.refine(Refinement(**{"crf_iterations": 2} | change))
+        monkeypatch.undo()
+        expected = refine(probs, photo, Refinement(**{"crf_iterations": 2} | change))
+        monkeypatch.setattr(hubmodels.refine.tuner, "log_probabilities", None)
+        assert_array_equal(labels, expected[0])
+        assert_array_equal(sharpened, expected[1])

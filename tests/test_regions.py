@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_array_equal
 
-from hubmodels.refine import clean_regions
+from hubmodels.refine import clean_regions, regions
 from tests import reference
 from tests.conftest import grid
 
@@ -42,6 +42,20 @@ def test_connectivity_decides_whether_a_diagonal_holds_together():
     diagonal = grid("1000", "0100", "0010", "0000")
     assert_array_equal(clean_regions(diagonal, min_region_px=3, connectivity=8), diagonal)
     assert not clean_regions(diagonal, min_region_px=3, connectivity=4).any()
+
+
+@pytest.mark.parametrize("connectivity", [4, 8])
+def test_a_map_of_dots_is_cut_into_regions_once(monkeypatch, connectivity):
+    """Rounds that each looked at the whole photo took minutes on such maps, which anyone may upload."""
+    cuts, cut = [], regions._components
+    monkeypatch.setattr(regions, "_components", lambda *given: cuts.append(given) or cut(*given))
+    dots = (np.indices((90, 60)).sum(0) % 2).astype(np.uint8)
+    dots = np.where(np.random.default_rng(0).random(dots.shape) < 0.2, 2, dots).astype(np.uint8)
+    after = clean_regions(dots, min_region_px=50, connectivity=connectivity)
+    assert len(cuts) == 1
+    assert_array_equal(after, reference.clean_regions(dots, 50, connectivity))
+    sizes = np.bincount(cut(after.astype(np.int32) + 1, connectivity).ravel())[1:]
+    assert sizes.min() >= 50
 
 
 def test_off_returns_the_very_same_array():

@@ -327,3 +327,11 @@ def test_what_is_no_photo_is_refused(small):
         PreparedSuperpixels(small.astype(np.uint16), method="slic", sigma=0.8)
     with pytest.raises(ValueError, match="scale must be a number above 0"):
         PreparedSuperpixels(small, method="slic", sigma=0.8).segments(-1, 20)
+
+
+def test_a_photo_of_one_column_has_as_many_areas_as_one_of_one_row(rng):
+    line = rng.integers(0, 256, (1, 40_000, 3), dtype=np.uint8)
+    counts = [
+        len(np.unique(superpixels(each, method="watershed", scale=300))) for each in (line, line.transpose(1, 0, 2))
+    ]
+    assert counts[1] <= 1.1 * counts[0]

@@ -275,6 +275,7 @@ def test_an_epoch_shows_every_photo_once_and_drops_the_incomplete_batch():
 def test_schedules():
     one_cycle = dataclasses.replace(TINY, warmup_share=0.25)
     rates = [lr_factor(one_cycle, step, 100) for step in range(100)]
+    assert lr_factor(dataclasses.replace(TINY, warmup_share=1.0), 100, 100) == pytest.approx(1.0)
     assert np.argmax(rates) == 25 and rates[25] == 1 and rates[0] == pytest.approx(0.04) and rates[-1] < 0.01
     poly = dataclasses.replace(TINY, schedule="poly")
     assert [lr_factor(poly, step, 10) for step in (0, 5)] == [1, pytest.approx(0.5**0.9)]

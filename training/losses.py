@@ -33,10 +33,15 @@ def soft_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tens
     return -(target * logits.log_softmax(1)).sum() / covered.sum()
 
 
+def _exact(logits: torch.Tensor) -> torch.Tensor:
+    """Half precision as float32: sums over pixels, such as their number, do not fit its few digits."""
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+
 def _decided(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Probabilities and one-hot labels (N, C, H, W), both zero where the label is IGNORE."""
     mask = (target != IGNORE).unsqueeze(1)
-    probs = logits.softmax(1) * mask
+    probs = _exact(logits).softmax(1) * mask
     one_hot = F.one_hot(target.masked_fill(target == IGNORE, 0), logits.shape[1]).movedim(-1, 1) * mask
     return probs, one_hot.to(probs.dtype)
 
@@ -50,7 +55,10 @@ def _mean_over_present(score: torch.Tensor, one_hot: torch.Tensor) -> torch.Tens
 
 
 def dice(logits: torch.Tensor, target: torch.Tensor, *, smooth: float = 1.0) -> torch.Tensor:
-    """Soft Dice loss over the classes present in the batch (Milletari et al. 2016)."""
+    """Soft Dice loss over the classes present in the batch.
+
+    After Milletari et al. 2016, but with plain sums of both in the denominator where they have sums of squares.
+    """
     probs, one_hot = _decided(logits, target)
     overlap = (probs * one_hot).sum((0, 2, 3))
     total = probs.sum((0, 2, 3)) + one_hot.sum((0, 2, 3))
@@ -68,8 +76,9 @@ def soft_jaccard(logits: torch.Tensor, target: torch.Tensor, *, smooth: float = 
 def lovasz_softmax(logits: torch.Tensor, target: torch.Tensor, *, max_pixels: int = 250_000) -> torch.Tensor:
     """Lovasz-softmax over the classes present in the batch (Berman et al. 2018, eq. 11).
 
-    Pixels are sorted once per class, which takes longer than the network's forward pass on large batches; above
-    `max_pixels` a regular sub-grid of pixels stands for all.
+    Pixels are sorted once per class, which takes longer than the network's forward pass on large batches; beyond about
+    twice `max_pixels` every second, third, ... pixel of each row and column stands for all, whichever comes nearest to
+    that number.
     """
     step = max(1, round((target.numel() / max_pixels) ** 0.5))
     logits, target = logits[:, :, ::step, ::step], target[:, ::step, ::step]
@@ -77,7 +86,7 @@ def lovasz_softmax(logits: torch.Tensor, target: torch.Tensor, *, max_pixels: in
     labels = target[decided]
     if labels.numel() == 0:
         return logits.sum() * 0
-    probs = logits.softmax(1).movedim(1, -1)[decided]
+    probs = _exact(logits).softmax(1).movedim(1, -1)[decided]
     losses = []
     for index in labels.unique():
         truth = (labels == index).to(probs.dtype)

@@ -21,7 +21,7 @@ def lr_factor(recipe: Recipe, step: int, steps: int, scores: Sequence[float] = (
     if recipe.schedule == "poly":
         return (1 - progress) ** 0.9
     warmup = recipe.warmup_share
-    if progress < warmup:
+    if progress < warmup or warmup == 1:
         return 0.04 + 0.96 * progress / warmup
     return max(0.001, 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup))))
 

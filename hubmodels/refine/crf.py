@@ -28,6 +28,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -69,6 +70,18 @@ class PhotoKernels:
     sigmas: tuple[float, float, float]
     appearance: PermutohedralLattice
     smoothness: PermutohedralLattice
+
+
+class Unaries(NamedTuple):
+    """Logits of one photo as a CRF begins with them, for several CRFs in turn. Made by `DenseCRF.unaries`.
+
+    Attributes:
+        full: (C, H, W) logits of the photo.
+        working: (C, h, w) the same at the working size, float32 or float64; `full` itself if that is the photo's.
+    """
+
+    full: Tensor
+    working: Tensor
 
 
 class DenseCRF(nn.Module):
@@ -184,17 +197,31 @@ class DenseCRF(nn.Module):
         return PhotoKernels(full_hw, hw, sigmas, appearance, smoothness)
 
     def prepare(
-        self, logits: Tensor, image: Tensor | NDArray[np.generic] | PhotoKernels, *, keep: int = KEPT_ITERATIONS
+        self,
+        logits: Tensor | Unaries,
+        image: Tensor | NDArray[np.generic] | PhotoKernels,
+        *,
+        keep: int = KEPT_ITERATIONS,
     ) -> PreparedCRF:
-        """One photo (logits (C, H, W), image as for `photo` or its result) ready for a slider; without gradient.
+        """One photo (logits (C, H, W), image as for `photo`; or the results of `unaries` and `photo`) for a slider.
 
-        Takes the weights as they are now; later training does not reach it. `keep` bounds the memory: see PreparedCRF.
-        An image of (3, 3, 3), which fits logits of 3x3 either way, counts as (3, H, W).
+        Takes the weights as they are now; later training does not reach it, nor does gradient come from it. `keep`
+        bounds the memory: see PreparedCRF. An image of (3, 3, 3), which fits logits of 3x3 either way, counts as
+        (3, H, W).
         """
+        unaries = logits if isinstance(logits, Unaries) else self.unaries(logits)
+        photo = self._checked_photo(image, unaries.full)
+        if tuple(unaries.working.shape[1:]) != photo.hw:
+            raise ValueError(f"unaries must have this CRF's working size {photo.hw}: use its unaries()")
+        return PreparedCRF(self, unaries, photo, keep=keep)
+
+    @torch.no_grad()
+    def unaries(self, logits: Tensor) -> Unaries:
+        """Logits (C, H, W) of one photo, copied and brought to the working size: weights and sigmas play no part."""
         if not isinstance(logits, Tensor) or logits.ndim != 3:
             raise ValueError(f"logits must be a tensor (C, H, W) of one photo; got {shape(logits)}")
-        logits = checked_logits(logits[None])[0].detach()
-        return PreparedCRF(self, logits, self._checked_photo(image, logits), keep=keep)
+        full = checked_logits(logits[None])[0].detach().clone()  # the caller may go on with theirs
+        return Unaries(full, _shrink(full, self._working_hw((full.shape[1], full.shape[2]))))
 
     def _checked_photo(self, image: Tensor | NDArray[np.generic] | PhotoKernels, logits: Tensor) -> PhotoKernels:
         """`image` itself if it was prepared already and fits, else its kernels."""
@@ -234,7 +261,7 @@ class DenseCRF(nn.Module):
 
     def _refine(self, logits: Tensor, photo: PhotoKernels) -> Tensor:
         """(C, H, W) -> (C, H, W), with gradient where one is asked for."""
-        start = _shrink(logits, photo)
+        start = _shrink(logits, photo.hw)
         steps = _Steps(start, photo, *self._message_matrices(logits))
         return _enlarge_change(logits, start, steps.run(start, self.iterations)[-1], photo)
 
@@ -259,15 +286,14 @@ class PreparedCRF:
     while new ones are computed. Safe to use from several threads.
     """
 
-    def __init__(self, crf: DenseCRF, logits: Tensor, photo: PhotoKernels, *, keep: int = KEPT_ITERATIONS) -> None:
+    def __init__(self, crf: DenseCRF, unaries: Unaries, photo: PhotoKernels, *, keep: int = KEPT_ITERATIONS) -> None:
         if keep < 1:
             raise ValueError(f"keep must be at least 1; got {keep}")
         self._default, self._keep = crf.iterations, keep
-        self._logits, self._photo = logits.detach().clone(), photo  # the caller may go on with theirs
+        (self._logits, self._start), self._photo = unaries, photo
         self._lock = threading.Lock()
         with torch.no_grad():
-            self._start = _shrink(self._logits, photo)
-            self._steps = _Steps(self._start, photo, *crf._message_matrices(logits))
+            self._steps = _Steps(self._start, photo, *crf._message_matrices(self._logits))
         self._states: dict[int, Tensor] = {}
 
     @property
@@ -295,7 +321,8 @@ class PreparedCRF:
                 self._states |= dict(zip(range(iterations - wanted + 1, iterations + 1), states, strict=True))
             result = self._states[iterations]
             self._forget(newest=iterations)
-        return _enlarge_change(self._logits, self._start, result, self._photo).clone()
+        refined = _enlarge_change(self._logits, self._start, result, self._photo)
+        return refined.clone() if refined is result else refined  # kept states are nobody's to write into
 
     def _forget(self, newest: int) -> None:
         """Drop the states whose neighbours are nearest, so that what remains is spread over the range."""
@@ -393,10 +420,10 @@ def _spatial_lattice(
     return made
 
 
-def _shrink(logits: Tensor, photo: PhotoKernels) -> Tensor:
-    """Logits (C, H, W) at the working size; half precision becomes float32, in which the CRF works."""
+def _shrink(logits: Tensor, hw: tuple[int, int]) -> Tensor:
+    """Logits (C, H, W) at the working size (h, w); half precision becomes float32, in which the CRF works."""
     logits = logits if logits.dtype == torch.float64 else logits.float()
-    return logits if photo.hw == photo.full_hw else F.interpolate(logits[None], photo.hw, mode="area")[0]
+    return logits if tuple(logits.shape[1:]) == hw else F.interpolate(logits[None], hw, mode="area")[0]
 
 
 def _enlarge_change(logits: Tensor, start: Tensor, refined: Tensor, photo: PhotoKernels) -> Tensor:
@@ -407,6 +434,8 @@ def _enlarge_change(logits: Tensor, start: Tensor, refined: Tensor, photo: Photo
     if photo.hw == photo.full_hw:
         return refined.to(logits.dtype)
     change = F.interpolate((refined - start)[None], photo.full_hw, mode="bilinear", align_corners=False)[0]
+    if change.dtype == logits.dtype and not torch.is_grad_enabled():
+        return change.add_(logits)  # nobody else has it, and photos are large
     return (logits + change).to(logits.dtype)
 
 

@@ -98,7 +98,7 @@ class FelzenszwalbGraph:
             self._image, self._sigma = filled.copy(), sigma
             return
         self._inside = np.ones(image.shape[:2], bool) if self._mask is None else self._mask
-        self._codes, self._costs = _sorted_edges(filled, sigma, self._inside)
+        self._codes, self._costs = _sorted_edges(filled, sigma, self._inside, self._loops)
 
     def segments(self, scale: float, min_size_px: int) -> np.ndarray:
         """The segments at one scale, the same ones as of `skimage.segmentation.felzenszwalb`.
@@ -133,7 +133,9 @@ class FelzenszwalbGraph:
         return join_small(pieces(ids, self._mask), self._image, min_size_px, self._mask)
 
 
-def _sorted_edges(image: np.ndarray, sigma: float, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _sorted_edges(
+    image: np.ndarray, sigma: float, inside: np.ndarray, loops: ModuleType
+) -> tuple[np.ndarray, np.ndarray]:
     """Edges between inside pixels as (E,) int32 codes (see the loops) and (E,) float64 costs, cheapest first."""
     from skimage.filters import gaussian  # heavy: only when the stage runs
     from skimage.util import img_as_float64
@@ -148,7 +150,7 @@ def _sorted_edges(image: np.ndarray, sigma: float, inside: np.ndarray) -> tuple[
         costs.append(np.sqrt(squares[0] + squares[1] + squares[2])[used])
         codes.append(pixels[one][used] * np.int32(4) + np.int32(direction))
     cost = np.concatenate(costs)
-    order = np.argsort(cost, kind="stable")  # 8-bit photos tie, and the default sort orders ties by the CPU it runs on
+    order = loops.sort_order(cost)  # 8-bit photos tie, and NumPy's default sort orders ties by the CPU it runs on
     return np.concatenate(codes)[order], cost[order]
 
 

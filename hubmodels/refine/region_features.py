@@ -129,6 +129,7 @@ def _lab_response() -> np.ndarray:
 
 def region_means(planes: np.ndarray, flat: np.ndarray, areas: np.ndarray) -> np.ndarray:
     """(K, R) float64: mean of each of K planes (K, N) over the regions that `flat` (N,) numbers."""
+    flat = flat.astype(np.intp, copy=False)  # which bincount would do again for every plane
     return np.stack([np.bincount(flat, weights=plane, minlength=len(areas)) for plane in planes]) / areas
 
 

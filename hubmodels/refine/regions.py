@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from hubmodels.refine.islands import absorb_islands
+
 
 def check_labels(labels: np.ndarray) -> None:
     """Raise ValueError unless `labels` is an (H, W) uint8 label map."""
@@ -106,37 +108,6 @@ def _without_holes(labels: np.ndarray, fill_holes_px: int, connectivity: int) ->
 
 
 def _without_islands(labels: np.ndarray, min_region_px: int, connectivity: int) -> np.ndarray:
-    """Small regions absorbed by what surrounds them, round by round."""
-    out = labels
-    while True:
-        regions = _components(out.astype(np.int32) + 1, connectivity) - 1
-        sizes = np.bincount(regions.ravel())
-        small = sizes < min_region_px
-        if small.all():
-            small[np.argmax(sizes)] = False
-        if not small.any():
-            return out
-        new_labels = _surrounding_labels(out, regions, small)
-        grown = new_labels[regions]
-        out = np.where(grown >= 0, grown, out).astype(np.uint8)
-
-
-def _surrounding_labels(labels: np.ndarray, regions: np.ndarray, small: np.ndarray) -> np.ndarray:
-    """(regions,) int: for a small region, the label of most border pixels among large neighbours; -1 for none."""
-    count, classes = len(small), int(labels.max()) + 1
-    borders = np.zeros(count * classes, np.int64)
-    for one, other in _neighbour_pairs():
-        border = regions[one] != regions[other]
-        inner, outer = regions[one][border], regions[other][border]
-        for mine, theirs, beyond in ((inner, outer, labels[other][border]), (outer, inner, labels[one][border])):
-            touching = small[mine] & ~small[theirs]
-            keys = mine[touching].astype(np.int64) * classes + beyond[touching]
-            borders += np.bincount(keys, minlength=borders.size)
-    by_label = borders.reshape(count, classes)
-    return np.where(small & (by_label.sum(1) > 0), by_label.argmax(1), -1)
-
-
-def _neighbour_pairs() -> list[tuple[tuple[slice, slice], tuple[slice, slice]]]:
-    """Index pairs that lay every pixel beside its right and its lower neighbour."""
-    everything, but_last, but_first = slice(None), slice(None, -1), slice(1, None)
-    return [((everything, but_last), (everything, but_first)), ((but_last, everything), (but_first, everything))]
+    """Small regions absorbed by what surrounds them."""
+    regions = _components(labels.astype(np.int32) + 1, connectivity) - 1
+    return absorb_islands(labels, regions, min_region_px=min_region_px, corners=connectivity == 8)

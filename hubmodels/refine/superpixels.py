@@ -222,8 +222,9 @@ def _watershed(lab: np.ndarray, area: float) -> Cut:
     edges = np.sqrt(sum(np.square(sobel(lab[..., channel])) for channel in range(3)))
 
     def cut(scale: float) -> np.ndarray:
-        rows = min(height, max(1, round((_count(scale, edges.size) * height / width) ** 0.5)))
-        columns = min(width, max(1, round(_count(scale, edges.size) / rows)))
+        count = _count(scale, edges.size)
+        rows = min(height, count, max(1, round((count * height / width) ** 0.5)))
+        columns = min(width, max(1, round(count / rows)))
         return watershed(edges, _seeds(edges, rows, columns)) - 1
 
     return cut

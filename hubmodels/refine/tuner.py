@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hubmodels.refine.crf import DenseCRF, PreparedCRF, log_probabilities
+from hubmodels.refine.crf import DenseCRF, PreparedCRF, Unaries, log_probabilities
 from hubmodels.refine.memory import LastUsed
 from hubmodels.refine.merge import RegionGraph
 from hubmodels.refine.region_classifier import RegionClassifier
@@ -37,7 +38,7 @@ def refine(probs: np.ndarray, image: np.ndarray, settings: Refinement) -> tuple[
 
     Raises:
         TypeError: no settings.
-        ValueError: the sizes disagree.
+        ValueError: the sizes disagree, or a probability is NaN or infinite.
     """
     checked_settings(settings)
     return Tuner(probs, image).refine(settings)
@@ -69,9 +70,11 @@ class Tuner:
                 f"image must be (H, W, 3) with the size of probs (C, H, W); got {image.shape}, {probs.shape}"
             )
         self.probs, self.image = np.asarray(probs, np.float32), image
+        if not math.isfinite(float(self.probs.sum())):
+            raise ValueError("probs must be finite numbers; got NaN or infinity: such pixels would become background")
         self._region_classifier = region_classifier
         # What only prepares a stage is heavy, and a slider leaves it alone: one of each.
-        self._kernels, self._crfs, self._prepared, self._graphs = (LastUsed(1) for _ in range(4))
+        self._unaries, self._kernels, self._crfs, self._prepared, self._graphs = (LastUsed(1) for _ in range(5))
         self._sharpened, self._segments, self._merged, self._votes, self._cleaned = (
             LastUsed(KEPT_RESULTS) for _ in range(5)
         )
@@ -132,9 +135,11 @@ class Tuner:
             )
             reach = (crf.appearance_sigma_px, crf.appearance_sigma_colour, crf.smoothness_sigma_px)
             kernels = self._kernels.get(reach, lambda: crf.photo(self._channels_first()))
+            return crf.prepare(self._unaries.get((), lambda: unaries(crf)), kernels, keep=KEPT_CRF_STATES)
+
+        def unaries(crf: DenseCRF) -> Unaries:
             # A copy whatever the strides: views that are flipped or read-only make no tensor.
-            logits = log_probabilities(torch.from_numpy(np.array(self.probs, order="C")))
-            return crf.prepare(logits, kernels, keep=KEPT_CRF_STATES)
+            return crf.unaries(log_probabilities(torch.from_numpy(np.array(self.probs, order="C"))))
 
         crf = self._crfs.get(_crf_key(settings)[1:], prepare)
         return crf.refine(int(settings.crf_iterations)).softmax(0).numpy()

@@ -23,12 +23,21 @@ def decide(probs: np.ndarray, *, threshold: float = 0.5) -> np.ndarray:
     if len(probs) > 256:
         raise ValueError(f"expected at most 256 labels, so that ids fit uint8; got {len(probs)}")
     if threshold == 0.5:
-        return probs.argmax(0).astype(np.uint8)
+        return _most_probable(probs)
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold must be in 0..1; got {threshold}")
     if len(probs) != 2:
         raise ValueError(f"a threshold of {threshold} needs two labels; got {len(probs)}: leave it at 0.5")
     return (probs[1] > threshold).astype(np.uint8)
+
+
+def _most_probable(probs: np.ndarray) -> np.ndarray:
+    """(...) uint8: the argmax over the first axis, plane by plane, as NumPy's own walks against the memory."""
+    best, ids = np.array(probs[0]), np.zeros(probs.shape[1:], np.uint8)
+    for label in range(1, len(probs)):
+        np.copyto(ids, np.uint8(label), where=probs[label] > best)
+        np.maximum(best, probs[label], out=best)
+    return ids
 
 
 def vote(
@@ -96,7 +105,7 @@ def _check_ids(segments: np.ndarray) -> None:
 
 def mean_probabilities(probs: np.ndarray, segments: np.ndarray) -> np.ndarray:
     """(C, R) float64: mean over the pixels of each of the R segments."""
-    flat = segments.ravel()
+    flat = segments.ravel().astype(np.intp, copy=False)  # which bincount would do again for every class
     sizes = np.maximum(np.bincount(flat), 1)
     return np.stack([np.bincount(flat, weights=channel.ravel(), minlength=len(sizes)) / sizes for channel in probs])
 
