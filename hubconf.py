@@ -10,7 +10,6 @@ dependencies = ["torch"]  # torch.hub names what is missing, but not how to get 
 
 # What loading and labelling need, by import name, with the name that pip knows.
 _PACKAGES = {
-    "timm": "timm",
     "safetensors": "safetensors",
     "huggingface_hub": "huggingface_hub",
     "numpy": "numpy",

@@ -58,7 +58,8 @@ def entry_card(entry: Entry, *, repo: str) -> str:
         "## Limits and bias",
         _limits(entry),
         "## Training",
-        f"It was {entry.data}. The command that trains it: `{entry.recipe}`, in a clone of hubmodels.",
+        f"It was {entry.data}. The last command of its training, in a clone of hubmodels: `{entry.recipe}`. What has "
+        "to be run before it is said at the top of the recipes, and in training/EXPERIMENTS.md.",
         f"Architecture: {entry.paper}.",
         f"{entry.parameters:,} learned values in {entry.size_bytes:,} bytes of safetensors, sha256 `{entry.sha256}`.",
         "## Licence",
@@ -181,9 +182,10 @@ def _photos(scores: Mapping[str, Any]) -> str:
 
 
 def _snippets(entry: Entry, repo: str) -> str:
+    where = "its weights are in a git clone, not in the wheel" if entry.large else "its weights are in the package"
     return f"""## Use
 
-With the package, by the name of the model (its weights are in the package) or of this repository:
+With the package, by the name of the model ({where}) or of this repository:
 
 ```python
 import hubmodels

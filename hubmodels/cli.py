@@ -171,6 +171,8 @@ def _demo(arguments: argparse.Namespace) -> int:
 def _space(arguments: argparse.Namespace) -> int:
     from hubmodels.app.space import push_space, write_space
 
+    if arguments.private and not arguments.push:
+        raise ValueError("--private is for --push; without it nothing is sent")
     files = write_space(arguments.out, title=arguments.title)
     size = sum((arguments.out / file).stat().st_size for file in files)
     print(f"{len(files)} files, {size / 1e6:.1f} MB, in {arguments.out}; try it: cd {arguments.out} && python demo.py")
@@ -181,15 +183,15 @@ def _space(arguments: argparse.Namespace) -> int:
 
 def _export(arguments: argparse.Namespace) -> int:
     source = find_model(arguments.name, revision=arguments.revision)
+    if isinstance(source, Entry) and not source.is_trained:
+        raise ValueError(f"{arguments.name} is an architecture to train, without weights; see `hubmodels list`")
 
     from hubmodels.hub import load_model
     from hubmodels.model_export import export_model
 
     facts = {}
     if isinstance(source, Entry):
-        facts = {"license": source.license, "data": source.data}
-        if source.is_trained:
-            facts["weights_sha256"] = source.sha256
+        facts = {"license": source.license, "data": source.data, "weights_sha256": source.sha256}
     model = load_model(arguments.name, revision=arguments.revision)
     path = export_model(model, arguments.out, format=arguments.format, facts=facts)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")

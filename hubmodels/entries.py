@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from hubmodels.errors import ModelNotFoundError
-from hubmodels.labels import FASHION, PERSON, LabelSet
+from hubmodels.labels import FASHION, PERSON, TASKS, LabelSet
 
 LICENSE = "Apache-2.0"
 REGION_CLASSIFIER = "region_classifier"  # the `arch` of rows that are no network
@@ -46,7 +46,7 @@ class Entry:
         labels: the labels it answers with.
         network: keyword arguments of the architecture.
         input_px: photos go through the network with this long side, in pixels.
-        recipe: the command that reproduces the weights.
+        recipe: the command that makes the weights, the last one where a training has stages.
         regions: the entry of the region classifier that was trained on its answers, for `vote="classifier"`.
         large: the weights are in weights/large, which is part of a clone but neither of the wheel nor of the archive
             that torch.hub downloads; without them they come from `hub_repo`.
@@ -298,7 +298,13 @@ DEFAULTS: Mapping[str, str] = MappingProxyType({"fashion": "deeplabv3plus_fashio
 
 
 def list_models(task: str | None = None) -> list[str]:
-    """Names of the networks with weights of ours in alphabetical order, all or those of one task."""
+    """Names of the networks with weights of ours in alphabetical order, all or those of one task.
+
+    Raises:
+        ValueError: another task than "fashion" or "person".
+    """
+    if task is not None and task not in TASKS:
+        raise ValueError(f"no task {task!r}; expected {' or '.join(sorted(TASKS))}")
     return [
         name for name, entry in ENTRIES.items() if entry.is_network and entry.is_trained and task in (None, entry.task)
     ]

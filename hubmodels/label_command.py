@@ -100,7 +100,10 @@ def _refinement(arguments: argparse.Namespace, task: str | None) -> Refinement:
     else:
         values = Refinement.preset(arguments.preset, task=task).to_dict() if arguments.preset and task else {}
     given = {name: getattr(arguments, name) for name in SETTINGS if getattr(arguments, name) is not None}
-    return Refinement.from_dict({**values, **given})
+    try:
+        return Refinement.from_dict({**values, **given})
+    except (TypeError, ValueError) as error:  # the options are checked already, so it is the file's
+        raise ValueError(f"{arguments.settings}: {error}" if arguments.settings is not None else str(error)) from error
 
 
 def label_photos(arguments: argparse.Namespace) -> int:

@@ -49,6 +49,8 @@ def find_saved(name: str | Path, *, revision: str | None = None) -> Path | str:
         return folder
     repo = None if isinstance(name, Path) else remote.repo_of(name)
     if repo is None:
+        if str(name) in ENTRIES:
+            raise WeightsError(f"{name} is a published model, no saved one: hubmodels.load({str(name)!r})")
         raise WeightsError(
             f"{name}: no such folder; a repository of the Hub is written user/name, "
             "or hf://user/name where that looks like a path"

@@ -6,7 +6,9 @@ mistyped paths to the network. Here files must fit exactly, only safetensors are
 
 from __future__ import annotations
 
+import difflib
 import functools
+import inspect
 import json
 import tempfile
 import warnings
@@ -171,6 +173,9 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
             WeightsError: weights that no model can have, such as NaN, before anything is written; or the push failed.
         """
         folder = Path(save_directory)
+        if wrong := sorted(set(push_options) - set(_upload_options())):
+            near = difflib.get_close_matches(wrong[0], [*_upload_options(), "license", "data", "limits", "metrics"], 1)
+            raise TypeError(f"no option {wrong[0]!r}{f'; did you mean {near[0]!r}?' if near else ''}")
         if not push_to_hub and (push_options or repo_id):
             raise TypeError(f"options of push_to_hub without push_to_hub=True: {sorted(push_options) or repo_id}")
         facts = {"license": license, "data": data, "limits": limits, "metrics": metrics}
@@ -291,6 +296,11 @@ def _find_regions(find: Callable[[str], Path], digest: str, labels: LabelSet, wh
     except WeightsError as error:  # the model works without
         path = str(error)
     return LoadedOnce(functools.partial(read_regions, path, digest=digest, labels=labels, what=f"{what}: {REGIONS}"))
+
+
+def _upload_options() -> list[str]:
+    options = inspect.signature(_upload).parameters.values()
+    return [option.name for option in options if option.kind is option.KEYWORD_ONLY]
 
 
 def _upload(

@@ -33,8 +33,9 @@ def write_repository(entry: Entry, repo: str, folder: Path) -> list[Path]:
 
     Raises:
         ValueError: the row is no network, or has no weights.
-        WeightsError: the weights are missing or not those of the row.
+        WeightsError: the weights are missing or not those of the row, or no repository can have this name.
     """
+    remote.check_name(repo)
     if not entry.is_network:
         raise ValueError(f"{entry.name} is part of the package only; publish the network that it decides for")
     card = entry_card(entry, repo=repo)

@@ -113,10 +113,15 @@ def commit_of(path: Path) -> str | None:
     return path.parent.name if _COMMIT.fullmatch(path.parent.name) else None
 
 
-def check_sending(repo: str) -> None:
-    """Raise WeightsError if nothing can be sent to a repository: no such name, offline, or no connection."""
+def check_name(repo: str) -> None:
+    """Raise WeightsError unless this can be the name of a repository."""
     if not _REPO.fullmatch(repo.removeprefix(PREFIX)):
         raise WeightsError(f"{repo}: expected user/name")
+
+
+def check_sending(repo: str) -> None:
+    """Raise WeightsError if nothing can be sent to a repository: no such name, offline, or no connection."""
+    check_name(repo)
     if is_offline():
         raise WeightsError(f"{repo}: nothing is sent while {OFFLINE_SET}")
     if not is_reachable():
@@ -210,6 +215,8 @@ def _explained(error: Exception, repo: str) -> str:
             return text
     if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
         error = error.__cause__  # type: ignore[assignment]  # why it came to look in the cache in the end
+    if isinstance(error, errors.HfHubHTTPError) and error.response.status_code in (401, 403):
+        return f"not allowed ({_reason(error)}); check the name, and that your token may write there: hf auth login"
     return f"the Hub did not answer as expected ({_reason(error)}); try again"
 
 

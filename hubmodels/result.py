@@ -12,7 +12,7 @@ from hubmodels import export, render
 from hubmodels.labels import LabelSet
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Segmentation:
     """Labels of one photo. Its arrays cannot be written to.
 
@@ -45,6 +45,13 @@ class Segmentation:
             view = getattr(self, name).view()  # of one's own: the caller's arrays stay writable
             view.setflags(write=False)
             object.__setattr__(self, name, view)
+
+    def __repr__(self) -> str:
+        """Size and areas: the arrays themselves would fill a screen."""
+        height, width = self.labels.shape
+        found = sorted(((area, name) for name, area in self.areas().items() if area), reverse=True)
+        shares = ", ".join(f"{name} {100 * area:.1f} %" for area, name in found)
+        return f"Segmentation({height}x{width} pixels: {shares})"
 
     def mask(self, name: str) -> np.ndarray:
         """(H, W) bool: where the label is `name`. Raises ValueError for a name that is not in `label_set`."""

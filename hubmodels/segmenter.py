@@ -66,7 +66,8 @@ class Segmenter(Pretrained):
 
         Raises:
             TypeError: no tensor.
-            ValueError: another shape or dtype; float64 is for networks in float64.
+            ValueError: another shape or dtype; float64 is for networks in float64. Half precision and float32 become
+                what the network is.
         """
         if not isinstance(x, torch.Tensor):
             raise TypeError(f"input must be a tensor (N, 3, H, W); got {type(x).__name__}: photos go to predict()")
@@ -79,7 +80,8 @@ class Segmenter(Pretrained):
             raise ValueError("input must be float32, as the network is; got float64, NumPy's default: call x.float()")
         if min(x.shape[2:]) < GRID_PX:
             raise ValueError(f"input must be at least {GRID_PX} pixels high and wide; got {tuple(x.shape[2:])}")
-        return self.network(x)
+        dtype = _dtype(self.network)
+        return self.network(x.to(dtype) if dtype in (torch.float16, torch.bfloat16) else x)
 
     @torch.inference_mode()
     def probabilities(self, image: np.ndarray, *, flip: bool = False, scales: Sequence[float] = (1.0,)) -> np.ndarray:

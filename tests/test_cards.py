@@ -165,3 +165,18 @@ def test_publish_refuses_what_makes_no_sense(tmp_path, capsys):
     with pytest.raises(ValueError, match="part of the package only"):
         write_repository(ENTRIES["regions_fashion"], "me/mine", tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "place"), [("u2net_person", "not in the wheel"), ("u2net_small_person", "in the package")]
+)
+def test_a_card_says_where_the_weights_are(name, place):
+    assert place in entry_card(ENTRIES[name], repo=f"me/{name}").split("```")[0].split("## Use")[1]
+
+
+def test_a_misspelt_option_of_a_save_is_named(person, tmp_path):
+    with pytest.raises(TypeError, match="no option 'licence'; did you mean 'license'"):
+        person.save_pretrained(tmp_path / "mine", licence="mit")
+    with pytest.raises(TypeError, match="without push_to_hub=True"):
+        person.save_pretrained(tmp_path / "mine", private=True)
+    assert not (tmp_path / "mine").exists()

@@ -72,12 +72,21 @@ def test_a_link_that_cannot_be_had_is_said(launches, capsys):
     [
         (["--models", "no_such"], "no model named"),
         (["--auth", "nobody"], "USER:PASSWORD"),
+        (["--share"], "--share asks Gradio's service"),
     ],
 )
-def test_wrong_options_end_with_a_sentence(launches, options, message):
+def test_wrong_options_end_with_a_sentence(launches, options, message, monkeypatch):
+    monkeypatch.setenv("HUBMODELS_OFFLINE", "1")  # which matters to --share alone
     with pytest.raises(SystemExit, match=message):
         demo.main(options)
     assert not launches
+
+
+@pytest.mark.parametrize("port", ["0", "99999", "http"])
+def test_a_port_is_checked_before_models_are_loaded(launches, port, capsys):
+    with pytest.raises(SystemExit):
+        demo.main(["--port", port])
+    assert "--port" in capsys.readouterr().err and not launches
 
 
 @pytest.mark.parametrize("option", ["--queue-size", "--concurrency", "--max-megapixels"])

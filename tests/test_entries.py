@@ -160,3 +160,8 @@ def test_every_public_name_is_there():
     assert set(hubmodels.__all__) <= set(dir(hubmodels))
     with pytest.raises(AttributeError, match="no attribute 'laod'"):
         _ = hubmodels.laod
+
+
+def test_a_misspelt_task_is_refused():
+    with pytest.raises(ValueError, match="no task 'clothes'; expected fashion or person"):
+        list_models("clothes")

@@ -355,3 +355,8 @@ def test_verify_finds_what_is_damaged_missing_or_unknown(tmp_path, monkeypatch, 
     assert main(["verify"]) == 1
     failed = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("FAILED")]
     assert failed == [f"{ENTRY.name}:", "regions_fashion:", "stranger.safetensors:"]
+
+
+def test_a_published_name_given_to_from_pretrained_is_sent_to_load():
+    with pytest.raises(hubmodels.WeightsError, match=r"hubmodels\.load\('u2net_person'\)"):
+        hubmodels.Segmenter.from_pretrained("u2net_person")

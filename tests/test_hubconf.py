@@ -184,7 +184,7 @@ def test_a_missing_package_is_named_with_its_pip_line(hub_home, tmp_path):
     script = f"""
 import importlib.util, torch
 real = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *rest: None if name in ("timm", "skimage") else real(name, *rest)
+importlib.util.find_spec = lambda name, *rest: None if name in ("safetensors", "skimage") else real(name, *rest)
 for name in ("deeplabv3plus_person", "regions_fashion"):
     try:
         torch.hub.load({str(ROOT)!r}, name, source="local")
@@ -192,7 +192,7 @@ for name in ("deeplabv3plus_person", "regions_fashion"):
         print(error)
 """
     out = run(script, cwd=tmp_path, home=hub_home)
-    assert out.count("pip install timm scikit-image") == 2
+    assert out.count("pip install safetensors scikit-image") == 2
 
 
 def test_importing_hubconf_imports_nothing_heavy(tmp_path):

@@ -198,6 +198,7 @@ ALLOWED: dict[str, set[str]] = {
         "app.uploads",
         "errors",
         "refine",
+        "remote",
     },
     "app.space": {"", "entries", "errors", "remote"},
     "label_command": {

@@ -101,3 +101,7 @@ def test_arrays_that_disagree_are_refused(seg, change, message):
     values = {"image": seg.image, "labels": seg.labels, "probs": seg.probs, "label_set": seg.label_set, **change}
     with pytest.raises(ValueError, match=message):
         Segmentation(**values)
+
+
+def test_what_a_notebook_shows_is_one_line(seg):
+    assert repr(seg) == "Segmentation(2x4 pixels: background 37.5 %, skin 25.0 %, hair 25.0 %, dress 12.5 %)"

@@ -280,3 +280,10 @@ def test_photos_go_through_the_network_at_multiples_of_its_deepest_stride(photo,
 
 def test_labels_of_the_model_are_its_tasks(fashion):
     assert fashion.labels == FASHION
+
+
+def test_a_network_in_half_precision_takes_float32(person):
+    half = copy.deepcopy(person).to(torch.bfloat16)
+    x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(half(x), half(x.to(torch.bfloat16)))

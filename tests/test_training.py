@@ -29,6 +29,7 @@ from training.engine import network_for, select_tasks, task_rows, validate
 from training.errors import DataError, RecipeError
 from training.export import export, export_folder, to_float16
 from training.imagenet import lite_state_dict
+from training.metrics import Scores
 from training.optimizers import build_optimizer
 from training.recipe import Recipe, read_recipe
 from training.schedules import lr_factor
@@ -105,6 +106,21 @@ def test_two_photos_are_learnt(tmp_path):
     train(recipe, folder=tmp_path / "run", data=drawn)
     losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert losses[-1] < 0.25 * losses[0]
+
+
+def test_of_equal_epochs_the_later_is_kept_and_labels_never_found_are_named(drawn, tmp_path, monkeypatch, caplog):
+    """While small labels are not found yet, all epochs score the same, and the first has learnt least."""
+
+    def validated(net, *_, **__):
+        scores = Scores(7)
+        scores.add(np.array([[0, 0, 1]], np.uint8), np.zeros((1, 3), np.uint8))
+        return {"fashion": scores}
+
+    monkeypatch.setattr(training.train, "validate", validated)
+    monkeypatch.setattr(training.train, "add_up", lambda *_: None)
+    train(dataclasses.replace(TINY, epochs=2, tasks=("fashion",)), folder=tmp_path, data=drawn)
+    assert load_checkpoint(tmp_path / "best.pt")["epoch"] == 2
+    assert "fashion: no pixel of skin was labelled right" in caplog.text
 
 
 def test_every_task_keeps_its_own_best_epoch(drawn, tmp_path, monkeypatch):

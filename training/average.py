@@ -19,7 +19,7 @@ import torch
 
 from training.checkpoint import averaged_weights, load_checkpoint, save_checkpoint
 from training.engine import network_for
-from training.errors import DataError
+from training.errors import DataError, run_command
 from training.recipe import Recipe
 
 State = dict[str, torch.Tensor]
@@ -82,4 +82,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

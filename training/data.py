@@ -1,7 +1,11 @@
-"""Readers for the data layout of DESIGN.md section 6, decoded once into memory.
+"""Readers for our data layout, decoded once into memory.
 
 fashionista/  images/NNNN.jpg, labels_fashion/NNNN.png, labels_person/NNNN.png, splits.json
 ccp/          images/NNNN.jpg, labels_tags/NNNN.png, tags.json, unlabelled/NNNN.jpg
+
+Photos are JPEG, labels 8-bit PNG of the photo's size. Pixel values are ids in the order of `hubmodels.labels`
+(labels_fashion, labels_person; 255 is undecided) or of tags.json (labels_tags: the 59 tags of Clothing Co-Parsing,
+mapped to our labels by `training.tags`). splits.json names the photos of "train", "val" and "test" by number.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from hubmodels.entries import Entry, find_entry
 from hubmodels.hub import read_weights
 from hubmodels.networks import build_network
 from hubmodels.segmenter import Segmenter
-from training.errors import DataError
+from training.errors import DataError, run_command
 from training.export import publish_network
 
 
@@ -79,4 +79,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -1,6 +1,18 @@
-"""Exceptions of the training tools."""
+"""Exceptions of the training tools, and how their commands tell them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
 
 from hubmodels.errors import HubmodelsError
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Run a command's `main`; what its user can mend ends it with one line instead of a traceback, and status 1."""
+    try:
+        main()
+    except HubmodelsError as error:
+        raise SystemExit(str(error)) from None
 
 
 class DataError(HubmodelsError):

@@ -27,6 +27,7 @@ from hubmodels.hub import WEIGHTS_FOLDER, load_model, load_regions
 from hubmodels.refine import PRESETS, Refinement
 from hubmodels.segmenter import Segmenter
 from training.data import DATA_ROOT, SPLITS, Sample, load_fashionista
+from training.errors import run_command
 from training.files import update_json, write_json
 from training.metrics import Scores
 
@@ -169,4 +170,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

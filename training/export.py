@@ -26,6 +26,7 @@ from hubmodels.refine import RegionClassifier
 from hubmodels.segmenter import Segmenter
 from training.checkpoint import averaged_weights, load_checkpoint
 from training.engine import select_tasks
+from training.errors import run_command
 from training.files import update_json
 from training.recipe import Recipe
 
@@ -165,4 +166,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -22,7 +22,7 @@ from hubmodels.checks import check_tensors
 from hubmodels.networks import build_network
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.data import DATA_ROOT, load_fashionista
-from training.errors import DataError
+from training.errors import DataError, run_command
 from training.u2net_onnx import calibrate_batch_norm, network_from_onnx, packaged_onnx
 
 State = dict[str, torch.Tensor]
@@ -186,4 +186,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

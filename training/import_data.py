@@ -46,7 +46,7 @@ from tqdm import tqdm
 from hubmodels.files import write_bytes
 from hubmodels.labels import FASHION
 from training.data import DATA_ROOT, SPLITS
-from training.errors import DataError
+from training.errors import DataError, run_command
 from training.files import make_folder
 from training.originals import check_tags, clothes_ids, person_ids, read_photo, some_of, tag_ids, text_of
 
@@ -236,4 +236,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import re
@@ -13,6 +14,7 @@ from hubmodels.entries import DEFAULTS, ENTRIES, Entry, list_models
 from hubmodels.entry_docs import markdown_table
 from hubmodels.files import write_bytes
 from hubmodels.refine import PRESETS
+from training.errors import run_command
 from training.evaluate import RESULTS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -240,9 +242,10 @@ def draw_picture() -> None:
 
 def main() -> None:
     """Command line."""
+    argparse.ArgumentParser(prog="python -m training.readme", description=__doc__).parse_args()
     write_bytes(rendered(README.read_text(encoding="utf-8")).encode(), README)
     draw_picture()
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -20,6 +20,7 @@ from hubmodels.files import write_bytes
 from hubmodels.labels import LabelSet
 from hubmodels.refine import Refinement
 from training.data import load_fashionista
+from training.errors import run_command
 from training.evaluate import Answer, add_options, answers, machine, subject
 from training.files import make_folder
 from training.metrics import Scores
@@ -116,4 +117,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

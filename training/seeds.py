@@ -18,7 +18,7 @@ import numpy as np
 from hubmodels.entries import Entry, find_entry
 from training.checkpoint import load_checkpoint
 from training.data import DATA_ROOT
-from training.errors import DataError
+from training.errors import DataError, run_command
 from training.evaluate import RESULTS, evaluate, machine
 from training.files import write_json
 from training.recipe import read_recipe
@@ -111,4 +111,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

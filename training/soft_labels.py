@@ -33,7 +33,7 @@ from training.allocator import keep_freed_memory
 from training.checkpoint import averaged_weights, load_checkpoint
 from training.data import DATA_ROOT, SOURCES, Sample, load_sources
 from training.engine import select_tasks
-from training.errors import DataError
+from training.errors import DataError, run_command
 from training.files import write_json
 from training.recipe import Recipe
 from training.tags import IGNORE
@@ -210,4 +210,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -36,7 +36,7 @@ from training.crf_layer import crf_layers, learnt_values
 from training.data import DATA_ROOT, Sample, load_fashionista, load_sources
 from training.ema import Ema
 from training.engine import network_for, pretrained_parameters, validate
-from training.errors import DataError, DivergedError, RecipeError
+from training.errors import DataError, DivergedError, RecipeError, run_command
 from training.folder import load_folder
 from training.launch import start_all_processes
 from training.losses import deeply_supervised, soft_cross_entropy
@@ -316,6 +316,14 @@ def train(
                 run.save()
         run.epoch, run.step_in_epoch = run.epoch + 1, 0
         _close_epoch(run, val, seconds=time.monotonic() - started)
+    for task, found in run.val.items():
+        if missed := [name for name, iou in found.get("iou", {}).items() if iou == 0]:
+            log.warning(
+                "%s: no pixel of %s was labelled right on the val photos after the last epoch; more epochs or more "
+                "photos may help",
+                task,
+                ", ".join(missed),
+            )
     return run
 
 
@@ -343,11 +351,11 @@ def _close_epoch(run: Run, val: list[Sample], *, seconds: float) -> None:
     run.losses = []
     run.scores.append(mean)
     run.val = {task: _val_scores(recipe, task, s) for task, s in scores.items()}
-    if mean > run.best:
+    if mean >= run.best:  # of equals the one that was trained longer, as when small labels are not found yet
         run.best = mean
         run.save("best.pt")
     for task, s in scores.items():
-        if s.miou > run.best_by_task[task]:
+        if s.miou >= run.best_by_task[task]:
             run.best_by_task[task] = s.miou
             if len(scores) > 1:
                 run.save(f"best_{task}.pt")
@@ -410,4 +418,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -40,6 +40,7 @@ from hubmodels.refine.region_classifier import (
 from hubmodels.refine.region_features import feature_names, region_features
 from hubmodels.segmenter import Segmenter
 from training.data import DATA_ROOT, SPLITS, Sample, load_fashionista
+from training.errors import run_command
 from training.evaluate import RESULTS
 from training.files import update_json, write_json
 from training.metrics import Scores
@@ -325,4 +326,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

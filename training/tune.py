@@ -22,6 +22,7 @@ from hubmodels.hub import load_model
 from hubmodels.refine import PRESETS, Refinement
 from hubmodels.segmenter import Segmenter
 from training.data import DATA_ROOT, Sample, load_fashionista
+from training.errors import run_command
 from training.files import write_json
 from training.metrics import Scores
 
@@ -161,4 +162,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

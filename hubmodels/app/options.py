@@ -10,10 +10,18 @@ MAX_MEGAPIXELS = 26.0  # what phones and cameras call 24: 5712x4284, 6016x4016, 
 CLEAN_EVERY_S, FILE_AGE_S = 600, 3000  # together: no visitor's file outlives an hour
 
 
+def _port(text: str) -> int:
+    """A port, checked before models are loaded for minutes."""
+    port = int(text)
+    if not 1 <= port <= 65_535:
+        raise argparse.ArgumentTypeError(f"expected 1..65535; got {port}")
+    return port
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `python demo.py` and `hubmodels demo`."""
     parser.add_argument("--host", help="address to listen at; GRADIO_SERVER_NAME or 127.0.0.1 unless given")
-    parser.add_argument("--port", type=int, help="GRADIO_SERVER_PORT or the first free one from 7860 unless given")
+    parser.add_argument("--port", type=_port, help="GRADIO_SERVER_PORT or the first free one from 7860 unless given")
     parser.add_argument("--share", action="store_true", help="ask Gradio for a public link, good for a week at most")
     parser.add_argument("--auth", action="append", metavar="USER:PASSWORD", help="let only them in; may be repeated")
     parser.add_argument("--models", nargs="+", metavar="NAME", help="models to serve; all trained ones unless given")

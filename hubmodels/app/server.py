@@ -21,6 +21,7 @@ from hubmodels.app.studio import Photo, Studio
 from hubmodels.app.uploads import delete_aborted
 from hubmodels.errors import HubmodelsError
 from hubmodels.refine import SETTINGS, Refinement
+from hubmodels.remote import is_offline
 
 LOG = logging.getLogger(__name__)
 SWEEP_S = 60
@@ -158,6 +159,8 @@ def serve(options: argparse.Namespace) -> int:
         OSError: the address or port cannot be had.
     """
     require_gradio()
+    if options.share and is_offline():
+        raise ValueError("--share asks Gradio's service for a link, and HUBMODELS_OFFLINE or HF_HUB_OFFLINE forbids it")
     allowed = logins(options.auth)
     studio = Studio(options.models, max_megapixels=options.max_megapixels, runtime=options.runtime)
     warm_up(studio)

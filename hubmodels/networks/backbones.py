@@ -77,7 +77,10 @@ class Backbone(nn.Module):
 
 
 def _timm_features(name: str, *, output_stride: int, pretrained: bool) -> Any:
-    import timm  # takes a second or two, which the backbones of the default models need not wait for
+    try:
+        import timm  # takes a second or two, which the backbones of the default models need not wait for
+    except ImportError as error:
+        raise ImportError(f"backbone {name!r} needs timm, which is missing; run: pip install timm") from error
 
     # Index 1 has stride 4; the last index is the deepest map, held at `output_stride` by dilation.
     return timm.create_model(

@@ -252,7 +252,7 @@ def _kmeans(points: np.ndarray, areas: np.ndarray, clusters: int, seed: int) -> 
     try:
         from sklearn.cluster import KMeans  # heavy, and an extra
     except ImportError as error:
-        raise ImportError('by="colour" needs scikit-learn, which is missing; run: pip install scikit-learn') from error
+        raise ImportError('merging by colour (merge "kmeans") needs scikit-learn: pip install scikit-learn') from error
     order = np.lexsort(np.column_stack([areas, points]).T)
     different = len(np.unique(points, axis=0))  # more clusters than that would stay empty, with a warning
     model = KMeans(n_clusters=min(clusters, different), random_state=seed, n_init=4)
