@@ -115,6 +115,8 @@ def label_photos(arguments: argparse.Namespace) -> int:
     # The labels of a folder or repository are known only once it is loaded; wrong settings are found before.
     task = _task_of(name, source.labels, arguments) if isinstance(source, Entry) else None
     settings = _refinement(arguments, task)
+    if arguments.runtime == "onnx" and (arguments.bf16 or arguments.device != "cpu"):
+        raise ValueError("--runtime onnx computes in float32 on the CPU; leave out --bf16 and --device")
 
     import torch  # heavy imports only once the call is known to make sense
 
@@ -199,7 +201,7 @@ def _check_device(name: str) -> None:
     import torch
 
     try:
-        torch.zeros(1, device=name)
+        torch.zeros(1, device=name).cpu()  # what labelling does with every answer
     except (RuntimeError, AssertionError) as error:  # the latter: PyTorch was built without CUDA
         reason = str(error).splitlines()[0]
         raise ValueError(

@@ -178,6 +178,8 @@ def test_list_and_info_print_the_table(capsys):
         (["publish", "deeplabv3plus_person", "user", "--dry-run"], "user: expected user/name"),
         (["label", ".", "--out", "o", "--device", "gpu"], "--device gpu is not to be had"),
         (["label", ".", "--out", "o", "--device", "cuda:99"], "--device cuda:99 is not to be had"),
+        (["label", ".", "--out", "o", "--device", "meta"], "--device meta is not to be had"),
+        (["label", ".", "--out", "o", "--runtime", "onnx", "--bf16"], "leave out --bf16 and --device"),
         (["label", ".", "--out", "o", "--model", "deeplabv3_resnet101"], "an architecture to train"),
     ],
 )
