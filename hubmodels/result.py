@@ -19,7 +19,7 @@ class Segmentation:
     Attributes:
         image: (H, W, 3) uint8 sRGB, the photo, upright.
         labels: (H, W) uint8 label ids, after every stage of refinement.
-        probs: (C, H, W) float32, each pixel summing to 1; clean-up stages act on `labels` alone.
+        probs: (C, H, W) float32, each pixel summing to 1 if they are a model's; clean-up stages act on `labels` alone.
         label_set: names, ids and palette.
 
     Raises:
@@ -37,8 +37,9 @@ class Segmentation:
             raise ValueError(f"image must be (H, W, 3) uint8; got {self.image.shape} {self.image.dtype}")
         if self.labels.shape != size or self.labels.dtype != np.uint8:
             raise ValueError(f"labels must be {size} uint8; got {self.labels.shape} {self.labels.dtype}")
-        if self.probs.shape != (len(self.label_set), *size):
-            raise ValueError(f"probs must be {(len(self.label_set), *size)}; got {self.probs.shape}")
+        if self.probs.shape != (len(self.label_set), *size) or self.probs.dtype != np.float32:
+            expected = (len(self.label_set), *size)
+            raise ValueError(f"probs must be {expected} float32; got {self.probs.shape} {self.probs.dtype}")
         if int(self.labels.max()) >= len(self.label_set):
             raise ValueError(f"label id {self.labels.max()} is out of range 0..{len(self.label_set) - 1}")
         for name in ("image", "labels", "probs"):

@@ -93,6 +93,7 @@ def test_arrays_stay_the_callers_to_write_to():
         ({"labels": np.zeros((2, 4), np.int64)}, "uint8"),
         ({"labels": np.full((2, 4), 7, np.uint8)}, "out of range"),
         ({"probs": np.zeros((2, 2, 4), np.float32)}, "probs must be"),
+        ({"probs": np.zeros((7, 2, 4))}, "float32; got .* float64"),
         ({"image": np.zeros((2, 4), np.uint8)}, "image must be"),
         ({"label_set": PERSON}, "probs must be"),
     ],
