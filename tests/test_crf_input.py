@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hubmodels.refine import DenseCRF
 from hubmodels.refine.crf import log_probabilities
-from tests.test_crf import scene
+from tests.crf_scene import scene
 
 GOOD_LOGITS, GOOD_IMAGE = scene(6, 5)
 

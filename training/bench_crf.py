@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from hubmodels.refine import crf as crf_module
+from hubmodels.refine import photo_kernels as kernels_module
 from hubmodels.refine.crf import DenseCRF
 from training.timing import machine_facts
 
@@ -53,7 +53,7 @@ def load(photo: Path | None, hw: tuple[int, int], classes: int) -> tuple[np.ndar
 def ours(pixels: np.ndarray, logits: Tensor, iterations: int, *, cached: bool) -> Parts:
     """`cached`: the smoothness lattice is there from an earlier photo of the same size."""
     if not cached:
-        crf_module._spatial.clear()
+        kernels_module._spatial.clear()
     crf = DenseCRF(
         iterations,
         appearance_weight=APPEARANCE[0], appearance_sigma_px=APPEARANCE[1], appearance_sigma_colour=APPEARANCE[2],

@@ -12,15 +12,16 @@ from hubmodels.refine.superpixels import PreparedSuperpixels, superpixels
 from hubmodels.refine.vote import decide, vote
 
 if TYPE_CHECKING:
-    from hubmodels.refine.crf import DenseCRF, PreparedCRF, log_probabilities
+    from hubmodels.refine.crf import DenseCRF, log_probabilities
     from hubmodels.refine.lattice import PermutohedralLattice
+    from hubmodels.refine.prepared_crf import PreparedCRF
     from hubmodels.refine.region_classifier import RegionClassifier, load_region_classifier
     from hubmodels.refine.tuner import Tuner, refine
 
 # Name -> module. What needs PyTorch is imported on first use, so that settings alone cost nothing.
 _HEAVY = {
     "DenseCRF": "crf",
-    "PreparedCRF": "crf",
+    "PreparedCRF": "prepared_crf",
     "log_probabilities": "crf",
     "PermutohedralLattice": "lattice",
     "RegionClassifier": "region_classifier",

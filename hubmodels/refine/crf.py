@@ -24,17 +24,12 @@ PyTorch on the device of its inputs. That path has never been timed on a GPU.
 from __future__ import annotations
 
 import math
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from hubmodels.refine.crf_checks import (
     checked_compatibility,
@@ -45,43 +40,12 @@ from hubmodels.refine.crf_checks import (
     checked_weight,
     shape,
 )
-from hubmodels.refine.lattice import Backend, PermutohedralLattice, choose_kernels, load_kernels
+from hubmodels.refine.lattice import Backend, choose_kernels
+from hubmodels.refine.mean_field import MeanField, Unaries, enlarge_change, shrink
+from hubmodels.refine.photo_kernels import PhotoKernels, build_photo_kernels
+from hubmodels.refine.prepared_crf import KEPT_ITERATIONS, PreparedCRF
 
 MAX_PIXELS = 600_000  # larger photos are refined at this many pixels; 950 x 630, 2.5 times the reference size
-SPATIAL_CACHE_PIXELS = 1_200_000  # smoothness lattices kept, in pixels; 40 to 50 bytes each, so at most 60 MB
-KEPT_ITERATIONS = 12  # distributions kept by a PreparedCRF, 4 * C * H * W bytes each: 81 MB at 600x400, 7 classes
-
-_spatial: OrderedDict[tuple[object, ...], PermutohedralLattice] = OrderedDict()
-_spatial_lock = threading.Lock()
-
-
-@dataclass(frozen=True)
-class PhotoKernels:
-    """What depends on the photo alone: both lattices with their normalisers. Made by `DenseCRF.photo`.
-
-    Attributes: full_hw: the photo's size; hw: the size the CRF works at, smaller for large photos;
-        sigmas: (appearance px, appearance colour, smoothness px) at that size.
-    Memory: about 150 bytes a pixel of `hw`, 36 MB at 600x400 (twice that on the PyTorch path); 40 of them belong to
-        `smoothness`, which photos of one size share.
-    """
-
-    full_hw: tuple[int, int]
-    hw: tuple[int, int]
-    sigmas: tuple[float, float, float]
-    appearance: PermutohedralLattice
-    smoothness: PermutohedralLattice
-
-
-class Unaries(NamedTuple):
-    """Logits of one photo as a CRF begins with them, for several CRFs in turn. Made by `DenseCRF.unaries`.
-
-    Attributes:
-        full: (C, H, W) logits of the photo.
-        working: (C, h, w) the same at the working size, float32 or float64; `full` itself if that is the photo's.
-    """
-
-    full: Tensor
-    working: Tensor
 
 
 class DenseCRF(nn.Module):
@@ -183,18 +147,7 @@ class DenseCRF(nn.Module):
         colours = checked_image(image)
         full_hw = (int(colours.shape[1]), int(colours.shape[2]))
         hw = self._working_hw(full_hw)
-        sigmas = self._sigmas(full_hw, hw)
-        # Outside of inference mode: what is cached here may be used in training later.
-        with torch.inference_mode(False), torch.no_grad():
-            colours = colours.float()
-            if hw != full_hw:
-                colours = F.interpolate(colours[None], hw, mode="area")[0]
-            features = torch.cat([_positions(hw, sigmas[0], colours.device), colours.flatten(1) / sigmas[1]])
-            appearance = PermutohedralLattice(features.t(), backend=self.backend)
-        smoothness = _spatial_lattice(hw, sigmas[2], colours.device, self.backend)
-        for lattice in (appearance, smoothness):
-            lattice.prepare_normaliser()
-        return PhotoKernels(full_hw, hw, sigmas, appearance, smoothness)
+        return build_photo_kernels(colours, hw, self._sigmas(full_hw, hw), backend=self.backend)
 
     def prepare(
         self,
@@ -213,7 +166,9 @@ class DenseCRF(nn.Module):
         photo = self._checked_photo(image, unaries.full)
         if tuple(unaries.working.shape[1:]) != photo.hw:
             raise ValueError(f"unaries must have this CRF's working size {photo.hw}: use its unaries()")
-        return PreparedCRF(self, unaries, photo, keep=keep)
+        with torch.no_grad():
+            steps = MeanField(unaries.working, photo, *self._message_matrices(unaries.full))
+        return PreparedCRF(unaries, steps, iterations=self.iterations, keep=keep)
 
     @torch.no_grad()
     def unaries(self, logits: Tensor) -> Unaries:
@@ -221,7 +176,7 @@ class DenseCRF(nn.Module):
         if not isinstance(logits, Tensor) or logits.ndim != 3:
             raise ValueError(f"logits must be a tensor (C, H, W) of one photo; got {shape(logits)}")
         full = checked_logits(logits[None])[0].detach().clone()  # the caller may go on with theirs
-        return Unaries(full, _shrink(full, self._working_hw((full.shape[1], full.shape[2]))))
+        return Unaries(full, shrink(full, self._working_hw((full.shape[1], full.shape[2]))))
 
     def _checked_photo(self, image: Tensor | NDArray[np.generic] | PhotoKernels, logits: Tensor) -> PhotoKernels:
         """`image` itself if it was prepared already and fits, else its kernels."""
@@ -261,9 +216,9 @@ class DenseCRF(nn.Module):
 
     def _refine(self, logits: Tensor, photo: PhotoKernels) -> Tensor:
         """(C, H, W) -> (C, H, W), with gradient where one is asked for."""
-        start = _shrink(logits, photo.hw)
-        steps = _Steps(start, photo, *self._message_matrices(logits))
-        return _enlarge_change(logits, start, steps.run(start, self.iterations)[-1], photo)
+        start = shrink(logits, photo.hw)
+        steps = MeanField(start, photo, *self._message_matrices(logits))
+        return enlarge_change(logits, start, steps.run(start, self.iterations)[-1], photo)
 
     def _message_matrices(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """For each kernel the (C, C) matrix with messages = (K @ Q) @ matrix: -weight * compatibility.T."""
@@ -274,103 +229,6 @@ class DenseCRF(nn.Module):
         dtype = logits.dtype if logits.dtype == torch.float64 else torch.float32
         both = (self.appearance_weight * negative, self.smoothness_weight * negative)
         return both[0].to(logits.device, dtype), both[1].to(logits.device, dtype)
-
-
-class PreparedCRF:
-    """The CRF of one photo, for interactive use. Made by `DenseCRF.prepare`.
-
-    `refine(t)` computes only iterations that it has not kept: the same or fewer cost a copy, more cost the new
-    ones. At most `keep` states of 4 * C * h * w bytes (h, w: the working size) are kept beside the logits and the
-    photo's kernels; past that they thin out evenly, and what went is recomputed from the nearest earlier one. For 7
-    classes and the default 12 that is 81 MB at 600x400 and never above 202 MB (at `max_pixels`), briefly twice that
-    while new ones are computed. Safe to use from several threads.
-    """
-
-    def __init__(self, crf: DenseCRF, unaries: Unaries, photo: PhotoKernels, *, keep: int = KEPT_ITERATIONS) -> None:
-        if keep < 1:
-            raise ValueError(f"keep must be at least 1; got {keep}")
-        self._default, self._keep = crf.iterations, keep
-        (self._logits, self._start), self._photo = unaries, photo
-        self._lock = threading.Lock()
-        with torch.no_grad():
-            self._steps = _Steps(self._start, photo, *crf._message_matrices(self._logits))
-        self._states: dict[int, Tensor] = {}
-
-    @property
-    def kept_iterations(self) -> list[int]:
-        """Which iterations are free."""
-        return [0, *sorted(self._states)]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the kept states."""
-        return sum(state.numel() * state.element_size() for state in self._states.values())
-
-    @torch.no_grad()
-    def refine(self, iterations: int | None = None) -> Tensor:
-        """Refined logits (C, H, W) after so many iterations (default: the CRF's); the prepared logits for 0."""
-        iterations = self._default if iterations is None else checked_iterations(iterations)
-        if iterations == 0:
-            return self._logits.clone()
-        with self._lock:
-            known = max((t for t in self._states if t <= iterations), default=0)
-            state = self._states.get(known, self._start)
-            if known < iterations:
-                wanted = min(iterations - known, self._keep)  # there is no room for more
-                states = self._steps.run(state, iterations - known, keep=wanted)
-                self._states |= dict(zip(range(iterations - wanted + 1, iterations + 1), states, strict=True))
-            result = self._states[iterations]
-            self._forget(newest=iterations)
-        refined = _enlarge_change(self._logits, self._start, result, self._photo)
-        return refined.clone() if refined is result else refined  # kept states are nobody's to write into
-
-    def _forget(self, newest: int) -> None:
-        """Drop the states whose neighbours are nearest, so that what remains is spread over the range."""
-        while len(self._states) > self._keep:
-            times = [0, *sorted(self._states)]
-            after = [*times[2:], times[-1] + 1]
-            gaps = {b: (c - a, b) for a, b, c in zip(times[:-1], times[1:], after, strict=True)}
-            gaps.pop(newest, None)
-            del self._states[min(gaps, key=gaps.__getitem__)]
-
-
-class _Steps:
-    """Mean-field iterations at the working size, compiled where nothing asks for a gradient and Numba can."""
-
-    def __init__(self, logits: Tensor, photo: PhotoKernels, appearance: Tensor, smoothness: Tensor) -> None:
-        self.logits, self.photo, self.matrices = logits, photo, (appearance, smoothness)
-        wants_gradient = torch.is_grad_enabled() and any(each.requires_grad for each in (logits, *self.matrices))
-        self.fused = not wants_gradient and logits.dtype == torch.float32 and photo.appearance.cpu_kernels() is not None
-
-    def run(self, state: Tensor, iterations: int, *, keep: int = 1) -> list[Tensor]:
-        """The last `keep` states (C, h, w) of so many iterations from `state`."""
-        if self.fused:
-            return self._run_fused(state, iterations, keep)
-        states: list[Tensor] = []
-        with torch.autocast(self.logits.device.type, enabled=False):  # it would take messages to half precision
-            x = state
-            for _ in range(iterations):
-                x = self._step(x)
-                states = [*states[-(keep - 1) :], x] if keep > 1 else [x]
-        return states
-
-    def _step(self, x: Tensor) -> Tensor:
-        q = x.flatten(1).t().softmax(dim=1)
-        energy = self.logits.flatten(1).t()
-        for lattice, matrix in zip((self.photo.appearance, self.photo.smoothness), self.matrices, strict=True):
-            norm = lattice.normaliser()[:, None].to(q.dtype)
-            energy = energy + (norm * lattice.filter(norm * q)) @ matrix
-        return energy.t().reshape(x.shape)
-
-    def _run_fused(self, state: Tensor, iterations: int, keep: int) -> list[Tensor]:
-        kernels = load_kernels()
-        assert kernels is not None  # `fused` says so
-        logits = self.logits.detach().flatten(1).contiguous().numpy()
-        begin = logits if state is self.logits else state.detach().flatten(1).contiguous().numpy()
-        lattices = (self.photo.appearance.cpu_kernels(), self.photo.smoothness.cpu_kernels())
-        matrices = tuple(each.detach().numpy() for each in self.matrices)
-        states = kernels.mean_field(logits, begin, lattices, matrices, iterations=iterations, keep=keep)
-        return [torch.from_numpy(each).view(self.logits.shape) for each in states]
 
 
 def log_probabilities(probs: Tensor, *, floor: float = 1e-8) -> Tensor:
@@ -392,51 +250,6 @@ def log_probabilities(probs: Tensor, *, floor: float = 1e-8) -> Tensor:
         )
     probs = probs if probs.dtype == torch.float64 else probs.float()  # in float16 `floor` would be 0
     return probs.clamp_min(floor).log()
-
-
-def _positions(hw: tuple[int, int], sigma_px: float, device: torch.device) -> Tensor:
-    """(2, H * W) float32: x and y of every pixel, row by row, in standard deviations."""
-    height, width = hw
-    x = torch.arange(width, dtype=torch.float32, device=device) / sigma_px
-    y = torch.arange(height, dtype=torch.float32, device=device) / sigma_px
-    return torch.stack([x.repeat(height), y.repeat_interleave(width)])
-
-
-def _spatial_lattice(
-    hw: tuple[int, int], sigma_px: float, device: torch.device, backend: Backend
-) -> PermutohedralLattice:
-    """The smoothness lattice of all photos of one size; the most recent ones are kept, SPATIAL_CACHE_PIXELS in all."""
-    key = (hw, sigma_px, device, backend)
-    with _spatial_lock:
-        if (known := _spatial.get(key)) is not None:
-            _spatial.move_to_end(key)
-            return known
-    with torch.inference_mode(False), torch.no_grad():
-        made = PermutohedralLattice(_positions(hw, sigma_px, device).t(), backend=backend)
-    with _spatial_lock:
-        _spatial[key] = made
-        while _spatial and sum(lattice.points for lattice in _spatial.values()) > SPATIAL_CACHE_PIXELS:
-            _spatial.popitem(last=False)
-    return made
-
-
-def _shrink(logits: Tensor, hw: tuple[int, int]) -> Tensor:
-    """Logits (C, H, W) at the working size (h, w); half precision becomes float32, in which the CRF works."""
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    return logits if tuple(logits.shape[1:]) == hw else F.interpolate(logits[None], hw, mode="area")[0]
-
-
-def _enlarge_change(logits: Tensor, start: Tensor, refined: Tensor, photo: PhotoKernels) -> Tensor:
-    """Add what the CRF changed at the working size to the full-size logits.
-
-    The change of the logits is that of the log-probabilities up to one number per pixel, which softmax ignores.
-    """
-    if photo.hw == photo.full_hw:
-        return refined.to(logits.dtype)
-    change = F.interpolate((refined - start)[None], photo.full_hw, mode="bilinear", align_corners=False)[0]
-    if change.dtype == logits.dtype and not torch.is_grad_enabled():
-        return change.add_(logits)  # nobody else has it, and photos are large
-    return (logits + change).to(logits.dtype)
 
 
 def _checked_batch(

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from hubmodels.refine.crf import DenseCRF, PreparedCRF, Unaries, log_probabilities
+from hubmodels.refine.crf import DenseCRF, log_probabilities
+from hubmodels.refine.mean_field import Unaries
 from hubmodels.refine.memory import LastUsed
 from hubmodels.refine.merge import RegionGraph
+from hubmodels.refine.prepared_crf import PreparedCRF
 from hubmodels.refine.region_classifier import RegionClassifier
 from hubmodels.refine.regions import clean_regions
 from hubmodels.refine.settings import REFERENCE_PX, Refinement, checked_settings

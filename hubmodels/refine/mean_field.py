@@ -1,0 +1,85 @@
+"""Mean-field iterations of a dense CRF, from logits brought to its working size and back to the size of the photo.
+
+Source: Kraehenbuehl & Koltun 2011, algorithm 1.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hubmodels.refine.lattice import load_kernels
+from hubmodels.refine.photo_kernels import PhotoKernels
+
+
+class Unaries(NamedTuple):
+    """Logits of one photo as a CRF begins with them, for several CRFs in turn. Made by `DenseCRF.unaries`.
+
+    Attributes:
+        full: (C, H, W) logits of the photo.
+        working: (C, h, w) the same at the working size, float32 or float64; `full` itself if that is the photo's.
+    """
+
+    full: Tensor
+    working: Tensor
+
+
+class MeanField:
+    """Mean-field iterations at the working size, compiled where nothing asks for a gradient and Numba can."""
+
+    def __init__(self, logits: Tensor, photo: PhotoKernels, appearance: Tensor, smoothness: Tensor) -> None:
+        self.logits, self.photo, self.matrices = logits, photo, (appearance, smoothness)
+        wants_gradient = torch.is_grad_enabled() and any(each.requires_grad for each in (logits, *self.matrices))
+        self.fused = not wants_gradient and logits.dtype == torch.float32 and photo.appearance.cpu_kernels() is not None
+
+    def run(self, state: Tensor, iterations: int, *, keep: int = 1) -> list[Tensor]:
+        """The last `keep` states (C, h, w) of so many iterations from `state`."""
+        if self.fused:
+            return self._run_fused(state, iterations, keep)
+        states: list[Tensor] = []
+        with torch.autocast(self.logits.device.type, enabled=False):  # it would take messages to half precision
+            x = state
+            for _ in range(iterations):
+                x = self._step(x)
+                states = [*states[-(keep - 1) :], x] if keep > 1 else [x]
+        return states
+
+    def _step(self, x: Tensor) -> Tensor:
+        q = x.flatten(1).t().softmax(dim=1)
+        energy = self.logits.flatten(1).t()
+        for lattice, matrix in zip((self.photo.appearance, self.photo.smoothness), self.matrices, strict=True):
+            norm = lattice.normaliser()[:, None].to(q.dtype)
+            energy = energy + (norm * lattice.filter(norm * q)) @ matrix
+        return energy.t().reshape(x.shape)
+
+    def _run_fused(self, state: Tensor, iterations: int, keep: int) -> list[Tensor]:
+        kernels = load_kernels()
+        assert kernels is not None  # `fused` says so
+        logits = self.logits.detach().flatten(1).contiguous().numpy()
+        begin = logits if state is self.logits else state.detach().flatten(1).contiguous().numpy()
+        lattices = (self.photo.appearance.cpu_kernels(), self.photo.smoothness.cpu_kernels())
+        matrices = tuple(each.detach().numpy() for each in self.matrices)
+        states = kernels.mean_field(logits, begin, lattices, matrices, iterations=iterations, keep=keep)
+        return [torch.from_numpy(each).view(self.logits.shape) for each in states]
+
+
+def shrink(logits: Tensor, hw: tuple[int, int]) -> Tensor:
+    """Logits (C, H, W) at the working size (h, w); half precision becomes float32, in which the CRF works."""
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return logits if tuple(logits.shape[1:]) == hw else F.interpolate(logits[None], hw, mode="area")[0]
+
+
+def enlarge_change(logits: Tensor, start: Tensor, refined: Tensor, photo: PhotoKernels) -> Tensor:
+    """Add what the CRF changed at the working size to the full-size logits.
+
+    The change of the logits is that of the log-probabilities up to one number per pixel, which softmax ignores.
+    """
+    if photo.hw == photo.full_hw:
+        return refined.to(logits.dtype)
+    change = F.interpolate((refined - start)[None], photo.full_hw, mode="bilinear", align_corners=False)[0]
+    if change.dtype == logits.dtype and not torch.is_grad_enabled():
+        return change.add_(logits)  # nobody else has it, and photos are large
+    return (logits + change).to(logits.dtype)

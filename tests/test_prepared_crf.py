@@ -1,0 +1,127 @@
+"""The dense CRF under a slider: what is kept of a photo, and that nothing is computed twice."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from hubmodels.refine import photo_kernels as kernels_module
+from hubmodels.refine.crf import DenseCRF
+from hubmodels.refine.lattice import PermutohedralLattice
+from hubmodels.refine.mean_field import MeanField
+from hubmodels.refine.photo_kernels import PhotoKernels
+from tests.crf_scene import scene
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many iterations each computation ran."""
+    calls: list[int] = []
+    real = MeanField.run
+
+    def run(self: MeanField, state: Tensor, iterations: int, *, keep: int = 1) -> list[Tensor]:
+        calls.append(iterations)
+        return real(self, state, iterations, keep=keep)
+
+    monkeypatch.setattr(MeanField, "run", run)
+    return calls
+
+
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+def test_slider_computes_every_iteration_once(counted: list[int], backend: str) -> None:
+    logits, image = scene(40, 30, classes=7)
+    with torch.no_grad():
+        once = {t: DenseCRF(t, backend=backend)(logits, image)[0] for t in (0, 2, 3, 5, 8)}
+    tuner = DenseCRF(5, backend=backend).prepare(logits[0], image[0])
+    counted.clear()
+    for t in (5, 3, 5, 0, 2, 8, 5):
+        assert torch.equal(tuner.refine(t), once[t])  # bit for bit, whatever the way there
+    assert counted == [5, 3]
+    assert tuner.kept_iterations == list(range(9))
+    assert torch.equal(tuner.refine(), once[5])
+
+
+def test_slider_memory_is_bounded(counted: list[int]) -> None:
+    logits, image = scene()
+    tuner = DenseCRF().prepare(logits[0], image[0], keep=4)
+    one = 4 * 3 * 24 * 20
+    for t in (3, 20, 6, 9, 40, 12):
+        with torch.no_grad():
+            assert torch.equal(tuner.refine(t), DenseCRF(t)(logits, image)[0])
+        assert t in tuner.kept_iterations and tuner.nbytes <= 4 * one
+    assert len(tuner.kept_iterations) == 5  # 0 is the logits themselves
+
+
+def test_slider_hands_out_copies() -> None:
+    logits, image = scene()
+    tuner = DenseCRF().prepare(logits[0], image[0])
+    tuner.refine(2).zero_()
+    assert tuner.refine(2).abs().max() > 0
+
+
+def test_slider_from_several_threads() -> None:
+    logits, image = scene(40, 30)
+    tuner = DenseCRF().prepare(logits[0], image[0])
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(tuner.refine, [t % 6 for t in range(24)]))
+    for t in range(24):
+        assert torch.equal(results[t], results[t % 6])
+
+
+def test_photo_kernels_are_reused_for_other_weights() -> None:
+    logits, image = scene()
+    photo = DenseCRF().photo(image[0])
+    for weight in (0.0, 4.0, 20.0):
+        crf = DenseCRF(3, appearance_weight=weight)
+        with torch.no_grad():
+            assert torch.equal(crf.prepare(logits[0], photo).refine(), crf(logits, image)[0])
+            assert torch.equal(crf(logits, [photo]), crf(logits, image))
+    with pytest.raises(ValueError, match="sigmas"):
+        DenseCRF(appearance_sigma_px=50)(logits, [photo])
+    with pytest.raises(TypeError, match="got list"):
+        crf(logits, [photo, photo])
+    with pytest.raises(ValueError, match="sigmas"):
+        DenseCRF(appearance_sigma_px=50).prepare(logits[0], photo)
+
+
+def test_spatial_lattice_is_shared_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels_module, "SPATIAL_CACHE_PIXELS", 1000)
+    kernels_module._spatial.clear()
+    built = []
+    counting = lambda *args, **kwargs: built.append(1) or PermutohedralLattice(*args, **kwargs)  # noqa: E731
+    monkeypatch.setattr(kernels_module, "PermutohedralLattice", counting)
+    crf = DenseCRF()
+    photos = [crf.photo(scene(seed=seed)[1][0]) for seed in range(3)]
+    assert photos[0].smoothness is photos[1].smoothness is photos[2].smoothness
+    assert photos[0].appearance is not photos[1].appearance and len(built) == 4
+    for height in (25, 26, 27):
+        crf.photo(scene(height)[1][0])
+    assert sum(lattice.points for lattice in kernels_module._spatial.values()) <= 1000
+    crf.photo(scene(60, 50)[1][0])  # larger than the whole cache: used, not kept
+    assert not kernels_module._spatial
+    kernels_module._spatial.clear()
+
+
+def test_documented_memory_of_a_photo(astronaut: np.ndarray) -> None:
+    photo = DenseCRF(backend="numba").photo(astronaut[:300, :300])
+    assert isinstance(photo, PhotoKernels)
+    assert photo.appearance.nbytes + photo.smoothness.nbytes < 150 * 90_000
+    assert photo.smoothness.nbytes < 50 * 90_000
+
+
+def test_unaries_are_reused_for_other_weights_and_sigmas() -> None:
+    logits, image = scene()
+    for options in ({}, {"max_pixels": 300}):
+        unaries = DenseCRF(**options).unaries(logits[0])
+        for weight, reach in ((0.0, 20.0), (4.0, 20.0), (4.0, 50.0)):
+            crf = DenseCRF(3, appearance_weight=weight, appearance_sigma_px=reach, **options)
+            before = unaries.full.clone()
+            assert torch.equal(crf.prepare(unaries, image[0]).refine(), crf.prepare(logits[0], image[0]).refine())
+            crf.prepare(unaries, image[0]).refine().zero_()
+            assert torch.equal(unaries.full, before)
+    with pytest.raises(ValueError, match="working size"):
+        DenseCRF().prepare(unaries, image[0])
