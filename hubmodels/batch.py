@@ -28,6 +28,8 @@ from hubmodels.segmenter import Segmenter
 MASK, OVERLAY = "_mask.png", "_overlay.jpg"  # what results are called, behind the photo's name
 MADE_BY = "hubmodels"  # text chunk of a mask, and first word of an overlay's comment
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # no other photo's results could be written either
+# What PyTorch and ONNX Runtime say in a RuntimeError, on CPU and GPU; other such errors are faults, and end the run.
+NO_MEMORY = ("out of memory", "allocate memory", "bad allocation", "bad_alloc")
 
 
 @dataclass(frozen=True)
@@ -210,7 +212,8 @@ def is_done(job: Job, made_by: Mapping[str, Any]) -> bool:
 def run(
     model: Segmenter, jobs: Iterable[Job], made_by: Mapping[str, Any], *, refinement: Refinement | None = None
 ) -> Iterator[Outcome]:
-    """Label every photo in turn; one that cannot be read or whose results cannot be written is reported.
+    """Label every photo in turn; one that cannot be read, is too large for the memory there is, or whose results cannot
+    be written is reported.
 
     Args:
         model, jobs: as of `plan`.
@@ -230,6 +233,10 @@ def run(
             if isinstance(error, OSError) and error.errno in FULL:
                 raise
             outcome = Outcome(job, None, error=_reason(job, error))
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not any(words in str(error) for words in NO_MEMORY):
+                raise
+            outcome = Outcome(job, None, error=f"{job.photo}: needs more memory than there is; make a smaller copy")
         yield outcome
 
 

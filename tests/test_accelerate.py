@@ -102,9 +102,8 @@ def fresh_state():
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     """Four photos to train on, three for val."""
-    root = draw_data(tmp_path_factory.mktemp("drawn") / "data", np.random.default_rng(0), count=7)
-    (root / "fashionista" / "splits.json").write_text(json.dumps({"train": [1, 2, 3, 4], "val": [5, 6, 7]}))
-    return root
+    splits = {"train": [1, 2, 3, 4], "val": [5, 6, 7]}
+    return draw_data(tmp_path_factory.mktemp("drawn") / "data", np.random.default_rng(0), count=7, splits=splits)
 
 
 def recipe_file(folder, text):

@@ -24,6 +24,7 @@ from hubmodels.hub import with_labels
 from hubmodels.label_command import _refinement
 from hubmodels.labels import LabelSet
 from hubmodels.refine.settings import PRESETS, SETTINGS
+from hubmodels.segmenter import Segmenter
 from tests.conftest import ROOT
 
 
@@ -136,6 +137,34 @@ def test_results_that_cannot_be_written_are_reported_and_the_rest_goes_on(tmp_pa
     said = capsys.readouterr()
     assert re.search(r"hubmodels: .*b\.png: ", said.err) and "2 of 3 photos labelled" in said.out
     assert {"a_mask.png", "a_overlay.jpg", f"{long}_mask.png", f"{long}_overlay.jpg"} <= set(names(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("allocate", [torch.empty, np.empty], ids=["torch", "numpy"])
+def test_a_photo_too_large_for_the_memory_is_reported_and_the_rest_goes_on(
+    photos, tmp_path, quick, monkeypatch, capsys, allocate
+):
+    predict = Segmenter.predict
+
+    def greedy(self, photo, **options):
+        if photo.stem == "a":
+            allocate(2**55)
+        return predict(self, photo, **options)
+
+    monkeypatch.setattr(Segmenter, "predict", greedy)
+    out = tmp_path / "out"
+    assert main(["label", str(photos / "a.png"), str(photos / "more/b.jpg"), *quick, "--out", str(out)]) == 1
+    said = capsys.readouterr()
+    assert "a.png: needs more memory than there is" in said.err and "Traceback" not in said.err
+    assert said.out.startswith("1 of 2 photos labelled") and names(out) == ["b_mask.png", "b_overlay.jpg"]
+
+
+def test_other_faults_of_the_network_are_not_taken_for_a_lack_of_memory(photos, tmp_path, quick, monkeypatch):
+    def broken(self, photo, **options):
+        raise RuntimeError("size of tensor a must match")
+
+    monkeypatch.setattr(Segmenter, "predict", broken)
+    with pytest.raises(RuntimeError, match="must match"):
+        main(["label", str(photos), *quick, "--out", str(tmp_path / "out")])
 
 
 def test_a_full_disk_ends_the_run(photos, tmp_path, quick, monkeypatch, capsys):

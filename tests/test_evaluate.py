@@ -16,8 +16,8 @@ from training.evaluate import main
 @pytest.fixture
 def results(tmp_path, monkeypatch, fashion):
     """Calls the command on one drawn test photo; gives the files it wrote, by name."""
-    drawn = draw_data(tmp_path / "data", np.random.default_rng(0), size=(64, 96))
-    (drawn / "fashionista/splits.json").write_text(json.dumps({"train": [1], "val": [2], "test": [3]}))
+    splits = {"train": [1], "val": [2], "test": [3]}
+    drawn = draw_data(tmp_path / "data", np.random.default_rng(0), size=(64, 96), splits=splits)
     folder = tmp_path / "results"
     monkeypatch.setattr(training.evaluate, "RESULTS", folder)
     monkeypatch.setattr(training.evaluate, "WEIGHTS_FOLDER", tmp_path)

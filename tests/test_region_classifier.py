@@ -331,10 +331,8 @@ class Guess(nn.Module):
 
 @pytest.fixture
 def drawn(tmp_path):
-    root = draw_data(tmp_path / "data", np.random.default_rng(0), count=16)
     splits = {"train": list(range(1, 7)), "val": list(range(7, 15)), "test": [15, 16]}
-    (root / "fashionista/splits.json").write_text(json.dumps(splits))
-    return root
+    return draw_data(tmp_path / "data", np.random.default_rng(0), count=16, splits=splits)
 
 
 @pytest.fixture

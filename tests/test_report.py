@@ -278,9 +278,8 @@ def test_the_page_of_a_real_model_on_two_val_photos(data_root, fashion, tmp_path
 
 @pytest.fixture
 def drawn(tmp_path):
-    root = draw_data(tmp_path / "data", np.random.default_rng(0), size=(64, 96))
-    (root / "fashionista/splits.json").write_text(json.dumps({"train": [1], "val": [2], "test": [3]}))
-    return root
+    splits = {"train": [1], "val": [2], "test": [3]}
+    return draw_data(tmp_path / "data", np.random.default_rng(0), size=(64, 96), splits=splits)
 
 
 @pytest.fixture

@@ -45,10 +45,8 @@ scale = [0.9, 1.1]
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory) -> Path:
-    root = draw_data(tmp_path_factory.mktemp("data"), np.random.default_rng(0))
     splits = {"train": [1, 2], "val": [3, 4], "test": [3, 4]}
-    (root / "fashionista" / "splits.json").write_text(json.dumps(splits))
-    return root
+    return draw_data(tmp_path_factory.mktemp("data"), np.random.default_rng(0), splits=splits)
 
 
 @pytest.fixture(scope="module")
