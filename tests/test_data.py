@@ -21,7 +21,7 @@ def drawn(tmp_path):
 
 
 def draw_data(root, rng, *, size=(48, 64), count=4, splits=None):
-    """Coloured rectangles in the layout of DESIGN.md section 6; unless said, the last is val and the others are train."""
+    """Coloured rectangles in the layout of DESIGN.md section 6; the last is val and the others train, unless said."""
     width, height = size
     for folder in ("fashionista/images", "fashionista/labels_fashion", "fashionista/labels_person"):
         (root / folder).mkdir(parents=True)
