@@ -13,6 +13,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from hubmodels.colour_profiles import to_srgb
 from hubmodels.errors import ImageError
+from hubmodels.jpeg_scans import MAX_SCANS, most_scans
 
 ImageSource: TypeAlias = "str | Path | bytes | Image.Image | np.ndarray"
 
@@ -124,6 +125,8 @@ def _to_array(picture: Image.Image, what: str, max_pixels: int) -> np.ndarray:
     _check_size(*picture.size, what, max_pixels)
     if 0 in picture.size:
         raise ImageError(f"{what}: has no pixels ({picture.width}x{picture.height})")
+    if (scans := most_scans(picture)) > MAX_SCANS:
+        raise ImageError(f"{what}: a JPEG of {scans} scans or more; at most {MAX_SCANS} are read. Save the photo anew")
     picture.load()
     return np.array(_to_rgb(to_srgb(_upright(picture)), what))
 
