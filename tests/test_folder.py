@@ -139,6 +139,15 @@ def spoiled(folder):
     yield lambda: [Image.new("L", (9, 9)).save(mask.with_name(f"{n}.png")) for n in range(5)], "2.png and 2 more: conve"
 
 
+def test_masks_of_one_label_teach_nothing(photos):
+    """0 and 255 are what other tools export for nothing and something."""
+    for path in (photos / "masks").iterdir():
+        Image.fromarray(np.where(np.array(Image.open(path)) == 1, 255, 0).astype(np.uint8)).save(path)
+    with pytest.raises(DataError, match=r"got only 0 \(background\).*are the masks 0 and 255\?.* object must be 1"):
+        load_folder(photos, "train", "custom")
+    load_folder(photos, "val", "custom")
+
+
 def replaced_by_folder(path):
     path.unlink()
     path.mkdir()

@@ -17,6 +17,7 @@ from torch import nn
 import training.train
 from hubmodels.entries import ENTRIES
 from hubmodels.hub import read_weights
+from hubmodels.labels import FASHION
 from hubmodels.networks import build_network
 from tests.conftest import ROOT
 from tests.test_data import draw_data
@@ -31,6 +32,7 @@ from training.export import export, export_folder, to_float16
 from training.imagenet import lite_state_dict
 from training.metrics import Scores
 from training.optimizers import build_optimizer
+from training.photos import unseen_labels
 from training.recipe import Recipe, read_recipe
 from training.schedules import lr_factor
 from training.soft_labels import load_teacher
@@ -110,17 +112,40 @@ def test_two_photos_are_learnt(tmp_path):
 
 def test_of_equal_epochs_the_later_is_kept_and_labels_never_found_are_named(drawn, tmp_path, monkeypatch, caplog):
     """While small labels are not found yet, all epochs score the same, and the first has learnt least."""
+    shoes = FASHION.id_of("shoes")  # the label of the third photo, which is for both here
+    (drawn / "fashionista" / "splits.json").write_text('{"train": [1, 2, 3], "val": [3]}')
 
     def validated(net, *_, **__):
         scores = Scores(7)
-        scores.add(np.array([[0, 0, 1]], np.uint8), np.zeros((1, 3), np.uint8))
+        scores.add(np.array([[0, 0, shoes, 0]], np.uint8), np.array([[0, 0, 0, 1]], np.uint8))
         return {"fashion": scores}
 
     monkeypatch.setattr(training.train, "validate", validated)
     monkeypatch.setattr(training.train, "add_up", lambda *_: None)
     train(dataclasses.replace(TINY, epochs=2, tasks=("fashion",)), folder=tmp_path, data=drawn)
     assert load_checkpoint(tmp_path / "best.pt")["epoch"] == 2
-    assert "fashion: no pixel of skin was labelled right" in caplog.text
+    # Skin was called, and is nowhere.
+    assert "fashion: no pixel of shoes was labelled right" in caplog.text
+
+
+def test_labels_that_no_photo_shows_are_named_before_the_first_step(drawn, tmp_path, monkeypatch, caplog):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training.train, "train_step", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train(dataclasses.replace(TINY, sources=("fashionista",)), folder=tmp_path, data=drawn)
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [message.split(":")[0] for message in said] == ["fashion", "fashion"]  # persons are everywhere
+    assert "no pixel of skin, pants, dress in the train photos: this cannot be learnt" in said[0]
+    assert "no pixel of skin, hair, t-shirt, shoes, dress in the val photos: nothing judges this" in said[1]
+
+
+def test_a_label_that_only_a_teacher_shows_can_be_learnt():
+    nothing, soft = np.full((4, 4), IGNORE, np.uint8), np.zeros((2, 2, 2), np.uint8)
+    soft[1] = 9
+    sample = Sample("drawn", np.zeros((4, 4, 3), np.uint8), {"person": nothing}, {"person": soft})
+    assert unseen_labels([sample], TINY, "person") == ["background"]
 
 
 def test_every_task_keeps_its_own_best_epoch(drawn, tmp_path, monkeypatch):

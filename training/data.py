@@ -82,6 +82,14 @@ def read_labels(path: Path, size: tuple[int, int]) -> np.ndarray:
     return ids
 
 
+def count_pixels(samples: Sequence[Sample], task: str, count: int) -> np.ndarray:
+    """(count,) int64: pixels of each label id of a task in all photos together; undecided ones are left out."""
+    pixels = np.zeros(count, np.int64)
+    for sample in samples:
+        pixels += np.bincount(sample.labels[task].ravel(), minlength=count)[:count]
+    return pixels
+
+
 def _read_image(path: Path) -> Image.Image:
     if not path.is_file():
         raise DataError(f"{path}: missing photo")

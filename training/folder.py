@@ -20,7 +20,7 @@ from tqdm import tqdm
 from hubmodels import ImageError, read_image
 from hubmodels.config import ModelConfig
 from hubmodels.labels import LabelSet
-from training.data import Sample, read_labels
+from training.data import Sample, count_pixels, read_labels
 from training.errors import DataError
 from training.tags import IGNORE
 
@@ -52,10 +52,11 @@ def load_folder(folder: Path, split: str, task: str, *, limit: int | None = None
     """The photos of a split, "train" or "val", with their masks, the long side brought to `LONG_SIDE_PX` at most.
 
     Raises:
-        DataError: a file is missing or cannot be read, sizes differ, a label id is out of range, or a split is empty
-            or has no decided pixel.
+        DataError: a file is missing or cannot be read, sizes differ, a label id is out of range, a split is empty or
+            has no decided pixel, or the train photos show one label alone.
     """
-    count = len(read_classes(folder))
+    names = read_classes(folder)
+    count = len(names)
     samples = []
     for path in tqdm(split_photos(folder)[split][:limit], desc=f"{folder.name} {split}", unit="photo", leave=False):
         try:
@@ -77,10 +78,17 @@ def load_folder(folder: Path, split: str, task: str, *, limit: int | None = None
             ids = np.array(Image.fromarray(ids).resize(size, Image.Resampling.NEAREST))
             image = np.array(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
         samples.append(Sample(f"{folder.name}/{path.stem}", image, {task: ids}))
-    if all((sample.labels[task] == IGNORE).all() for sample in samples):
+    shown = np.flatnonzero(count_pixels(samples, task, count))
+    if not len(shown):
         raise DataError(
             f"{folder / 'masks'}: expected a pixel other than {IGNORE} in masks of the {split} photos; got none: "
             f"there is nothing to {'learn' if split == 'train' else 'choose an epoch by'}"
+        )
+    if split == "train" and len(shown) == 1:
+        raise DataError(
+            f"{folder / 'masks'}: expected pixels of two or more labels in masks of the train photos; got only "
+            f"{shown[0]} ({names[shown[0]]}), so there is nothing to tell apart: are the masks 0 and {IGNORE}? "
+            f"{IGNORE} is undecided; ids start at 0, so the object must be 1"
         )
     return samples
 

@@ -18,6 +18,7 @@ import logging
 import math
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +28,19 @@ from torch import nn
 from tqdm import tqdm
 
 from hubmodels.files import write_bytes
-from hubmodels.labels import TASKS
 from hubmodels.metrics import Scores
 from training.allocator import keep_freed_memory
 from training.answers import Answers
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.crf_layer import crf_layers, learnt_values
-from training.data import DATA_ROOT, Sample, load_fashionista, load_sources
+from training.data import DATA_ROOT, Sample
 from training.ema import Ema
 from training.engine import network_for, pretrained_parameters, validate
 from training.errors import DataError, DivergedError, RecipeError, run_command
-from training.folder import load_folder
 from training.launch import start_all_processes
 from training.losses import deeply_supervised, soft_cross_entropy
 from training.optimizers import build_optimizer
+from training.photos import load_photos, names_of, warn_of_unseen
 from training.processes import (
     add_up,
     check_batch,
@@ -242,17 +242,6 @@ def train_step(run: Run, samples: list[Sample], indices: np.ndarray, *, step: in
     return mean_loss
 
 
-def load_photos(recipe: Recipe, data: Path, *, limit: int | None = None) -> tuple[list[Sample], list[Sample]]:
-    """The photos of a recipe for training and for validation."""
-    if recipe.folder:
-        train, val = (
-            load_folder(Path(recipe.folder), split, recipe.tasks[0], limit=limit) for split in ("train", "val")
-        )
-        return train, val
-    val = load_fashionista(data, "val", recipe.tasks, limit=limit)
-    return load_sources(data, recipe.sources, recipe.tasks, limit=limit), val
-
-
 def set_train_mode(run: Run) -> None:
     """Training mode, with batch norm kept fixed if the recipe says so."""
     run.net.train()
@@ -297,6 +286,7 @@ def train(
     samples, val = load_photos(recipe, data, limit=limit)
     if recipe.soft_labels:
         samples = with_soft_labels(samples, Path(recipe.soft_labels), confidence=recipe.soft_confidence)
+    unseen = warn_of_unseen(samples, val, recipe) if run.accelerator.is_main_process else {}
     samples = repeated(samples, recipe.repeat)
     first_epoch = epoch_order(len(samples), recipe, 0)
     steps_per_epoch = len(first_epoch)
@@ -316,15 +306,21 @@ def train(
                 run.save()
         run.epoch, run.step_in_epoch = run.epoch + 1, 0
         _close_epoch(run, val, seconds=time.monotonic() - started)
+    if run.accelerator.is_main_process:
+        _warn_of_missed(run, unseen)
+    return run
+
+
+def _warn_of_missed(run: Run, unseen: Mapping[str, set[str]]) -> None:
+    """Log which labels were never found, but for those `unseen` of task, of which it was said at the start."""
     for task, found in run.val.items():
-        if missed := [name for name, iou in found.get("iou", {}).items() if iou == 0]:
+        if missed := [name for name, iou in found.get("iou", {}).items() if iou == 0 and name not in unseen[task]]:
             log.warning(
                 "%s: no pixel of %s was labelled right on the val photos after the last epoch; more epochs or more "
                 "photos may help",
                 task,
                 ", ".join(missed),
             )
-    return run
 
 
 def _close_epoch(run: Run, val: list[Sample], *, seconds: float) -> None:
@@ -366,7 +362,7 @@ def _val_scores(recipe: Recipe, task: str, scores: Scores) -> dict[str, Any]:
     """Scores on val under the keys of `training.evaluate`, without labels that did not occur; {} if nothing did."""
     if not scores.confusion.any():
         return {}
-    names = TASKS[task].names if task in TASKS else recipe.classes
+    names = names_of(recipe, task)
     photos = recipe.folder_name if recipe.folder else "Fashionista"
     return {
         "miou": round(scores.miou, 5),
