@@ -19,7 +19,7 @@ from typing import Any
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from hubmodels.errors import ImageError
+from hubmodels.errors import ImageError, RegionsError
 from hubmodels.export import indexed_png, save_image
 from hubmodels.images import SUFFIXES, UNREAD_SUFFIXES
 from hubmodels.refine import Refinement
@@ -212,8 +212,8 @@ def is_done(job: Job, made_by: Mapping[str, Any]) -> bool:
 def run(
     model: Segmenter, jobs: Iterable[Job], made_by: Mapping[str, Any], *, refinement: Refinement | None = None
 ) -> Iterator[Outcome]:
-    """Label every photo in turn; one that cannot be read, is too large for the memory there is, or whose results cannot
-    be written is reported.
+    """Label every photo in turn; one that cannot be read, is too large for the memory there is or falls into too many
+    superpixels, or whose results cannot be written is reported.
 
     Args:
         model, jobs: as of `plan`.
@@ -229,7 +229,7 @@ def run(
     for job in jobs:
         try:
             outcome = Outcome(job, _label(model, job, refinement, made_by))
-        except (ImageError, OSError) as error:
+        except (ImageError, RegionsError, OSError) as error:
             if isinstance(error, OSError) and error.errno in FULL:
                 raise
             outcome = Outcome(job, None, error=_reason(job, error))

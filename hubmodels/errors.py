@@ -17,5 +17,9 @@ class WeightsError(HubmodelsError):
     """Weights are missing, damaged, or not those of this model; the message says expected, got and remedy."""
 
 
+class RegionsError(HubmodelsError, ValueError):
+    """A photo falls into too many superpixels for what the settings want to do with them."""
+
+
 class ExportError(HubmodelsError):
     """A model cannot be written in another format, or what was written answers otherwise."""

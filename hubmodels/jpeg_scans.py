@@ -10,6 +10,7 @@ import bisect
 import re
 
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 MAX_SCANS = 64  # of one picture, or of one strip or tile of a TIFF
 TIFF_JPEG, TIFF_OLD_JPEG = 7, 6  # values of TIFF's tag Compression
@@ -29,14 +30,14 @@ def most_scans(picture: Image.Image) -> int:
     file = getattr(picture, "fp", None)
     if file is None or picture.format not in ("JPEG", "MPO", "TIFF"):
         return 0
-    compression = picture.tag_v2.get(COMPRESSION) if picture.format == "TIFF" else TIFF_JPEG
+    compression = picture.tag_v2.get(COMPRESSION) if isinstance(picture, TiffImageFile) else TIFF_JPEG
     if compression not in (TIFF_JPEG, TIFF_OLD_JPEG):
         return 0
     place = file.tell()
     file.seek(0)
     data = file.read()
     file.seek(place)
-    if picture.format != "TIFF":
+    if not isinstance(picture, TiffImageFile):
         return _count(data)
     found = [match.start() for match in re.finditer(rb"\xff\xda", data)]
     if compression == TIFF_OLD_JPEG:  # has no strips that could be told apart
@@ -59,9 +60,9 @@ def _count(data: bytes) -> int:
     return scans
 
 
-def _parts(picture: Image.Image) -> list[tuple[int, int]]:
+def _parts(picture: TiffImageFile) -> list[tuple[int, int]]:
     """First byte and size of the strips or tiles of a TIFF, which may overlap."""
-    tags = picture.tag_v2  # type: ignore[attr-defined]  # of TIFF alone
+    tags = picture.tag_v2
     return [
         (int(start), int(size))
         for starts, sizes in ((STRIPS, STRIP_SIZES), (TILES, TILE_SIZES))

@@ -80,10 +80,12 @@ ALLOWED: dict[str, set[str]] = {
     "refine.felzenszwalb": {"refine.felzenszwalb_loops"},
     "refine.superpixels": {"refine.felzenszwalb", "refine.settings"},
     "refine.region_features": {"refine.settings"},
-    "refine.merge": {"refine.region_features"},
+    "refine.merge_loops": {"refine.loops"},
+    "refine.merge": {"refine.merge_loops", "refine.region_features"},
     "refine.region_classifier": {"checks", "errors", "refine.region_features"},
     "refine.vote": set(),
     "refine.tuner": {
+        "errors",
         "refine.crf",
         "refine.mean_field",
         "refine.memory",
@@ -194,7 +196,6 @@ ALLOWED: dict[str, set[str]] = {
         "app.examples",
         "app.handlers",
         "app.look",
-        "app.options",  # the schedule by which files are deleted
         "app.studio",
         "app.texts",
         "app.views",

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import builtins
+import json
+import subprocess
+import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -150,6 +154,31 @@ def test_threads_share_a_graph(astronaut):
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_a_region_with_thousands_of_neighbours_is_no_trap():
+    """Dots on a ground of one colour: every merge with the ground changes what it is worth to all others."""
+    segments = np.zeros((200, 200), np.int32)
+    segments[1::2, 1::2] = 1 + np.arange(100 * 100).reshape(100, 100)
+    image = np.random.default_rng(0).integers(100, 156, (200, 200, 3)).astype(np.uint8)
+    graph = RegionGraph(segments, image)
+    started = time.process_time()
+    assert graph.hierarchical(np.inf).max() == 0
+    assert time.process_time() - started < 15  # a heap of all pairs takes minutes
+
+
+def test_the_loops_run_without_numba_too():
+    segments, image = noise(5, 12)
+    code = f"""
+import sys
+sys.modules["numba"] = None
+import numpy as np
+from hubmodels.refine import RegionGraph
+segments, image = np.array({segments.tolist()}, np.int32), np.array({image.tolist()}, np.uint8)
+print(RegionGraph(segments, image).hierarchical(40).tolist())
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert json.loads(said) == RegionGraph(segments, image).hierarchical(40).tolist()
 
 
 # ---- twins

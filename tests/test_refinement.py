@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import hubmodels.refine.tuner
 from hubmodels import Refinement
+from hubmodels.errors import RegionsError
 from hubmodels.labels import TASKS
 from hubmodels.refine import (
     PRESETS,
@@ -154,6 +156,18 @@ def test_merged_superpixels_vote_together(probs, photo, merge):
     merged = tuner._regions(probs, settings)
     assert 1 < merged.max() < alone.max()
     assert_array_equal(tuner.refine(settings)[0], vote(probs, merged))
+
+
+@pytest.mark.parametrize("merge", ["hierarchical", "kmeans"])
+def test_more_superpixels_than_can_be_merged_in_seconds_are_refused(probs, photo, merge, monkeypatch):
+    probs, photo = probs[:, :120], photo[:120]
+    settings = Refinement(superpixel_scale=10, superpixel_min_size_px=5, merge=merge)
+    count = int(Tuner(probs, photo).superpixels(dataclasses.replace(settings, merge="off")).max()) + 1
+    for limit, fits in ((count, True), (count - 1, False)):
+        monkeypatch.setattr("hubmodels.refine.tuner.MERGEABLE", limit)
+        with nullcontext() if fits else pytest.raises(RegionsError, match=f"got {count:,}: raise superpixel_scale"):
+            Tuner(probs, photo).refine(settings)
+    Tuner(probs, photo).refine(dataclasses.replace(settings, merge="cut"))
 
 
 def test_a_threshold_needs_two_labels(probs, photo):

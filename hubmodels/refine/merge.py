@@ -6,14 +6,13 @@ graph.cut(8.0)[segments], graph.hierarchical(12.0)[segments]
 
 from __future__ import annotations
 
-import heapq
 import math
 import threading
-from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
 
+from hubmodels.refine.merge_loops import Forest, merge_until, plant
 from hubmodels.refine.region_features import check_photo, check_segments, lab_planes, region_means
 
 WAYS, METHODS = ("adjacency", "colour"), ("cut", "hierarchical")
@@ -103,9 +102,10 @@ class RegionGraph:
         edges = _touching(segments, count)
         self.edges = edges[keep_apart[edges[:, 0]] == keep_apart[edges[:, 1]]]
         self.weights = np.linalg.norm(self.mean_lab[self.edges[:, 0]] - self.mean_lab[self.edges[:, 1]], axis=1)
-        self._merges: list[tuple[float, int, int]] = []
-        self._more = _nearest_first(self.areas, self.mean_lab, self.edges, self.weights)
         self._lock = threading.Lock()
+        # Merges so far: distances in Lab units, and the two regions of each, of which the second stays.
+        self._forest: Forest | None = None
+        self._distances, self._pairs, self._done = np.empty(count), np.empty((count, 2), np.int64), 0
 
     @cached_property
     def centroids(self) -> np.ndarray:
@@ -140,17 +140,13 @@ class RegionGraph:
         """
         _check_threshold(threshold)
         with self._lock:
-            while not self._merges or self._merges[-1][0] < threshold:
-                if (merge := next(self._more, None)) is None:
-                    break
-                self._merges.append(merge)
+            if self._forest is None:
+                self._forest = plant(self.areas, self.mean_lab, self.edges)
+            self._done = merge_until(self._forest, float(threshold), self._distances, self._pairs, self._done)
             # Distances may fall again after a merge, so what counts is the first that is too far.
-            pairs = []
-            for distance, one, other in self._merges:
-                if distance >= threshold:
-                    break
-                pairs.append((one, other))
-        return self._joined(np.array(pairs, np.int64).reshape(-1, 2))
+            too_far = self._distances[: self._done] >= threshold
+            joined = self._pairs[: int(too_far.argmax()) if too_far.any() else self._done].copy()
+        return self._joined(joined)
 
     def kmeans(
         self, clusters: int, *, seed: int = 0, adjacent_only: bool = True, place_weight: float = 0.0
@@ -208,43 +204,6 @@ def _touching(segments: np.ndarray, count: int) -> np.ndarray:
         a, b = one[border].astype(np.int64), other[border].astype(np.int64)
         keys.append(np.minimum(a, b) * count + np.maximum(a, b))
     return np.stack(np.divmod(np.unique(np.concatenate(keys)), count), axis=1)
-
-
-def _nearest_first(
-    areas: np.ndarray, mean_lab: np.ndarray, edges: np.ndarray, weights: np.ndarray
-) -> Iterator[tuple[float, int, int]]:
-    """Merges one after the other: distance in Lab units and the two regions, of which the second stays.
-
-    Plain numbers and a heap: each merge touches a handful of neighbours, too few for arrays to pay. Edges whose ends
-    have changed since they were pushed are told by their stamps and dropped when they come up.
-    """
-    size = areas.tolist()
-    colour = mean_lab.tolist()
-    neighbours: list[set[int]] = [set() for _ in size]
-    for one, other in edges.tolist():
-        neighbours[one].add(other)
-        neighbours[other].add(one)
-    stamp = [0] * len(size)
-    heap = [(weight, one, other, 0, 0) for weight, (one, other) in zip(weights.tolist(), edges.tolist(), strict=True)]
-    heapq.heapify(heap)
-    while heap:
-        distance, gone, kept, stamp_gone, stamp_kept = heapq.heappop(heap)
-        if stamp[gone] != stamp_gone or stamp[kept] != stamp_kept:
-            continue
-        yield distance, gone, kept
-        total = size[gone] + size[kept]
-        colour[kept] = mixed = [
-            (size[gone] * one + size[kept] * other) / total
-            for one, other in zip(colour[gone], colour[kept], strict=True)
-        ]
-        size[kept] = total
-        stamp[gone], stamp[kept] = -1, stamp[kept] + 1
-        around = (neighbours[gone] | neighbours[kept]) - {gone, kept}
-        for other in around:
-            neighbours[other].discard(gone)
-            neighbours[other].add(kept)
-            heapq.heappush(heap, (math.dist(mixed, colour[other]), kept, other, stamp[kept], stamp[other]))
-        neighbours[kept], neighbours[gone] = around, set()
 
 
 def _kmeans(points: np.ndarray, areas: np.ndarray, clusters: int, seed: int) -> np.ndarray:

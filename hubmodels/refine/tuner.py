@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from hubmodels.errors import RegionsError
 from hubmodels.refine.crf import DenseCRF, log_probabilities
 from hubmodels.refine.mean_field import Unaries
 from hubmodels.refine.memory import LastUsed
@@ -24,6 +25,7 @@ from hubmodels.refine.vote import decide, vote
 
 KEPT_RESULTS = 4  # of each stage; a slider mostly goes back and forth between a few values
 KEPT_CRF_STATES = 8
+MERGEABLE = 40_000  # superpixels; hierarchical and kmeans may take seconds for so many, and far more beyond
 
 
 def refine(probs: np.ndarray, image: np.ndarray, settings: Refinement) -> tuple[np.ndarray, np.ndarray]:
@@ -89,6 +91,7 @@ class Tuner:
         Raises:
             TypeError: no settings.
             ValueError: a person threshold for other than two labels, or a vote by classifier without one.
+            RegionsError: more than `MERGEABLE` superpixels to merge by other than `cut`.
         """
         labels, probs, _ = self.refine_timed(settings)
         return labels, probs
@@ -110,6 +113,7 @@ class Tuner:
 
         Raises:
             ValueError: `settings` have no superpixels.
+            RegionsError: as of `refine`.
         """
         if checked_settings(settings).superpixel_scale == 0:
             raise ValueError("superpixel_scale is 0, which is off; expected a positive scale")
@@ -183,6 +187,11 @@ class Tuner:
             return RegionGraph(segments, self.image, keep_apart=outside)
 
         def merge() -> np.ndarray:
+            if settings.merge != "cut" and (count := int(segments.max()) + 1) > MERGEABLE:
+                raise RegionsError(
+                    f"merge {settings.merge!r} takes at most {MERGEABLE:,} superpixels; got {count:,}: raise "
+                    "superpixel_scale, superpixel_sigma or superpixel_min_size_px, or merge by 'cut'"
+                )
             with self._watch.stage("merge"):
                 regions: RegionGraph = self._graphs.get(key, graph)
                 if settings.merge == "kmeans":
