@@ -30,6 +30,7 @@ from training.recipe import Recipe, read_recipe
 
 RECIPE = ROOT / "training" / "recipes" / "own_photos" / "finetune.toml"
 CLASSES = ["background", "hat", "bag"]
+VAL = "0004"  # of `photos`, the first for validation
 
 
 @pytest.fixture
@@ -52,14 +53,28 @@ def photos(tmp_path):
     return folder
 
 
-def test_every_fifth_photo_is_for_validation_unless_the_split_is_given(photos):
+def test_a_fifth_of_the_photos_is_for_validation_unless_the_split_is_given(photos):
     assert read_classes(photos) == tuple(CLASSES)
     splits = {split: [path.stem for path in paths] for split, paths in split_photos(photos).items()}
-    assert splits == {"train": ["0002", "0003", "0004", "0005"], "val": ["0001", "0006"]}
+    assert splits == {"train": ["0001", "0002", "0003", "0006"], "val": [VAL, "0005"]}
     (photos / "splits.json").write_text(json.dumps({"train": ["0001", "0003"], "val": ["0006"]}))
     assert [sample.name for sample in load_folder(photos, "train", "custom")] == ["my_photos/0001", "my_photos/0003"]
     sample = load_folder(photos, "val", "custom")[0]
     assert_array_equal(sample.labels["custom"], np.array(Image.open(photos / "masks" / "0006.png")))
+
+
+def test_photos_that_are_added_move_few(tmp_path):
+    """One more leaves the val photos as they are, joins them, or takes the place of one."""
+    (tmp_path / "images").mkdir()
+    before: set[str] = set()
+    for count in range(1, 41):
+        (tmp_path / "images" / f"a{count}.jpg").touch()
+        if count < 2:
+            continue
+        splits = {split: {path.stem for path in paths} for split, paths in split_photos(tmp_path).items()}
+        assert len(splits["val"]) == (count + 4) // 5 and len(splits["train"]) == count - len(splits["val"])
+        assert len(before - splits["val"]) <= 1
+        before = splits["val"]
 
 
 def test_what_macos_puts_beside_files_is_no_photo_and_no_mask(photos):
@@ -72,45 +87,45 @@ def test_what_macos_puts_beside_files_is_no_photo_and_no_mask(photos):
 def test_large_photos_are_narrowed_and_ids_never_mixed(photos):
     ids = np.zeros((1200, 300), np.uint8)
     ids[300:] = 2
-    Image.fromarray(np.full((1200, 300, 3), 80, np.uint8)).save(photos / "images" / "0001.jpg")
-    Image.fromarray(ids).save(photos / "masks" / "0001.png")
+    Image.fromarray(np.full((1200, 300, 3), 80, np.uint8)).save(photos / "images" / f"{VAL}.jpg")
+    Image.fromarray(ids).save(photos / "masks" / f"{VAL}.png")
     sample = load_folder(photos, "val", "custom")[0]
     assert sample.image.shape == (LONG_SIDE_PX, 150, 3)
     assert_array_equal(sample.labels["custom"], np.repeat([[0], [2]], [150, 450], axis=0).repeat(150, 1))
 
 
 def test_a_photo_that_is_nearly_a_line_keeps_a_pixel(photos):
-    Image.new("RGB", (5000, 3)).save(photos / "images" / "0001.jpg")
-    Image.new("L", (5000, 3), 1).save(photos / "masks" / "0001.png")
+    Image.new("RGB", (5000, 3)).save(photos / "images" / f"{VAL}.jpg")
+    Image.new("L", (5000, 3), 1).save(photos / "masks" / f"{VAL}.png")
     sample = load_folder(photos, "val", "custom")[0]
     assert sample.image.shape == (1, LONG_SIDE_PX, 3) and (sample.labels["custom"] == 1).all()
 
 
 def test_a_damaged_photo_is_named_once(photos):
-    (photos / "images" / "0001.jpg").write_bytes(b"no photo")
+    (photos / "images" / f"{VAL}.jpg").write_bytes(b"no photo")
     with pytest.raises(DataError) as caught:
         load_folder(photos, "val", "custom")
-    assert str(caught.value).count("0001.jpg") == 1
+    assert str(caught.value).count(f"{VAL}.jpg") == 1
 
 
 def test_a_photo_turned_by_its_camera_meets_its_upright_mask(photos):
-    picture = Image.open(photos / "images" / "0001.jpg")
+    picture = Image.open(photos / "images" / f"{VAL}.jpg")
     upright = np.array(picture)
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter clockwise
-    picture.transpose(Image.Transpose.ROTATE_90).save(photos / "images" / "0001.jpg", exif=exif, quality=95)
+    picture.transpose(Image.Transpose.ROTATE_90).save(photos / "images" / f"{VAL}.jpg", exif=exif, quality=95)
     assert np.abs(load_folder(photos, "val", "custom")[0].image.astype(int) - upright).mean() < 3
 
 
 def spoiled(folder):
     """What is wrong, how it is made so, and what the message must say."""
-    mask, photo = folder / "masks" / "0001.png", folder / "images" / "0001.jpg"
+    mask, photo = folder / "masks" / f"{VAL}.png", folder / "images" / f"{VAL}.jpg"
     yield lambda: mask.unlink(), "missing label file"
     yield lambda: Image.new("L", (64, 96), 3).save(mask), r"ids \[3\] are out of range; classes.json names 0\.\.2"
     yield lambda: Image.new("L", (96, 64)).save(mask), "labels are"
     yield lambda: Image.new("RGB", (64, 96)).save(mask), "expected an 8-bit PNG"
     yield lambda: mask.write_bytes(b"no picture"), "cannot be decoded"
-    yield lambda: photo.write_bytes(b"no photo"), "0001.jpg"
+    yield lambda: photo.write_bytes(b"no photo"), f"{VAL}.jpg"
     yield lambda: Image.new("RGB", (64, 96)).save(folder / "images" / "0001.png"), "two photos have one name"
     yield lambda: (folder / "classes.json").unlink(), "classes.json: missing"
     yield lambda: (folder / "classes.json").write_text("{"), "not JSON"
@@ -134,8 +149,8 @@ def spoiled(folder):
     yield lambda: (folder / "splits.json").mkdir(), "splits.json: expected a JSON file; it cannot be read"
     yield lambda: (folder / "splits.json").symlink_to("nowhere"), "splits.json: missing"
     yield lambda: replaced_by_folder(folder / "classes.json"), "classes.json: expected a JSON file; it cannot be read"
-    yield lambda: replaced_by_link(photo), r"0001\.jpg: cannot be read \(No such file"
-    yield lambda: photo.rename(photo.with_suffix(".tif")), r"masks: expected a photo .*; got none for 0001\.png: conv"
+    yield lambda: replaced_by_link(photo), VAL + r"\.jpg: cannot be read \(No such file"
+    yield lambda: photo.rename(photo.with_suffix(".tif")), r"masks: expected a photo .*; got none for 0004\.png: conv"
     yield lambda: [Image.new("L", (9, 9)).save(mask.with_name(f"{n}.png")) for n in range(5)], "2.png and 2 more: conve"
 
 

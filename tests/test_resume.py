@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from tests.test_data import draw_data
 from tests.test_training import TINY
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.errors import DataError, RecipeError
+from training.photos import check_same_photos
 from training.recipe import Recipe
 from training.train import Run, main, train
 
 RECIPES = Path(__file__).parent.parent / "training" / "recipes"
+SHORT = dataclasses.replace(TINY, epochs=1, sources=("fashionista",))
 
 
 @pytest.fixture
@@ -109,6 +115,82 @@ def test_a_checkpoint_for_export_cannot_be_gone_on_with(saved):
     save_checkpoint(load_checkpoint(saved / "best.pt"), saved / "last.pt")
     with pytest.raises(DataError, match=r"expected the last\.pt of a run; got a file without net, optimizer, step_"):
         run.resume()
+
+
+@pytest.fixture
+def drawn(tmp_path):
+    return draw_data(tmp_path / "data", np.random.default_rng(0))
+
+
+@pytest.fixture
+def ended(drawn, tmp_path):
+    """The folder of a run of one epoch on `drawn`."""
+    train(SHORT, folder=tmp_path / "run", data=drawn)
+    return tmp_path / "run"
+
+
+def test_checkpoints_name_the_photos_of_their_run(ended):
+    train_names = [f"fashionista/{number:04d}" for number in (1, 2, 3)]
+    for name in ("last.pt", "best.pt", "best_person.pt"):
+        photos = {"train": train_names, "val": ["fashionista/0004"], "seen": train_names}
+        assert load_checkpoint(ended / name)["photos"] == photos
+
+
+@pytest.mark.parametrize(
+    ("splits", "limit", "message"),
+    [
+        (
+            {"train": [1, 2], "val": [4]},
+            None,
+            r"the train photos that the run had; got 1 gone \(fashionista/0003\): go on",
+        ),
+        ({"train": [1, 2, 4], "val": [3]}, None, r"got 1 new \(fashionista/0004\) and 1 gone \(fashionista/0003\)"),
+        ({"train": [1, 2, 3], "val": [4, 2]}, None, r"the val photos that the run had; got 1 new \(fashionista/0002\)"),
+        ({"train": [3, 1, 2], "val": [4]}, None, "got them in another order"),
+        (
+            {"train": [1, 2, 3], "val": [4]},
+            1,
+            r"got 2 gone \(fashionista/0002, fashionista/0003\).*is --limit the same",
+        ),
+    ],
+    ids=["fewer", "others", "val", "order", "limit"],
+)
+def test_a_run_is_not_gone_on_with_on_other_photos(ended, drawn, splits, limit, message):
+    (drawn / "fashionista" / "splits.json").write_text(json.dumps(splits))
+    with pytest.raises(DataError, match=message):
+        train(dataclasses.replace(SHORT, epochs=2), folder=ended, data=drawn, resume=True, limit=limit)
+    assert load_checkpoint(ended / "last.pt")["epoch"] == 1
+
+
+def test_an_older_checkpoint_that_names_no_photos_goes_on(ended, drawn):
+    state = load_checkpoint(ended / "last.pt")
+    photos = state.pop("photos")
+    save_checkpoint(state, ended / "last.pt")
+    train(dataclasses.replace(SHORT, epochs=2), folder=ended, data=drawn, resume=True)
+    assert load_checkpoint(ended / "last.pt")["photos"] == photos
+
+
+def test_a_folder_may_move_and_have_another_name():
+    recipe = SimpleNamespace(folder="elsewhere/new", name="mine")
+    now, before = ({"train": [f"{name}/0001"], "val": [f"{name}/0002"]} for name in ("new", "old"))
+    check_same_photos(now, before, recipe)
+
+
+def test_a_start_from_a_run_that_has_seen_val_photos_says_so(ended, drawn, tmp_path, caplog):
+    said = "1 of 2 val photos were trained on before, in .*t.pt or what it started from: .*too good.*splits.json"
+    (drawn / "fashionista" / "splits.json").write_text('{"train": [1, 2], "val": [3, 4]}')
+    second = dataclasses.replace(SHORT, init=str(ended / "best.pt"))
+    train(second, folder=tmp_path / "second", data=drawn)
+    assert re.search(said, caplog.text)
+    seen = [f"fashionista/{number:04d}" for number in (1, 2, 3)]
+    assert load_checkpoint(tmp_path / "second" / "last.pt")["photos"]["seen"] == seen
+    caplog.clear()
+    train(dataclasses.replace(SHORT, init=str(tmp_path / "second" / "last.pt")), folder=tmp_path / "third", data=drawn)
+    assert re.search(said, caplog.text)  # what the first run saw is known to the third
+    caplog.clear()
+    (drawn / "fashionista" / "splits.json").write_text('{"train": [1, 2], "val": [4]}')
+    train(second, folder=tmp_path / "fourth", data=drawn)
+    assert "trained on before" not in caplog.text
 
 
 def test_a_stage_may_start_from_the_earlier_one_of_its_seed(tmp_path):

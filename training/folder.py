@@ -1,13 +1,16 @@
 """A folder of one's own photos and masks as training data.
 
 FOLDER/images/NAME.jpg (or .png, .webp), FOLDER/masks/NAME.png, FOLDER/classes.json, and FOLDER/splits.json if the split
-is not to be made by name. A mask is an 8-bit PNG of the photo's size whose pixel values are label ids, 255 where
+is not to be drawn by lot. A mask is an 8-bit PNG of the photo's size whose pixel values are label ids, 255 where
 nothing is to be learnt. classes.json is the list of label names in id order, the background first.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
+import os
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
@@ -26,7 +29,7 @@ from training.tags import IGNORE
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 LONG_SIDE_PX = 600  # that of the photos the published models saw
-VAL_EVERY = 5  # without splits.json every fifth photo is for validation
+VAL_EVERY = 5  # without splits.json one photo in so many is for validation
 
 
 def read_classes(folder: Path) -> tuple[str, ...]:
@@ -94,7 +97,9 @@ def load_folder(folder: Path, split: str, task: str, *, limit: int | None = None
 
 
 def split_photos(folder: Path) -> dict[str, list[Path]]:
-    """The photos for training and for validation, as splits.json says, or every fifth in order of name for the latter.
+    """The photos for training and for validation, as splits.json says, or a fifth of them, rounded up, for the latter.
+
+    Which, the names alone decide, as by lot: photos that are added move at most a few of the others.
 
     Raises:
         DataError: no photos, two of one name, a mask without a photo, a split that is empty or names a photo that is
@@ -111,8 +116,16 @@ def split_photos(folder: Path) -> dict[str, list[Path]]:
     path = folder / "splits.json"
     if path.exists() or path.is_symlink():
         return _given_splits(path, photos)
-    val = [path for index, path in enumerate(paths) if index % VAL_EVERY == 0]
-    return {"train": [path for path in paths if path not in val], "val": val}
+    drawn = set(sorted(paths, key=_lot)[: math.ceil(len(paths) / VAL_EVERY)])
+    return {
+        "train": [path for path in paths if path not in drawn],
+        "val": [path for path in paths if path in drawn],
+    }
+
+
+def _lot(path: Path) -> bytes:
+    """A number that the name of a photo draws; the lowest are for validation."""
+    return hashlib.sha256(os.fsencode(path.stem)).digest()
 
 
 def _visible(folder: Path, pattern: str) -> Iterator[Path]:

@@ -1,17 +1,22 @@
-"""The photos of a run: loaded, and told apart from what they cannot teach or judge."""
+"""The photos of a run: loaded, named in its checkpoints, and what they cannot teach or judge is said."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hubmodels.entries import ENTRIES
 from hubmodels.labels import TASKS
+from training.checkpoint import load_checkpoint
 from training.data import Sample, count_pixels, load_fashionista, load_sources
+from training.errors import DataError
 from training.folder import load_folder
 from training.recipe import Recipe
 
 log = logging.getLogger("training")
+
+Names = dict[str, list[str]]  # "train", "val" and "seen" -> names of photos, as `Run.photos` explains
 
 
 def load_photos(recipe: Recipe, data: Path, *, limit: int | None = None) -> tuple[list[Sample], list[Sample]]:
@@ -65,3 +70,56 @@ def warn_of_unseen(train: Sequence[Sample], val: Sequence[Sample], recipe: Recip
             )
         unseen[task] = {*unlearnt, *unjudged}
     return unseen
+
+
+def seen_before(recipe: Recipe) -> list[str]:
+    """Names of the photos that the checkpoint a recipe starts from has seen; none if it does not say."""
+    if recipe.init in ("imagenet", "random", *ENTRIES):
+        return []
+    return load_checkpoint(Path(recipe.init)).get("photos", {}).get("seen", [])
+
+
+def warn_of_seen(val: Sequence[str], seen: Sequence[str], recipe: Recipe) -> None:
+    """Log how many val photos the network was trained on before this run."""
+    if count := len(set(val) & set(seen)):
+        log.warning(
+            "%d of %d val photos were trained on before, in %s or what it started from: scores on them will be too "
+            "good; keep the val photos of that run, by splits.json",
+            count,
+            len(val),
+            recipe.init,
+        )
+
+
+def check_same_photos(now: Mapping[str, Sequence[str]], before: Mapping[str, Sequence[str]], recipe: Recipe) -> None:
+    """Refuse to go on with other photos than a run had, or with the same in another order.
+
+    Args:
+        now: "train" and "val" -> names of photos.
+        before: the same, of the run's checkpoint.
+        recipe: of the run; if it is on a folder, that may have moved or got another name.
+
+    Raises:
+        DataError: says what was added or is gone.
+    """
+    for split in ("train", "val"):
+        ours, theirs = ([_place(name, recipe) for name in names[split]] for names in (now, before))
+        if ours != theirs:
+            raise DataError(
+                f"recipe {recipe.name!r}: expected the {split} photos that the run had; got {_changes(ours, theirs)}: "
+                "go on with the same photos (is --limit the same?), or start a new run from its best.pt by --init, "
+                "with another --runs"
+            )
+
+
+def _place(name: str, recipe: Recipe) -> str:
+    return name.partition("/")[2] if recipe.folder else name
+
+
+def _changes(now: Sequence[str], before: Sequence[str]) -> str:
+    parts = []
+    for word, names, others in (("new", now, set(before)), ("gone", before, set(now))):
+        if changed := [name for name in names if name not in others]:
+            listed = ", ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")
+            parts.append(f"{len(changed)} {word} ({listed})")
+    return " and ".join(parts) or "them in another order"

@@ -6,7 +6,7 @@ In several processes, each on its share of every batch (see training.processes):
 Writes runs/NAME/last.pt (everything needed to go on; no run is started in a folder that has one), runs/NAME/best.pt
 (best averaged weights on val; with several tasks also best_TASK.pt, as their best epochs differ and each is exported
 alone) and runs/NAME/log.jsonl. Views, order and dropout are functions of (seed, epoch, step), so a run that was stopped
-and resumed ends with the same weights as one that was not.
+and resumed ends with the same weights as one that was not; one with other photos than it had is not gone on with.
 """
 
 from __future__ import annotations
@@ -40,7 +40,15 @@ from training.errors import DataError, DivergedError, RecipeError, run_command
 from training.launch import start_all_processes
 from training.losses import deeply_supervised, soft_cross_entropy
 from training.optimizers import build_optimizer
-from training.photos import load_photos, names_of, warn_of_unseen
+from training.photos import (
+    Names,
+    check_same_photos,
+    load_photos,
+    names_of,
+    seen_before,
+    warn_of_seen,
+    warn_of_unseen,
+)
 from training.processes import (
     add_up,
     check_batch,
@@ -80,6 +88,9 @@ class Run:
         self.epoch = self.step_in_epoch = 0
         self.best = -1.0
         self.best_by_task = dict.fromkeys(recipe.tasks, -1.0)
+        # Names of photos: of this run's "train" and "val" in their order, and "seen", sorted: those that this run or
+        # one that it started from trains on.
+        self.photos: Names = {}
         self.saved_at = time.monotonic()
 
     def _parameter_groups(self) -> list[dict]:
@@ -111,11 +122,12 @@ class Run:
             "losses": self.losses,
             "scores": self.scores,
             "val": {} if self.step_in_epoch else self.val,  # of these very weights, or of none
+            "photos": self.photos,
         }
         if self.accelerator.scaler is not None:  # of fp16
             state["scaler"] = self.accelerator.scaler.state_dict()
         if name != "last.pt":
-            state = {key: state[key] for key in ("recipe", "ema", "crfs", "epoch", "best", "val")}
+            state = {key: state[key] for key in ("recipe", "ema", "crfs", "epoch", "best", "val", "photos")}
         save_checkpoint(state, self.folder / name)
 
     def resume(self) -> None:
@@ -142,7 +154,7 @@ class Run:
         self.epoch, self.step_in_epoch, self.best = state["epoch"], state["step_in_epoch"], state["best"]
         self.best_by_task |= state.get("best_by_task", {})
         self.scores, self.losses = state.get("scores", []), state.get("losses", [])
-        self.val = state.get("val", {})
+        self.val, self.photos = state.get("val", {}), state.get("photos", {})
         if self.accelerator.scaler is not None and "scaler" in state:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self._drop_later_rows()
@@ -160,6 +172,21 @@ class Run:
                 f"or remove {self.folder} to start again"
             )
         self._drop_later_rows()
+        self.photos = {"seen": seen_before(self.recipe)}
+
+    def note_photos(self, train: list[Sample], val: list[Sample]) -> None:
+        """Note which photos the run is on, for its checkpoints; warns if val photos were trained on before.
+
+        Raises:
+            DataError: the run goes on, and has had others.
+        """
+        now = {"train": [sample.name for sample in train], "val": [sample.name for sample in val]}
+        if "train" in self.photos:  # not in older checkpoints
+            check_same_photos(now, self.photos, self.recipe)
+        seen = self.photos.get("seen", [])
+        if self.accelerator.is_main_process:
+            warn_of_seen(now["val"], seen, self.recipe)
+        self.photos = {**now, "seen": sorted({*seen, *now["train"]})}
 
     def log_row(self, row: dict[str, Any]) -> None:
         """Append to log.jsonl, in the first process."""
@@ -275,7 +302,7 @@ def train(
     Raises:
         RecipeError: a batch cannot be shared out equally to the processes, the folder has a run and `resume` is not
             set, or it is set and that run had other settings.
-        DataError: data or the checkpoint to go on from is missing or wrong.
+        DataError: data or the checkpoint to go on from is missing or wrong, or that run had other photos.
     """
     folder.mkdir(parents=True, exist_ok=True)
     run = Run(recipe, folder, mixed_precision=mixed_precision)
@@ -286,6 +313,7 @@ def train(
     samples, val = load_photos(recipe, data, limit=limit)
     if recipe.soft_labels:
         samples = with_soft_labels(samples, Path(recipe.soft_labels), confidence=recipe.soft_confidence)
+    run.note_photos(samples, val)
     unseen = warn_of_unseen(samples, val, recipe) if run.accelerator.is_main_process else {}
     samples = repeated(samples, recipe.repeat)
     first_epoch = epoch_order(len(samples), recipe, 0)
