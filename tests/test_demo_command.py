@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,7 +23,7 @@ pytestmark = GRADIO_MARKS
 
 
 @pytest.fixture
-def launches(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+def launches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any]]:
     """What `main` passes on to Gradio; nothing is loaded or served."""
     calls: list[dict[str, Any]] = []
 
@@ -30,6 +31,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         calls.append(options)
         return SimpleNamespace(router=SimpleNamespace(routes=[])), "http://127.0.0.1", None
 
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     monkeypatch.setattr(gr.Blocks, "launch", launch)
     monkeypatch.setattr(gr.Blocks, "block_thread", lambda self: None)
     monkeypatch.setattr(serving, "warm_up", lambda studio: None)
@@ -53,12 +55,20 @@ def test_options_reach_the_page(monkeypatch, launches):
     monkeypatch.setattr("hubmodels.app.page.build", note)
     options = ["--models", PEOPLE, "--max-megapixels", "2.5", "--queue-size", "3", "--concurrency", "2"]
     demo.main([*options, "--runtime", "torch"])
-    schedule = {"clean_every_s": 600, "file_age_s": 3000}  # no visitor's file outlives an hour
-    wanted = ((PEOPLE,), 2_500_000, "torch", {"queue_size": 3, "concurrency": 2, **schedule})
+    wanted = ((PEOPLE,), 2_500_000, "torch", {"queue_size": 3, "concurrency": 2})
     assert built == [wanted]
     arguments = build_parser().parse_args(["demo", *options])  # the same command under the other name
     assert arguments.handler(arguments) == 0
     assert built == [wanted, (*wanted[:2], "auto", wanted[3])]  # the faster runtime unless told otherwise
+
+
+def test_no_file_of_a_visitor_outlives_an_hour_or_fills_the_disk(monkeypatch, launches):
+    started: list[Any] = []
+    real = serving._clean
+    monkeypatch.setattr(serving, "_clean", lambda *arguments: started.append(arguments[3:]) or real(*arguments))
+    demo.main([])
+    demo.main(["--max-disk-mb", "0.5"])
+    assert started == [(60, {"age_s": 3000, "max_bytes": n}) for n in (2e9, 5e5)]
 
 
 def test_a_link_that_cannot_be_had_is_said(launches, capsys):
@@ -89,7 +99,7 @@ def test_a_port_is_checked_before_models_are_loaded(launches, port, capsys):
     assert "--port" in capsys.readouterr().err and not launches
 
 
-@pytest.mark.parametrize("option", ["--queue-size", "--concurrency", "--max-megapixels"])
+@pytest.mark.parametrize("option", ["--queue-size", "--concurrency", "--max-megapixels", "--max-disk-mb"])
 @pytest.mark.parametrize("value", ["0", "-1", "many"])
 def test_limits_must_be_positive(option, value, capsys):
     with pytest.raises(SystemExit):

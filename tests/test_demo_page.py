@@ -67,7 +67,7 @@ def test_heavy_work_shares_one_slot_and_the_queue_is_bounded(studio):
     assert "segment" in names and len(heavy) >= 8  # updates twice, five downloads, and the API
     assert all(f.concurrency_limit == 2 for f in heavy)
     assert page._queue.max_size == 7 and page.api_open is False
-    assert page.analytics_enabled is False and page.delete_cache
+    assert page.analytics_enabled is False and page.delete_cache is None  # the server deletes
     assert all(
         f.queue is not False for f in page.fns.values() if f.fn is not None and f.api_name != "load_example"
     )  # that one only names a file

@@ -38,7 +38,7 @@ class Handlers:
 
     Args:
         studio: models and memory.
-        cache_dir: folder of visitors' files, uploads and results, which Gradio cleans; no other file is read.
+        cache_dir: folder of visitors' files, uploads and results, which the server cleans; no other file is read.
         examples: digest of an example's pixels -> its name.
         concurrency: heavy calls at a time.
     """

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 MAX_MEGAPIXELS = 26.0  # what phones and cameras call 24: 5712x4284, 6016x4016, 6240x4160
-CLEAN_EVERY_S, FILE_AGE_S = 600, 3000  # together: no visitor's file outlives an hour
+CLEAN_EVERY_S, FILE_AGE_S = 60, 3000  # together: no visitor's file outlives an hour
+MAX_DISK_MB = 2000.0  # eighty uploads of the largest size
 
 
 def _port(text: str) -> int:
@@ -39,6 +40,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--queue-size", type=_positive(int), default=32, help="calls that may wait; others hear 'busy' (%(default)s)"
+    )
+    parser.add_argument(
+        "--max-disk-mb",
+        type=_positive(float),
+        default=MAX_DISK_MB,
+        help="megabytes of visitors' files, looked at once a minute; beyond, the oldest are deleted (%(default)s)",
     )
     parser.add_argument("--concurrency", type=_positive(int), default=1, help="heavy calls at a time (%(default)s)")
 

@@ -18,7 +18,6 @@ from hubmodels.app.downloads import KINDS
 from hubmodels.app.examples import EXAMPLES
 from hubmodels.app.handlers import Handlers, fetch_nothing
 from hubmodels.app.look import AGAIN, CLICK_FILE, TOOLTIPS, show, watch_connection
-from hubmodels.app.options import CLEAN_EVERY_S, FILE_AGE_S
 from hubmodels.app.studio import Photo, Studio
 from hubmodels.app.views import View
 from hubmodels.entries import find_entry
@@ -54,25 +53,16 @@ class Parts:
     file: gr.DownloadButton
 
 
-def build(
-    studio: Studio,
-    *,
-    queue_size: int = 32,
-    concurrency: int = 1,
-    clean_every_s: int = CLEAN_EVERY_S,
-    file_age_s: int = FILE_AGE_S,
-) -> gr.Blocks:
-    """The page, not yet served.
+def build(studio: Studio, *, queue_size: int = 32, concurrency: int = 1) -> gr.Blocks:
+    """The page, not yet served. `hubmodels.app.server` deletes the files of its visitors.
 
     Args:
         studio: what is served.
         queue_size: calls that may wait; further ones are told that the server is busy.
         concurrency: heavy calls at a time.
-        clean_every_s: once in so many seconds, files of visitors are deleted if they are old enough.
-        file_age_s: the age at which they are.
     """
     processing_utils.async_ssrf_protected_download = fetch_nothing
-    with gr.Blocks(title="hubmodels", analytics_enabled=False, delete_cache=(clean_every_s, file_age_s)) as page:
+    with gr.Blocks(title="hubmodels", analytics_enabled=False) as page:
         gr.HTML(texts.INTRO, label="About", elem_id="intro")
         examples = {Photo.of(each.pixels()).key: name for name, each in EXAMPLES.items()}
         handlers = Handlers(studio, cache_dir=get_upload_folder(), examples=examples, concurrency=concurrency)

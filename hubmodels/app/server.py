@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import logging
+import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +18,14 @@ from PIL import Image
 
 from hubmodels import __version__
 from hubmodels.app.examples import EXAMPLES
-from hubmodels.app.options import CLEAN_EVERY_S, FILE_AGE_S, add_options, logins
+from hubmodels.app.options import CLEAN_EVERY_S, FILE_AGE_S, MAX_DISK_MB, add_options, logins
 from hubmodels.app.studio import Photo, Studio
-from hubmodels.app.uploads import delete_aborted
+from hubmodels.app.uploads import claim_folder, delete, sweep
 from hubmodels.errors import HubmodelsError
 from hubmodels.refine import SETTINGS, Refinement
 from hubmodels.remote import is_offline
 
 LOG = logging.getLogger(__name__)
-SWEEP_S = 60
 LAUNCH: dict[str, Any] = {
     "footer_links": ["api"],
     "max_file_size": "25mb",
@@ -84,35 +85,36 @@ def start(
     *,
     queue_size: int,
     concurrency: int,
-    clean_every_s: int = CLEAN_EVERY_S,
-    file_age_s: int = FILE_AGE_S,
+    clean_every_s: float = CLEAN_EVERY_S,
+    file_age_s: float = FILE_AGE_S,
+    max_disk_mb: float = MAX_DISK_MB,
     **where: Any,
 ) -> tuple[Any, str | None]:
     """Serve the page in the background; returns it and the public link, if one was asked for and is to be had.
 
     Args:
-        studio, queue_size, concurrency, clean_every_s, file_age_s: as of `hubmodels.app.page.build`.
+        studio, queue_size, concurrency: as of `hubmodels.app.page.build`.
+        clean_every_s: once in so many seconds, files of visitors are deleted if they are old enough or too many.
+        file_age_s: the age at which they are old enough.
+        max_disk_mb: megabytes of them beyond which the oldest are deleted.
         where: address, port, link and logins, as Gradio's `launch` takes them.
 
     Raises:
-        OSError: the address or port cannot be had.
+        OSError: the address or port cannot be had, nor a folder for files of visitors.
     """
     from hubmodels.app.look import CSS, THEME
     from hubmodels.app.page import build
 
-    page = build(
-        studio,
-        queue_size=queue_size,
-        concurrency=concurrency,
-        clean_every_s=clean_every_s,
-        file_age_s=file_age_s,
-    )
+    folder = claim_folder()
+    page = build(studio, queue_size=queue_size, concurrency=concurrency)
     handlers = {"exception_handlers": {TypeError: _say_what_is_unknown}}
     app, _, share_url = page.launch(
         prevent_thread_lock=True, theme=THEME, css=CSS, app_kwargs=handlers, **where, **LAUNCH
     )
     _add_health(app, studio, page)
-    threading.Thread(target=_sweep, args=(studio, page), daemon=True, name="sweep").start()
+    limits = {"age_s": file_age_s, "max_bytes": 1e6 * max_disk_mb}
+    arguments = (studio, page, folder, clean_every_s, limits)
+    threading.Thread(target=_clean, args=arguments, daemon=True, name="clean").start()
     return page, share_url
 
 
@@ -139,24 +141,50 @@ def _add_health(app: Any, studio: Studio, page: Any) -> None:
     app.router.routes.insert(0, Route("/health", health, methods=["GET"]))  # before Gradio's own catch-all
 
 
-def _sweep(studio: Studio, page: Any) -> None:
-    """Forget old photos and delete what broken uploads left, for as long as the page is served."""
-    from gradio.utils import get_upload_folder
-
-    every_s, age_s = page.delete_cache
+def _clean(studio: Studio, page: Any, folder: Path, every_s: float, limits: dict[str, float]) -> None:
+    """Forget old photos and delete old files of visitors, for as long as the page is served."""
     while page.is_running:
-        studio.expire()
-        delete_aborted(Path(get_upload_folder()), age_s=age_s)
-        time.sleep(min(SWEEP_S, every_s))
+        try:
+            studio.expire()
+            sweep(folder, kept=_files_of_the_page(page), **limits)
+            for known in page.temp_file_sets:  # Gradio's own lists, which would grow for ever
+                known.difference_update([path for path in tuple(known) if not Path(path).exists()])
+        except Exception as error:  # the next pass may well succeed; the text may hold names of visitors' files
+            LOG.error("Files of visitors could not be deleted: %s. Next try in %g s", type(error).__name__, every_s)
+        time.sleep(every_s)
+
+
+def _files_of_the_page(page: Any) -> set[str]:
+    """Files that all visitors share: the examples."""
+    return {path for block in page.blocks.values() for path in getattr(block, "keep_in_cache", ())}
+
+
+def _delete_all(page: Any, folder: Path) -> None:
+    """Delete the files of this server's visitors; other servers that share the folder have visitors of their own."""
+    known = {path for each in page.temp_file_sets for path in tuple(each)}
+    delete(known - _files_of_the_page(page), folder)
+
+
+@contextmanager
+def _sigterm_ends_like_ctrl_c() -> Iterator[None]:
+    """Services are stopped by SIGTERM, which would end the process before it deletes anything."""
+    if threading.current_thread() is not threading.main_thread():  # only that one may say what signals do
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def serve(options: argparse.Namespace) -> int:
-    """Warm up and serve until interrupted; `options` as `add_options` defines them.
+    """Warm up and serve until Ctrl-C or SIGTERM; `options` as `add_options` defines them.
 
     Raises:
         ImportError: Gradio is not installed, or ONNX Runtime if that is asked for.
         HubmodelsError, ValueError: a model or login makes no sense.
-        OSError: the address or port cannot be had.
+        OSError: the address or port cannot be had, nor a folder for files of visitors.
     """
     require_gradio()
     if options.share and is_offline():
@@ -164,18 +192,21 @@ def serve(options: argparse.Namespace) -> int:
     allowed = logins(options.auth)
     studio = Studio(options.models, max_megapixels=options.max_megapixels, runtime=options.runtime)
     warm_up(studio)
-    page, share_url = start(
-        studio,
-        queue_size=options.queue_size,
-        concurrency=options.concurrency,
-        server_name=options.host,
-        server_port=options.port,
-        share=options.share,
-        auth=allowed,
-    )
-    if options.share and not share_url:
-        print("No public link: Gradio's sharing service cannot be reached. The local address works.", flush=True)
-    page.block_thread()
+    with _sigterm_ends_like_ctrl_c():
+        page, share_url = start(
+            studio,
+            queue_size=options.queue_size,
+            concurrency=options.concurrency,
+            max_disk_mb=options.max_disk_mb,
+            server_name=options.host,
+            server_port=options.port,
+            share=options.share,
+            auth=allowed,
+        )
+        if options.share and not share_url:
+            print("No public link: Gradio's sharing service cannot be reached. The local address works.", flush=True)
+        page.block_thread()
+        _delete_all(page, claim_folder())
     return 0
 
 
