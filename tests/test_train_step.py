@@ -8,9 +8,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from accelerate.optimizer import AcceleratedOptimizer
 
 from tests.test_data import draw_data
-from tests.test_training import TINY
+from tests.test_training import TINY, WITH_CRF
 from training.checkpoint import load_checkpoint
 from training.data import Sample, load_fashionista
 from training.errors import DivergedError
@@ -114,6 +115,29 @@ def test_a_loss_that_is_no_number_stops_the_run_before_its_step(drawn, tmp_path,
         assert all(torch.equal(value, before[name]) for name, value in net.named_parameters())
 
 
+@pytest.mark.parametrize("part", ["net", "crfs"])
+def test_a_gradient_that_is_no_number_stops_the_run_before_its_step(drawn, tmp_path, part):
+    run = Run(WITH_CRF, tmp_path)
+    *_, last = getattr(run, part).parameters()
+    last.register_hook(lambda gradient: gradient * math.inf)
+    before = {name: value.clone() for name, value in run.model.named_parameters()}
+    with pytest.raises(DivergedError, match=r"expected a finite norm of the gradients; got (nan|inf) in step 1 of ep"):
+        step(run, load_fashionista(drawn, "train", WITH_CRF.tasks))
+    assert all(torch.equal(value, before[name]) for name, value in run.model.named_parameters())
+
+
+def test_a_scaler_skips_steps_that_are_not_finite_itself(drawn, tmp_path):
+    """As that of fp16 does, here on the CPU: it tries again with smaller gradients."""
+    run = Run(TINY, tmp_path)
+    scaler = run.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    run.stepper = AcceleratedOptimizer(run.optimizer, scaler=scaler)
+    *_, last = run.net.parameters()
+    last.register_hook(lambda gradient: gradient * math.inf)
+    before = last.clone()
+    step(run, load_fashionista(drawn, "train", TINY.tasks))
+    assert torch.equal(last, before) and scaler.get_scale() == 2.0
+
+
 def test_the_last_checkpoint_of_a_diverged_run_is_good(drawn, tmp_path):
     with pytest.raises(DivergedError):
         train(
@@ -124,3 +148,5 @@ def test_the_last_checkpoint_of_a_diverged_run_is_good(drawn, tmp_path):
         )
     state = load_checkpoint(tmp_path / "run" / "last.pt")
     assert all(math.isfinite(loss) for loss in state["losses"])
+    for part in ("net", "ema"):
+        assert all(torch.isfinite(value).all() for value in state[part].values())

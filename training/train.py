@@ -233,7 +233,7 @@ def train_step(run: Run, samples: list[Sample], indices: np.ndarray, *, step: in
     """One optimizer step on a batch, of which each process takes its share; returns the mean loss of all.
 
     Raises:
-        DivergedError: that loss is not finite; no step is taken then.
+        DivergedError: that loss or a gradient is not finite; no step is taken then.
     """
     recipe, device = run.recipe, run.accelerator.device
     own = share(indices, run.accelerator)
@@ -255,18 +255,28 @@ def train_step(run: Run, samples: list[Sample], indices: np.ndarray, *, step: in
         loss = loss + recipe.task_weight.get(task, 1.0) * part
     mean_loss = float(run.accelerator.reduce(loss.detach(), "mean"))  # not finite in one process, not finite in all
     if not math.isfinite(mean_loss):
-        raise DivergedError(
-            f"recipe {recipe.name!r}: expected a finite loss; got {mean_loss} in step {run.step_in_epoch + 1} of epoch "
-            f"{run.epoch + 1}, of which nothing is saved: try a lower lr, and other weights of losses and classes"
-        )
+        raise _diverged(run, "loss", mean_loss)
     for group in run.optimizer.param_groups:
         group["lr"] = recipe.lr * group["factor"] * lr_factor(recipe, step, steps, run.scores)
     run.stepper.zero_grad(set_to_none=True)
     run.accelerator.backward(loss)
-    run.accelerator.clip_grad_norm_(run.net.parameters(), 5.0)
+    norm = float(run.accelerator.clip_grad_norm_(run.net.parameters(), 5.0))
+    if run.accelerator.scaler is None:  # that of fp16 skips steps that are not finite itself, and goes on smaller
+        for strength in run.crfs.parameters():  # which are not clipped
+            if strength.grad is not None:
+                norm = math.hypot(norm, float(strength.grad.norm()))
+        if not math.isfinite(norm):
+            raise _diverged(run, "norm of the gradients", norm)
     run.stepper.step()
     run.ema.update(run.net, step)
     return mean_loss
+
+
+def _diverged(run: Run, what: str, got: float) -> DivergedError:
+    return DivergedError(
+        f"recipe {run.recipe.name!r}: expected a finite {what}; got {got} in step {run.step_in_epoch + 1} of epoch "
+        f"{run.epoch + 1}, of which nothing is saved: try a lower lr, and other weights of losses and classes"
+    )
 
 
 def set_train_mode(run: Run) -> None:
