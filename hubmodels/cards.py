@@ -32,7 +32,7 @@ LABEL_NOTES = {
 
 
 def entry_card(entry: Entry, *, repo: str) -> str:
-    """The card of a published model.
+    """The card of a published model; it ends with a seal, for `is_generated`.
 
     Args:
         entry: a row with weights.
@@ -66,7 +66,8 @@ def entry_card(entry: Entry, *, repo: str) -> str:
         f"{entry.license} for code and weights. The training photos are research data with terms of their own: check "
         "whether your use of models trained on them is covered.",
     ]
-    return _front_matter(entry.name, entry.license, _results(entry)) + "\n\n".join(filter(None, parts)) + "\n"
+    front = _front_matter(entry.name, entry.license, _results(entry))
+    return _sealed(front + "\n\n".join(filter(None, parts)) + "\n")
 
 
 def model_card(
@@ -115,7 +116,7 @@ def model_card(
 
 
 def is_generated(card: bytes) -> bool:
-    """Whether a card is as `model_card` wrote it, so that a new one may take its place; edited ones are kept."""
+    """Whether a card is as `model_card` or `entry_card` wrote it: a new one may take its place; edited ones are kept."""
     text = card.decode("utf-8", errors="replace")
     seal = _SEAL.search(text)
     return seal is not None and _digest(text[: seal.start()]) == seal[1]

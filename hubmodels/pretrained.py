@@ -180,7 +180,7 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
             raise TypeError(f"options of push_to_hub without push_to_hub=True: {sorted(push_options) or repo_id}")
         facts = {"license": license, "data": data, "limits": limits, "metrics": metrics}
         files = self._save(folder, facts)
-        return _upload(folder, files, repo_id or folder.name, facts, **push_options) if push_to_hub else None
+        return upload_model(folder, files, repo_id or folder.name, facts, **push_options) if push_to_hub else None
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """The mixin's hook, which none of its methods reaches any more."""
@@ -271,7 +271,7 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             files = self._save(folder, facts)  # what cannot be saved is said before anything is sent
-            return _upload(
+            return upload_model(
                 folder,
                 files,
                 repo_id,
@@ -299,11 +299,11 @@ def _find_regions(find: Callable[[str], Path], digest: str, labels: LabelSet, wh
 
 
 def _upload_options() -> list[str]:
-    options = inspect.signature(_upload).parameters.values()
+    options = inspect.signature(upload_model).parameters.values()
     return [option.name for option in options if option.kind is option.KEYWORD_ONLY]
 
 
-def _upload(
+def upload_model(
     folder: Path,
     files: list[str],
     repo: str,

@@ -9,12 +9,13 @@ import numpy as np
 from PIL import Image
 
 from hubmodels import remote
-from hubmodels.cards import PICTURE, entry_card
+from hubmodels.cards import PICTURE, entry_card, is_generated
 from hubmodels.config import REGIONS, ModelConfig
 from hubmodels.entries import Entry, find_entry
 from hubmodels.export import save_image
 from hubmodels.files import write_bytes
 from hubmodels.hub import load_model, weights_path
+from hubmodels.pretrained import CARD, upload_model
 from hubmodels.weights_files import read_verified
 
 GAP_PX = 8
@@ -26,13 +27,13 @@ def write_repository(entry: Entry, repo: str, folder: Path) -> list[Path]:
     Args:
         entry: a network with weights.
         repo: "user/name", for the card's snippets.
-        folder: where they go, made if it is missing.
+        folder: where they go, made if it is missing; a repository that this wrote earlier is replaced.
 
     Returns:
         Their paths.
 
     Raises:
-        ValueError: the row is no network, or has no weights.
+        ValueError: the row is no network, or has no weights; or a file would replace one that this did not write.
         WeightsError: the weights are missing or not those of the row, or no repository can have this name.
     """
     remote.check_name(repo)
@@ -45,9 +46,21 @@ def write_repository(entry: Entry, repo: str, folder: Path) -> list[Path]:
     if regions is not None:
         files[REGIONS] = read_verified(regions, weights_path(regions))
     text = config.to_json(weights_sha256=entry.sha256, regions_sha256=regions.sha256 if regions else None)
-    files |= {"config.json": text.encode(), "README.md": card.encode()}
+    files |= {"config.json": text.encode(), CARD: card.encode()}
+    _check_free(folder, [*files, PICTURE])
     written = [write_bytes(data, folder / name) for name, data in files.items()]
     return [*written, save_image(example_picture(entry), folder / PICTURE, quality=88)]
+
+
+def _check_free(folder: Path, names: list[str]) -> None:
+    """Raise ValueError if files would be replaced that lie beside no card of ours, or one that somebody edited."""
+    there = [name for name in names if (folder / name).exists()]
+    card = folder / CARD
+    if there and not (card.is_file() and is_generated(card.read_bytes())):
+        raise ValueError(
+            f"{folder} holds {', '.join(there)}, which would be lost, as no card of hubmodels lies there unedited; "
+            "choose another folder"
+        )
 
 
 def example_picture(entry: Entry) -> Image.Image:
@@ -65,11 +78,14 @@ def example_picture(entry: Entry) -> Image.Image:
 def publish(entry: Entry, repo: str, *, private: bool | None = None, token: str | None = None) -> str:
     """Commit a published model to a repository of the Hub, made if there is none; returns the commit's address.
 
+    A card that the repository has already is kept, with a warning, if somebody edited it.
+
     Raises:
         ValueError: the row is no network, or has no weights.
         WeightsError: the weights are missing or damaged; or offline, not allowed, no connection.
     """
     remote.check_sending(repo)
     with tempfile.TemporaryDirectory() as folder:
-        write_repository(entry, repo, Path(folder))
-        return remote.upload(Path(folder), repo, message=f"{entry.name} of hubmodels", private=private, token=token)
+        files = [path.name for path in write_repository(entry, repo, Path(folder))]
+        message, facts = f"{entry.name} of hubmodels", {"scores": True}
+        return upload_model(Path(folder), files, repo, facts, commit_message=message, private=private, token=token)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import nullcontext
 
 import pytest
 from huggingface_hub import ModelCard
@@ -15,7 +16,7 @@ from hubmodels.cli import main
 from hubmodels.config import ModelConfig
 from hubmodels.entries import ENTRIES, list_models
 from hubmodels.labels import PERSON
-from hubmodels.publish import write_repository
+from hubmodels.publish import publish, write_repository
 from hubmodels.weights_files import WEIGHTS_FOLDER
 from tests.conftest import ROOT
 
@@ -157,6 +158,38 @@ def test_card_prints_and_publish_rehearses(tmp_path, capsys):
     with Image.open(tmp_path / "example.jpg") as picture:
         assert picture.size == (2 * 512 + 8, 512)
     assert hubmodels.load(tmp_path).labels == entry.labels
+
+
+def test_a_rehearsal_replaces_nothing_but_a_rehearsal(tmp_path):
+    entry, card = ENTRIES["deeplabv3plus_person"], tmp_path / "README.md"
+    card.write_text("# My project")
+    with pytest.raises(ValueError, match=r"holds README\.md, which would be lost"):
+        write_repository(entry, "me/mine", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"] and card.read_text() == "# My project"
+    card.unlink()
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"holds config\.json"):
+        write_repository(entry, "me/mine", tmp_path)
+    (tmp_path / "config.json").unlink()
+    write_repository(entry, "me/mine", tmp_path)
+    write_repository(entry, "me/other", tmp_path)
+    assert "me/other" in card.read_text()
+    card.write_text(card.read_text() + "Mine.\n")
+    with pytest.raises(ValueError, match="would be lost"):
+        write_repository(entry, "me/mine", tmp_path)
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_a_card_on_the_hub_that_somebody_edited_is_kept(tmp_path, monkeypatch, edited):
+    entry, sent = ENTRIES["deeplabv3plus_person"], []
+    there = tmp_path / "README.md"
+    there.write_text(entry_card(entry, repo="me/mine") + edited * "Mine.\n")
+    monkeypatch.setattr("hubmodels.remote.check_sending", lambda repo: None)
+    monkeypatch.setattr("hubmodels.remote.fetch", lambda repo, name, **_: there)
+    monkeypatch.setattr("hubmodels.remote.upload", lambda folder, repo, *, files, **_: sent.extend(files) or "address")
+    with pytest.warns(UserWarning, match=r"README\.md of me/mine is kept") if edited else nullcontext():
+        assert publish(entry, "me/mine") == "address"
+    assert set(sent) == {"config.json", "model.safetensors", "example.jpg"} | ({"README.md"} if not edited else set())
 
 
 def test_publish_refuses_what_makes_no_sense(tmp_path, capsys):

@@ -139,7 +139,7 @@ ALLOWED: dict[str, set[str]] = {
     "model_export": {"", "errors", "files", "networks.tracing", "onnx_network", "segmenter"},
     "runtime": {"", "errors", "files", "model_export", "onnx_network", "segmenter"},
     "batch": {"errors", "export", "images", "refine", "segmenter"},
-    "publish": {"cards", "config", "entries", "export", "files", "hub", "remote", "weights_files"},
+    "publish": {"cards", "config", "entries", "export", "files", "hub", "pretrained", "remote", "weights_files"},
     "app": set(),
     "app.options": set(),
     "app.memory": set(),

@@ -93,6 +93,35 @@ def test_writing_again_replaces_the_folder_and_nothing_of_others_is_touched(writ
     assert main(["space", str(tmp_path / "new"), "--title", "two\nlines"]) == 2
 
 
+def test_a_space_never_replaces_the_package_that_writes_it(monkeypatch, written):
+    """As when `hubmodels space .` is called inside of a clone of a Space, where the package runs from."""
+    before = {path: path.stat().st_mtime_ns for path in written.rglob("*")}
+    monkeypatch.setattr(space, "PACKAGE", written / "hubmodels")
+    for out in (written, written / "hubmodels", written / "hubmodels" / "..", written.parent):
+        with pytest.raises(ValueError, match="is where hubmodels runs from"):
+            space.write_space(out)
+    assert {path: path.stat().st_mtime_ns for path in written.rglob("*")} == before
+
+
+def test_somebodys_own_space_with_a_demo_is_left_alone(tmp_path):
+    (tmp_path / "README.md").write_text("---\napp_file: demo.py\n---\n# Mine")
+    with pytest.raises(ValueError, match="holds no Space written before"):
+        space.write_space(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+
+
+def test_a_call_that_was_stopped_is_gone_on_with(tmp_path, monkeypatch):
+    out = tmp_path / "space"
+
+    def stopped(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(space.shutil, "copytree", stopped)
+        space.write_space(out)
+    assert Path("demo.py") in space.write_space(out) and not (out / ".hubmodels.new").exists()
+
+
 PUSH = """
 import sys
 from pathlib import Path

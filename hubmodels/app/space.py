@@ -37,6 +37,7 @@ REQUIREMENTS = (
     "onnxscript>=0.5",
     "onnxruntime>=1.18",
 )
+MARK = "<!-- Written by `hubmodels space`, which replaces this folder when it is called again. -->"
 GITIGNORE = "__pycache__/\n.gradio/\n"
 
 
@@ -51,18 +52,15 @@ def write_space(out: Path, *, title: str = "hubmodels") -> list[Path]:
         The files, relative to `out`.
 
     Raises:
-        ValueError: `out` holds something else, or the title has more than one line.
+        ValueError: `out` holds something else or this very package, or the title has more than one line.
     """
     if "\n" in title or not title.strip():
         raise ValueError(f"title must be one line; got {title!r}")
+    if PACKAGE.is_relative_to(out.resolve()):
+        raise ValueError(f"{out} is where hubmodels runs from, and would be replaced; choose another folder")
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not _is_space(out):
         raise ValueError(f"{out} is not empty and holds no Space written before; choose another folder")
     out.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(out / "hubmodels", ignore_errors=True)
-    left_out = shutil.ignore_patterns(
-        "__pycache__", "*.pyc", ".*", "large"
-    )  # large weights: slow on a Space's two cores
-    shutil.copytree(PACKAGE, out / "hubmodels", ignore=left_out)
     texts = {
         "README.md": _readme(title),
         "requirements.txt": "\n".join(REQUIREMENTS) + "\n",
@@ -71,12 +69,22 @@ def write_space(out: Path, *, title: str = "hubmodels") -> list[Path]:
     }
     for name, text in texts.items():
         (out / name).write_text(text, encoding="utf-8")
+    new = out / ".hubmodels.new"
+    if new.exists():  # of a call that was stopped
+        shutil.rmtree(new)
+    left_out = shutil.ignore_patterns(
+        "__pycache__", "*.pyc", ".*", "large"
+    )  # large weights: slow on a Space's two cores
+    shutil.copytree(PACKAGE, new, ignore=left_out)
+    if (out / "hubmodels").exists():
+        shutil.rmtree(out / "hubmodels")
+    new.rename(out / "hubmodels")
     return sorted(path.relative_to(out) for path in out.rglob("*") if path.is_file())
 
 
 def _is_space(folder: Path) -> bool:
     readme = folder / "README.md"
-    return readme.is_file() and "app_file: demo.py" in readme.read_text(encoding="utf-8")
+    return readme.is_file() and MARK in readme.read_text(encoding="utf-8")
 
 
 def _readme(title: str) -> str:
@@ -102,6 +110,8 @@ Labels for every pixel of a photo of a person, by hubmodels {__version__}: drag 
 with you as a file or as code. Everything runs on this machine's CPU, with the weights that are in `hubmodels/weights`.
 
 The models were {RESEARCH_DATA}: check whether your use of them is covered.
+
+{MARK}
 """
 
 
