@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 import time
@@ -65,11 +66,16 @@ def fill_queue(server: SimpleNamespace, photo: Path) -> list[Any]:
     jobs = [server.client.submit(**asked)]
     assert server.studio.was_asked.wait(WAIT_S)
     jobs.append(server.client.submit(**asked))
+    wait_for_waiting(server)
+    return jobs
+
+
+def wait_for_waiting(server: SimpleNamespace) -> None:
+    """Until a call waits for another."""
     deadline = time.monotonic() + WAIT_S
     while json.loads(get(f"{server.url}/health")[1])["waiting"] == 0:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    return jobs
 
 
 def is_told(page: Page) -> None:
@@ -117,3 +123,30 @@ def test_a_visitor_is_told_that_the_server_is_busy_and_can_try_again(server, bro
         each.get_by_role("button", name="Try again").click()
         expect(each.locator("#compare img")).to_have_count(2, timeout=WAIT_MS)
     expect(page.locator("#link pre")).to_contain_text("min_region_px=500")
+
+
+def test_files_asked_for_at_once_all_come(server, browser):
+    """Each as it was asked for, and none in the place of another."""
+    page = browser.new_page()
+    page.goto(server.url)
+    expect(page.locator("#compare img")).to_have_count(2, timeout=WAIT_MS)
+    files: list[tuple[str, bytes]] = []
+    page.on("download", lambda file: files.append((file.suggested_filename, file.path().read_bytes())))
+    for px in (100, 200):
+        set_number(page, "min_region_px", px)
+        expect(page.locator("#link pre")).to_contain_text(f"min_region_px={px}", timeout=WAIT_MS)
+        server.studio.was_asked.clear()
+        server.studio.may_answer.clear()
+        page.locator("#take-labels").click()
+        assert server.studio.was_asked.wait(WAIT_S)
+        page.locator("#take-settings").click()
+        wait_for_waiting(server)
+        server.studio.may_answer.set()
+        deadline = time.monotonic() + WAIT_S
+        while len(files) < 2 and time.monotonic() < deadline:
+            page.wait_for_timeout(50)
+        page.wait_for_timeout(500)  # whatever else comes
+        assert [name for name, _ in files] == ["labels.png", "settings.json"]
+        assert json.loads(files.pop()[1])["min_region_px"] == px
+        with Image.open(io.BytesIO(files.pop()[1])) as labels:
+            assert labels.mode == "P"

@@ -136,9 +136,14 @@ TOOLTIPS = """() => {
     if (info) block.title = info.textContent.trim();
   });
 }"""
-# The button has its address a moment after the answer came.
 AGAIN = "document.querySelector('#again').click()"
-CLICK_FILE = "() => { setTimeout(() => document.querySelector('#file').click(), 100); }"
+# Not a click on the button that holds the file: that gets its address only a moment after the answer came.
+SAVE_FILE = """file => {
+  const link = document.createElement('a');
+  link.href = file.url;
+  link.download = file.orig_name;
+  link.click();
+}"""
 
 
 def watch_connection(notice: str) -> str:

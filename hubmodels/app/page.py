@@ -17,7 +17,7 @@ from hubmodels.app.controls import CONTROLS, SECTIONS, Control
 from hubmodels.app.downloads import KINDS
 from hubmodels.app.examples import EXAMPLES
 from hubmodels.app.handlers import Handlers, fetch_nothing
-from hubmodels.app.look import AGAIN, CLICK_FILE, TOOLTIPS, show, watch_connection
+from hubmodels.app.look import AGAIN, SAVE_FILE, TOOLTIPS, show, watch_connection
 from hubmodels.app.studio import Photo, Studio
 from hubmodels.app.views import View
 from hubmodels.entries import find_entry
@@ -49,8 +49,8 @@ class Parts:
     presets: dict[str, gr.Button]
     reset: gr.Button
     outputs: list[Any]
-    files: dict[str, gr.Button]
-    file: gr.DownloadButton
+    takes: dict[str, gr.Button]
+    files: dict[str, gr.DownloadButton]
 
 
 def build(studio: Studio, *, queue_size: int = 32, concurrency: int = 1) -> gr.Blocks:
@@ -83,11 +83,11 @@ def build(studio: Studio, *, queue_size: int = 32, concurrency: int = 1) -> gr.B
                     legend = gr.HTML("", label="Legend", container=True, padding=True, elem_id="legend")
                     scores = gr.HTML("", label="Scores", elem_id="scores")
                 truth = _truth_form()
-                files, file = _take_form()
+                takes, files = _take_form()
                 code = _code_form()
         gr.HTML(texts.PRIVACY, label="Privacy", elem_id="privacy")
         outputs = [pictures, legend, scores, *code]
-        parts = Parts(photo, paths, task, model, settings, view, truth, presets, reset, outputs, files, file)
+        parts = Parts(photo, paths, task, model, settings, view, truth, presets, reset, outputs, takes, files)
         _tie_updates(page, parts, handlers, concurrency)
         _tie_light_events(page, parts, handlers)
         _tie_downloads(parts, handlers, concurrency)
@@ -226,13 +226,14 @@ def _truth_form() -> gr.Image:
         )
 
 
-def _take_form() -> tuple[dict[str, gr.Button], gr.DownloadButton]:
-    with gr.Column(elem_id="take"):
-        with gr.Row(elem_id="files"):
-            files = {kind: gr.Button(title, size="md", elem_id=f"take-{kind}") for kind, title in KINDS.items()}
-        return files, gr.DownloadButton(
-            "File", elem_id="file", visible="hidden"
-        )  # clicked by script once the file is made
+def _take_form() -> tuple[dict[str, gr.Button], dict[str, gr.DownloadButton]]:
+    """Buttons, and for each a place for its file: with a single one, a file could take another's place."""
+    with gr.Column(elem_id="take"), gr.Row(elem_id="files"):
+        takes = {kind: gr.Button(title, size="md", elem_id=f"take-{kind}") for kind, title in KINDS.items()}
+        files = {
+            kind: gr.DownloadButton(title, elem_id=f"file-{kind}", visible="hidden") for kind, title in KINDS.items()
+        }
+    return takes, files
 
 
 def _code_form() -> list[gr.HTML]:
@@ -335,18 +336,18 @@ def _tie_light_events(page: gr.Blocks, parts: Parts, handlers: Handlers) -> None
 
 
 def _tie_downloads(parts: Parts, handlers: Handlers, concurrency: int) -> None:
-    for kind, button in parts.files.items():
+    for kind, button in parts.takes.items():
         made = button.click(
             functools.partial(handlers.take, kind),
             [parts.photo, parts.model],
-            [parts.file],
+            [parts.files[kind]],
             inputs_kwargs={**parts.settings, **parts.view},
             api_visibility="private",
             show_progress="hidden",
             trigger_mode="once",
             **_heavy(concurrency),
         )
-        made.success(None, js=CLICK_FILE)
+        made.success(None, [parts.files[kind]], js=SAVE_FILE, show_progress="hidden", api_visibility="private")
 
 
 def _add_api(parts: Parts, handlers: Handlers, concurrency: int) -> None:
