@@ -116,7 +116,7 @@ def model_card(
 
 
 def is_generated(card: bytes) -> bool:
-    """Whether a card is as `model_card` or `entry_card` wrote it: a new one may take its place; edited ones are kept."""
+    """Whether a card is as `model_card` or `entry_card` wrote it; a new one replaces it, edited ones are kept."""
     text = card.decode("utf-8", errors="replace")
     seal = _SEAL.search(text)
     return seal is not None and _digest(text[: seal.start()]) == seal[1]
