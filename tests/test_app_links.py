@@ -65,6 +65,14 @@ def test_a_link_is_clamped_and_cannot_break_the_page():
     assert shared == links.Shared(PEOPLE, Refinement(crf_iterations=20), View())
 
 
+def test_models_of_a_link_that_are_not_served_are_named_if_they_look_like_names():
+    served = [CLOTHES, PEOPLE]
+    assert links.not_served({"model": CLOTHES, "other": PEOPLE}, served) == {}
+    assert links.not_served({"model": "u2net_2.fashion", "other": ""}, served) == {"model": "u2net_2.fashion"}
+    for text in ("call 555-1234", "<b>", "x" * 61, "../etc"):
+        assert links.not_served({"other": text}, served) == {"other": "another model"}
+
+
 @pytest.mark.parametrize(
     ("headers", "url"),
     [

@@ -219,6 +219,24 @@ def test_a_link_sets_every_control(handlers):
     )
 
 
+def test_a_link_to_a_model_that_is_not_here_says_what_is_shown_instead(handlers, photo):
+    query = {"model": "u2net_shoes", "task": "person", "other": "u2net_hats", "right": "other"}
+    _, _, menu, *rest = handlers.restore(query, {"astronaut": ""})
+    other = dict(zip(vars(View()), rest[len(CONTROLS) :], strict=True))["other"].value
+    said = f"The link asked for u2net_shoes, which this server does not have; shown is {menu.value}."
+    compared = f"The link compared with u2net_hats, which this server does not have; shown is {other}."
+
+    def details(model: str, **values: str) -> str:
+        return handlers.update(photo, model, None, asked(**query), **values)[1]
+
+    assert said in details(menu.value, right="other", other=other)
+    assert compared in details(menu.value, right="other", other=other)
+    assert compared not in details(menu.value, other=other)
+    assert compared not in details(menu.value, right="other", other="u2net_small_person")
+    assert "The link" not in details(CLOTHES, right="other", other="u2net_fashion")  # chosen since then
+    assert "The link" not in handlers.update(photo, CLOTHES, None, asked(model=PEOPLE))[1]
+
+
 def test_the_task_chooses_the_models(handlers):
     menu = handlers.menu("person", CLOTHES)
     assert {name for _, name in menu.choices} == set(hubmodels.list_models("person"))

@@ -72,7 +72,7 @@ class Handlers:
         view = View.of(values)
         photo = self.studio.open(Path(path))
         analysis = self.studio.analyse(photo, model, settings_from(values))
-        notes: list[str] = []
+        notes = self._unlike_the_link(request.query_params, model, view)
         truth_ids = None if mask is None else self._truth(mask, analysis, notes)
         start = time.perf_counter()
         sides = [view.left, view.right]
@@ -99,6 +99,19 @@ class Handlers:
             texts.copy_html("API call from Python", snippets.client(url, model, analysis.settings, login=login)),
             texts.copy_html("API call by curl", snippets.curl(url, model, analysis.settings, login=login)),
         )
+
+    def _unlike_the_link(self, query: Mapping[str, str], model: str, view: View) -> list[str]:
+        """Sentences about models that the page's link named, for as long as others stand in their places."""
+        missing = links.not_served(query, self.studio.models)
+        notes = []
+        if "model" in missing and model == self._restored(query).model:
+            notes.append(f"The link asked for {missing['model']}, which this server does not have; shown is {model}.")
+        other = self._menus(model, "", "")[1].value
+        if "other" in missing and "other" in (view.left, view.right) and view.other == other:
+            notes.append(
+                f"The link compared with {missing['other']}, which this server does not have; shown is {other}."
+            )
+        return notes
 
     def _python(self, model: str, settings: Refinement, view: View) -> str:
         return snippets.python(model, settings, opacity=view.opacity, runtime=self.studio.runtimes[model])
@@ -166,16 +179,19 @@ class Handlers:
         Returns:
             photo, task, model menu, settings in the order of CONTROLS, view in the order of its fields.
         """
-        default = self.studio.default_model()
-        models = {name: find_entry(name).task for name in self.studio.models_of()}
-        shared = links.from_query(query, models=models, default=default)
-        if shared is None:
-            shared = links.Shared(default, Refinement(), View(), next(iter(paths)))
+        shared = self._restored(query, example=next(iter(paths)))
         task = find_entry(shared.model).task
         settings = [getattr(shared.settings, name) for name in CONTROLS]
         label, other = self._menus(shared.model, shared.view.label, shared.view.other)
         view = {**vars(shared.view), "label": label, "other": other}
         return paths.get(shared.example), task, self.menu(task, shared.model), *settings, *view.values()
+
+    def _restored(self, query: Mapping[str, str], *, example: str = "") -> links.Shared:
+        """What a link says as far as this server can follow it; the default model and `example` if it says nothing."""
+        default = self.studio.default_model()
+        models = {name: find_entry(name).task for name in self.studio.models_of()}
+        shared = links.from_query(query, models=models, default=default)
+        return shared or links.Shared(default, Refinement(), View(), example)
 
     def adapt(self, model: str, label: str, other: str) -> Any:
         """Controls that depend on the model: threshold, votes, what is cut out, the other model."""

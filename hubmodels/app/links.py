@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -66,6 +67,21 @@ def from_query(query: Mapping[str, str], *, models: Mapping[str, str], default: 
         view = dataclasses.replace(view, label="")
     example = given.get("example", "")
     return Shared(model, settings_from(given), view, example if example in EXAMPLES else "")
+
+
+def not_served(query: Mapping[str, str], models: Collection[str]) -> dict[str, str]:
+    """Models that a link names and this server does not have: parameter, `model` or `other` -> what to call it.
+
+    Args:
+        query: parameters of the address, untrusted: what does not look like a name is not repeated.
+        models: served models.
+    """
+    named = {parameter: name for parameter in ("model", "other") if (name := query.get(parameter))}
+    return {
+        parameter: name if re.fullmatch(r"[\w.-]{1,60}", name) else "another model"
+        for parameter, name in named.items()
+        if name not in models
+    }
 
 
 def says_something(query: Mapping[str, str]) -> bool:
