@@ -139,3 +139,18 @@ def test_results_cannot_be_changed_for_the_next_visitor(studio, small):
     for array in (analysis.final.labels, analysis.final.probs, analysis.final.image):
         with pytest.raises(ValueError, match="read-only"):
             array[..., 0] = 0
+
+
+def test_what_does_not_work_here_is_refused_with_what_does(small, tmp_path):
+    studio = Studio([PEOPLE])
+    studio.unavailable = {"merge": {"kmeans"}, "vote": {"probability"}}  # a default stays, whatever was found
+    assert studio.choices("merge") == ["off", "cut", "hierarchical"] and "probability" in studio.choices("vote")
+    Image.fromarray(small).save(tmp_path / "photo.png")
+    asked = Refinement(superpixel_scale=60, merge="kmeans")
+    for call in (
+        lambda: studio.analyse(Photo.of(small), PEOPLE, asked),
+        lambda: studio.whole(tmp_path / "photo.png", PEOPLE, asked),
+    ):
+        with pytest.raises(ValueError, match=r"merge 'kmeans' is not available on this server; choose one of \['off'"):
+            call()
+    assert studio.available(asked) == Refinement(superpixel_scale=60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -131,3 +132,11 @@ def test_warm_up_answers_for_the_example_before_the_first_visitor(studio, capsys
     for name in fresh.models:
         photo = Photo.of(EXAMPLES["astronaut"].pixels())
         assert "network" not in fresh.analyse(photo, name, Refinement()).seconds
+
+
+def test_warm_up_finds_what_does_not_work_here(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.cluster", None)  # as if it were not installed
+    studio = Studio([PEOPLE])
+    serving.warm_up(studio)
+    assert "merge kmeans is not available: " in capsys.readouterr().out
+    assert studio.unavailable == {"merge": {"kmeans"}}

@@ -237,6 +237,22 @@ def test_a_link_to_a_model_that_is_not_here_says_what_is_shown_instead(handlers,
     assert "The link" not in handlers.update(photo, CLOTHES, None, asked(model=PEOPLE))[1]
 
 
+def test_choices_that_do_not_work_here_are_refused_in_a_sentence(photo, tmp_path):
+    studio = Studio([CLOTHES])
+    studio.unavailable = {"merge": {"kmeans"}, "vote": {"majority"}}
+    handlers = Handlers(studio, cache_dir=str(tmp_path), examples={})
+    with pytest.raises(gr.Error, match="merge 'kmeans' is not available on this server; choose one of"):
+        handlers.segment(photo, CLOTHES, merge="kmeans")
+    assert [value for value, _ in handlers.adapt(CLOTHES, "", "")[1].choices] == ["probability", "classifier"]
+    query = {"merge": "kmeans", "superpixel_scale": "60"}
+    restored = handlers.restore(query, {"astronaut": ""})[3:]
+    values = dict(zip(CONTROLS, restored, strict=False))
+    assert (values["merge"], values["superpixel_scale"]) == ("off", 60)
+    details = handlers.update(photo, CLOTHES, None, asked(**query), **values)[1]
+    assert "The link asked for merge kmeans, which this server does not have; shown is off." in details
+    assert "The link" not in handlers.update(photo, CLOTHES, None, asked(**query), **{**values, "merge": "cut"})[1]
+
+
 def test_the_task_chooses_the_models(handlers):
     menu = handlers.menu("person", CLOTHES)
     assert {name for _, name in menu.choices} == set(hubmodels.list_models("person"))

@@ -16,6 +16,7 @@ from hubmodels.app.handlers import Handlers
 from hubmodels.app.page import HEAVY, build
 from hubmodels.app.studio import Studio
 from hubmodels.app.views import SIDES
+from tests.page_examples import PEOPLE
 from tests.page_server import GRADIO_MARKS
 
 pytestmark = GRADIO_MARKS
@@ -46,6 +47,16 @@ def test_controls_come_from_the_library(page):
         title for title, _ in Handlers(Studio(), cache_dir="", examples={}).choices()
     ]
     assert blocks["left"].choices == [(title, key) for key, title in SIDES.items()]
+
+
+def test_choices_that_do_not_work_here_are_not_offered():
+    studio = Studio([PEOPLE])
+    studio.unavailable = {"merge": {"kmeans"}}
+    page = build(studio)
+    (merge,) = (block for block in page.blocks.values() if getattr(block, "elem_id", None) == "merge")
+    assert [value for _, value in merge.choices] == ["off", "cut", "hierarchical"]
+    parameters = page.get_api_info()["named_endpoints"]["/segment"]["parameters"]
+    assert {p["parameter_name"]: p for p in parameters}["merge"]["type"]["enum"] == ["off", "cut", "hierarchical"]
 
 
 def test_public_endpoints_have_stable_names(page):

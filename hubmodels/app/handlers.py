@@ -72,7 +72,7 @@ class Handlers:
         view = View.of(values)
         photo = self.studio.open(Path(path))
         analysis = self.studio.analyse(photo, model, settings_from(values))
-        notes = self._unlike_the_link(request.query_params, model, view)
+        notes = self._unlike_the_link(request.query_params, model, view, settings_from(values))
         truth_ids = None if mask is None else self._truth(mask, analysis, notes)
         start = time.perf_counter()
         sides = [view.left, view.right]
@@ -100,8 +100,8 @@ class Handlers:
             texts.copy_html("API call by curl", snippets.curl(url, model, analysis.settings, login=login)),
         )
 
-    def _unlike_the_link(self, query: Mapping[str, str], model: str, view: View) -> list[str]:
-        """Sentences about models that the page's link named, for as long as others stand in their places."""
+    def _unlike_the_link(self, query: Mapping[str, str], model: str, view: View, settings: Refinement) -> list[str]:
+        """Sentences about what the page's link named and is not here, for as long as others stand in their places."""
         missing = links.not_served(query, self.studio.models)
         notes = []
         if "model" in missing and model == self._restored(query).model:
@@ -191,12 +191,14 @@ class Handlers:
         default = self.studio.default_model()
         models = {name: find_entry(name).task for name in self.studio.models_of()}
         shared = links.from_query(query, models=models, default=default)
-        return shared or links.Shared(default, Refinement(), View(), example)
+        if shared is None:
+            return links.Shared(default, Refinement(), View(), example)
+        return dataclasses.replace(shared, settings=self.studio.available(shared.settings))
 
     def adapt(self, model: str, label: str, other: str) -> Any:
         """Controls that depend on the model: threshold, votes, what is cut out, the other model."""
         entry = find_entry(model)
-        votes = [v for v in CONTROLS["vote"].choices if v != "classifier" or entry.regions]
+        votes = [v for v in self.studio.choices("vote") if v != "classifier" or entry.regions]
         return (
             gr.Slider(visible=len(entry.labels) == 2),
             gr.Dropdown([(v, v) for v in votes]),

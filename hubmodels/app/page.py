@@ -155,22 +155,22 @@ def _settings_form(studio: Studio) -> tuple[dict[str, gr.Button], gr.Button, dic
     for section, title in SECTIONS.items():
         controls = [control for control in CONTROLS.values() if control.section == section]
         if section == "main":
-            made |= {control.name: _control(control) for control in controls}
+            made |= {control.name: _control(control, studio) for control in controls}
             continue
         with gr.Accordion(title, open=False, elem_id=f"section-{section}"):
-            made |= {control.name: _control(control) for control in controls}
+            made |= {control.name: _control(control, studio) for control in controls}
     made["person_threshold"].visible = len(entry.labels) == 2
     return presets, reset, {name: made[name] for name in CONTROLS}
 
 
-def _control(control: Control) -> Any:
-    """The component of a setting."""
+def _control(control: Control, studio: Studio) -> Any:
+    """The component of a setting; a menu has the choices that work here."""
     common: dict[str, Any] = {"label": control.label, "info": control.info, "elem_id": control.name}
     made: Any
     if control.choices == (False, True):
         made = gr.Checkbox(control.default, **common)
     elif control.choices:
-        choices = [(str(choice), choice) for choice in control.choices]
+        choices = [(str(choice), choice) for choice in studio.choices(control.name)]
         made = gr.Dropdown(choices, value=control.default, filterable=False, **common)
     else:
         low, high, step = control.minimum, control.maximum, control.step

@@ -46,7 +46,8 @@ def require_gradio() -> None:
 def warm_up(studio: Studio) -> None:
     """Load every model, run every stage once and time the networks, so that no visitor waits for it.
 
-    Stages are the same for all models of a task, so its default runs them for all: the page opens the sooner.
+    Stages are the same for all models of a task, so its default runs them for all: the page opens the sooner. Choices
+    that do not work here are remembered as unavailable.
     """
     first, *_ = EXAMPLES.values()
     photo = Photo.of(first.pixels())
@@ -71,6 +72,7 @@ def warm_up(studio: Studio) -> None:
                 studio.analyse(small, name, Refinement(**chosen))
             except ImportError as error:  # an extra that only one choice needs
                 print(f"{field} {choice} is not available: {error}", flush=True)
+                studio.unavailable.setdefault(field, set()).add(choice)
 
 
 def _seconds(studio: Studio, name: str, photo: Photo) -> float:

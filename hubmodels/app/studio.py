@@ -22,7 +22,7 @@ from hubmodels.errors import ImageError, ModelNotFoundError
 from hubmodels.hub import load_model
 from hubmodels.images import read_image
 from hubmodels.labels import LabelSet
-from hubmodels.refine import Refinement
+from hubmodels.refine import SETTINGS, Refinement
 from hubmodels.result import Segmentation
 from hubmodels.runtime import RUNTIMES, choose_runtime, is_prepared, runtime_of
 from hubmodels.segmenter import PhotoTuner, Segmenter
@@ -175,6 +175,8 @@ class Studio:
         self.runtime = runtime
         self.runtimes: dict[str, str] = {}  # of each model that is loaded: what runs its network, "torch" or "onnx"
         self.speeds: dict[str, float] = {}  # seconds of a network for one photo, measured by warm_up
+        # Choices of settings that do not work here, found by warm_up: field of `Refinement` -> choices.
+        self.unavailable: dict[str, set[Any]] = {}
         self._photos: BoundedMemory[Photo] = BoundedMemory(max_items=16, max_cost=8e6, max_age_s=KEPT_S)
         self._truths: BoundedMemory[np.ndarray | ImageError] = BoundedMemory(
             max_items=16, max_cost=8e6, max_age_s=KEPT_S
@@ -274,8 +276,10 @@ class Studio:
 
         Raises:
             ModelNotFoundError: no such model is served.
+            ValueError: a choice of the settings is not available here.
         """
         self.model(name)
+        self._check(settings)
         entry = find_entry(name)
         settings = fitted(settings, entry)
         answer, ran = self.answer(photo, name)
@@ -287,12 +291,32 @@ class Studio:
         """A photo's labels at its own size, as `hubmodels.load(name).predict(path, refinement=settings)` returns them.
 
         Only photos beyond working size are computed anew; nothing of those is remembered.
+
+        Raises:
+            ModelNotFoundError, ValueError: as `analyse`.
         """
+        self._check(settings)
         photo = self.open(path)
         if photo.is_whole:
             return self.analyse(photo, name, settings).final
         image = read_image(path, max_pixels=self.max_pixels)
         return self.model(name).predict(image, refinement=fitted(settings, find_entry(name)))
+
+    def choices(self, field: str) -> list[Any]:
+        """The choices of a setting that work here; its default always counts as one."""
+        lacking = self.unavailable.get(field, set())
+        return [v for v in SETTINGS[field].choices if v not in lacking or v == getattr(Refinement(), field)]
+
+    def available(self, settings: Refinement) -> Refinement:
+        """`settings` with defaults in the places of choices that do not work here."""
+        off = Refinement()
+        lacking = [field for field in self.unavailable if getattr(settings, field) not in self.choices(field)]
+        return dataclasses.replace(settings, **{field: getattr(off, field) for field in lacking})
+
+    def _check(self, settings: Refinement) -> None:
+        for field in self.unavailable:
+            if (value := getattr(settings, field)) not in (there := self.choices(field)):
+                raise ValueError(f"{field} {value!r} is not available on this server; choose one of {there}")
 
     def expire(self) -> int:
         """Forget photos that were not used for a while; returns how many results went."""
