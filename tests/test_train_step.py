@@ -47,6 +47,7 @@ def test_the_loss_of_a_step_by_hand(tmp_path):
         loss={"cross_entropy": 1.0},
         class_weight={"person": (1.0, 6.0)},
         task_weight={"person": 0.5, "fashion": 3.0},
+        soft_labels="drawn",
         soft_weight=2.0,
     )
     run = Run(recipe, tmp_path)

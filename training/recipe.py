@@ -10,13 +10,16 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from hubmodels.config import INPUT_PX, ModelConfig
 from hubmodels.labels import FASHION, TASKS, LabelSet
 from training.crf_layer import crf_layers
+from training.data import SOURCES
 from training.errors import RecipeError
 from training.folder import read_classes
 from training.losses import LOSSES
 from training.optimizers import OPTIMIZERS
 from training.transforms import Augment
+from training.typed import misfit
 
 SCHEDULES = ("one_cycle", "poly", "plateau")
 PRECISIONS = ("no", "bf16", "fp16")
@@ -74,6 +77,12 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check = self._check
+        wrong = misfit(self)
+        check(not wrong, wrong)
+        check(
+            self.name not in ("", ".", "..") and not set(self.name) & set("/\\\0"),
+            f"name must be that of a folder under runs/, without its path; got {self.name!r}",
+        )
         if self.folder:
             check(
                 len(self.tasks) == 1 and self.tasks[0] not in TASKS and self.tasks[0].isidentifier(),
@@ -84,18 +93,14 @@ class Recipe:
             check(bool(self.tasks) and all(task in TASKS for task in self.tasks), f"tasks must be among {list(TASKS)}")
             check(not self.classes, "classes are those of a folder; name it by the key folder")
         check(not (self.folder and self.soft_labels), "soft_labels are for the published tasks, not for a folder")
-        check(self.epochs >= 1, f"epochs must be 1 or more; got {self.epochs}")
-        check(self.batch_size >= 1, f"batch_size must be 1 or more; got {self.batch_size}")
+        self._check_numbers()
         check(self.schedule in SCHEDULES, f"schedule must be one of {', '.join(SCHEDULES)}; got {self.schedule!r}")
         check(self.optimizer in OPTIMIZERS, f"optimizer must be one of {list(OPTIMIZERS)}; got {self.optimizer!r}")
-        check(0 <= self.warmup_share <= 1, f"warmup_share must be in 0..1; got {self.warmup_share}")
-        check(self.plateau_epochs >= 1, f"plateau_epochs must be 1 or more; got {self.plateau_epochs}")
-        check(0 <= self.ema_decay < 1, f"ema_decay must be in [0, 1); got {self.ema_decay}")
-        check(0 <= self.soft_confidence < 1, f"soft_confidence must be in [0, 1); got {self.soft_confidence}")
         check(
             self.mixed_precision in (None, *PRECISIONS),
             f"mixed_precision must be one of {', '.join(PRECISIONS)}; got {self.mixed_precision!r}",
         )
+        self._check_network()
         u2net = self.arch.startswith("u2net")
         check(
             u2net or not self.deep_supervision,
@@ -117,6 +122,11 @@ class Recipe:
             crf_layers(self.label_counts, self.crf)
         except (TypeError, ValueError) as error:
             raise RecipeError(f"recipe {self.name!r}: [crf]: {error}") from error
+        factor = self.crf.get("lr_factor", 1.0)  # the other keys are those of DenseCRF, which has checked them
+        check(
+            type(factor) in (int, float) and 0 <= factor < math.inf,
+            f"[crf]: lr_factor must be a number of 0 or more; got {factor!r}",
+        )
         for task, weights in self.class_weight.items():
             check(task in self.tasks, f"class_weight names task {task!r}, tasks are {list(self.tasks)}")
             check(
@@ -124,13 +134,54 @@ class Recipe:
             )
         self._check_names()
         self._check_weights()
+        self._check_used()
 
     def _check(self, ok: bool, message: str) -> None:
         if not ok:
             raise RecipeError(f"recipe {self.name!r}: {message}")
 
+    def _check_numbers(self) -> None:
+        check = self._check
+        for key in ("epochs", "batch_size", "plateau_epochs"):
+            check(getattr(self, key) >= 1, f"{key} must be 1 or more; got {getattr(self, key)}")
+        check(0 <= self.seed < 2**32, f"seed must be in 0..2**32 - 1; got {self.seed}")
+        check(0 < self.lr < math.inf, f"lr must be above 0 and finite; got {self.lr}")
+        for key in ("backbone_lr_factor", "weight_decay"):
+            check(0 <= getattr(self, key) < math.inf, f"{key} must be 0 or more; got {getattr(self, key)}")
+        check(0 <= self.warmup_share <= 1, f"warmup_share must be in 0..1; got {self.warmup_share}")
+        for key in ("ema_decay", "soft_confidence"):
+            check(0 <= getattr(self, key) < 1, f"{key} must be in [0, 1); got {getattr(self, key)}")
+        check(
+            self.eval_long_side_px in INPUT_PX,
+            f"eval_long_side_px must be in {INPUT_PX[0]}..{INPUT_PX[-1]}; got {self.eval_long_side_px}",
+        )
+        check(
+            min(self.augment.crop_hw) >= INPUT_PX[0],
+            f"augment.crop_hw must be {INPUT_PX[0]} or more, as networks want; got {list(self.augment.crop_hw)}",
+        )
+
+    def _check_network(self) -> None:
+        """By names and values alone, as for saved models: to build a network takes too long for a check."""
+        try:
+            ModelConfig(self.name, self.arch, self.network, LabelSet.custom(("background", "any")), INPUT_PX[0])
+        except ValueError as error:
+            raise RecipeError(f"recipe {self.name!r}: {error}") from error
+
+    def _check_used(self) -> None:
+        """What would be ignored."""
+        self._check(
+            not self.class_weight or self.loss.get("cross_entropy", 0) > 0,
+            f"class_weight is for the loss cross_entropy alone; got {self.loss}: add it, or leave class_weight out",
+        )
+        self._check(
+            bool(self.soft_labels) or (self.soft_weight, self.soft_confidence) == (1, 0),
+            "soft_weight and soft_confidence need soft_labels: name their folder, or leave both out",
+        )
+
     def _check_names(self) -> None:
         """Names of tasks, sources and labels, which would be ignored if they were misspelt."""
+        self._check_known("sources", self.sources, tuple(SOURCES))
+        self._check(bool(self.folder or self.sources), f"sources must name one or more of {list(SOURCES)}; got none")
         sources = [Path(self.folder).name] if self.folder else self.sources
         self._check_known("task_weight", self.task_weight, self.tasks)
         self._check_known("repeat", self.repeat, sources)
@@ -154,6 +205,8 @@ class Recipe:
         }
         for key, values in weights.items():
             self._check(all(0 <= v < math.inf for v in values), f"{key} must be 0 or more; got {list(values)}")
+        self._check(any(self.loss.values()), f"loss must have a weight above 0; got {self.loss}")
+        self._check(all(times >= 1 for times in self.repeat.values()), f"repeat must be 1 or more; got {self.repeat}")
 
     @property
     def num_classes(self) -> int:
@@ -189,23 +242,26 @@ class Recipe:
         """Check and convert plain values (lists become tuples).
 
         Raises:
-            RecipeError: unknown or missing key, or a value out of range.
+            RecipeError: unknown or missing key, or a value of another type or out of range.
         """
         name = values.get("name", "?")
         unknown = set(values) - {f.name for f in fields(cls)}
         if unknown:
             raise RecipeError(f"recipe {name!r}: unknown keys {sorted(unknown)}")
+        given = _with_tuples(values)
+        for key in ("augment", "class_weight"):
+            if isinstance(table := given.get(key), Mapping):
+                given[key] = _with_tuples(table)
         try:
-            given = dict(values)
-            augment = {k: tuple(v) if isinstance(v, list) else v for k, v in given.pop("augment").items()}
-            for key in ("tasks", "sources", "classes"):
-                if key in given:
-                    given[key] = tuple(given[key])
-            if "class_weight" in given:
-                given["class_weight"] = {task: tuple(w) for task, w in given["class_weight"].items()}
-            return cls(augment=Augment(**augment), **given)
-        except (TypeError, KeyError, ValueError) as error:
+            if isinstance(given.get("augment"), Mapping):
+                given["augment"] = Augment(**given["augment"])
+            return cls(**given)
+        except (TypeError, ValueError) as error:
             raise RecipeError(f"recipe {name!r}: {error}") from error
+
+
+def _with_tuples(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
 
 
 def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -232,16 +288,18 @@ def read_recipe(path: Path, *, folder: Path | None = None) -> Recipe:
         folder: instead of its `folder`.
 
     Raises:
-        RecipeError: missing file, bad TOML, unknown or missing key, or a value out of range.
+        RecipeError: missing file, bad TOML, unknown or missing key, or a value of another type or out of range.
     """
     try:
-        values = tomllib.loads(path.read_text())
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such recipe") from None
-    except tomllib.TOMLDecodeError as error:
+    except OSError as error:
+        raise RecipeError(f"{path}: expected a TOML file; it cannot be read ({error.strerror or error})") from error
+    except ValueError as error:
         raise RecipeError(f"{path}: {error}") from error
     if folder is not None:
         values["folder"] = str(folder)
-    if values.get("folder"):
+    if isinstance(values.get("folder"), str) and values["folder"]:
         values = {"classes": read_classes(Path(values["folder"])), **values}
     return Recipe.from_dict({"name": path.stem, **values})

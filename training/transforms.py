@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,14 +14,15 @@ from torch.nn import functional as F
 from hubmodels.labels import FASHION, LabelSet
 from training.data import Sample
 from training.tags import IGNORE
+from training.typed import misfit
 
 
 @dataclass(frozen=True)
 class Augment:
-    """What a recipe's [augment] table may set.
+    """What a recipe's [augment] table may set; ValueError if a value is of another type or out of range.
 
     Attributes:
-        crop_hw: height and width of the crops in pixels.
+        crop_hw: height and width of the crops in pixels; recipes want 32 or more, as networks do.
         scale: range of photo magnification, log-uniform; 0.5 shows a 600x400 photo as 300x200.
         stretch: largest change of aspect ratio, as a factor minus one.
         flip: probability of a mirror image (no label knows left from right).
@@ -41,8 +43,18 @@ class Augment:
     paste_labels: tuple[str, ...] = ("shoes", "dress", "t-shirt")
 
     def __post_init__(self) -> None:
-        if not 0 <= self.paste <= 1:
-            raise ValueError(f"paste must be a probability in 0..1; got {self.paste}")
+        if wrong := misfit(self):
+            raise ValueError(f"augment.{wrong}")
+        if min(self.crop_hw) < 1:
+            raise ValueError(f"augment.crop_hw must be 1 or more; got {list(self.crop_hw)}")
+        if not 0 < self.scale[0] <= self.scale[1] < math.inf:
+            raise ValueError(f"augment.scale must rise from above 0, such as [0.5, 1.0]; got {list(self.scale)}")
+        for key in ("stretch", "colour"):
+            if not 0 <= getattr(self, key) < math.inf:
+                raise ValueError(f"augment.{key} must be 0 or more; got {getattr(self, key)}")
+        for key in ("flip", "grey", "paste"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise ValueError(f"augment.{key} must be a probability in 0..1; got {getattr(self, key)}")
 
 
 class View(NamedTuple):
