@@ -52,6 +52,14 @@ def test_a_split_is_read_with_the_labels_of_the_tasks_asked_for(drawn):
         assert_array_equal(sample.labels["fashion"] > 0, sample.labels["person"])
 
 
+def test_pixels_may_be_undecided(drawn):
+    path = drawn / "fashionista/labels_fashion/0002.png"
+    ids = np.array(Image.open(path))
+    ids[:5] = IGNORE
+    Image.fromarray(ids).save(path)
+    assert_array_equal(load_fashionista(drawn, "train", ["fashion"])[1].labels["fashion"], ids)
+
+
 def test_ccp_tags_become_labels_and_photos_one_width(drawn):
     sample = load_ccp(drawn, ["fashion", "person"], width_px=24)[3]  # drawn with tag 5: boots
     assert sample.image.shape == (32, 24, 3)

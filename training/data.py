@@ -114,8 +114,12 @@ def load_fashionista(root: Path, split: str, tasks: Sequence[str], *, limit: int
         for task in tasks:
             path = base / f"labels_{task}" / f"{number}.png"
             ids = read_labels(path, photo.size)
-            if (top := int(ids.max())) >= len(TASKS[task]):
-                raise DataError(f"{path}: label id {top} is out of range; {task} has ids 0..{len(TASKS[task]) - 1}")
+            count = len(TASKS[task])
+            if len(wrong := ids[(ids >= count) & (ids != IGNORE)]):
+                raise DataError(
+                    f"{path}: label id {wrong.max()} is out of range; {task} has ids 0..{count - 1}, {IGNORE} is "
+                    "undecided"
+                )
             labels[task] = ids
         samples.append(Sample(f"fashionista/{number}", np.array(photo), labels))
     return samples
