@@ -14,7 +14,7 @@ from training.compare import PhotoScores, compare, compare_with_shipped, split_s
 from training.compare import main as command
 from training.data import load_fashionista
 from training.errors import DataError
-from training.evaluate import evaluate
+from training.evaluate import RESULTS, evaluate
 from training.metrics import Scores
 from training.soft_labels import load_teacher
 from training.train import main as train
@@ -78,6 +78,10 @@ def test_a_model_is_no_better_than_itself_and_the_draws_are_the_same_every_time(
     assert {row["share"] for row in compare(photos, photos, draws=10).values()} == {0.5}
     assert compare(photos, two_photos((6, 6)), draws=50) == compare(photos, two_photos((6, 6)), draws=50)
     assert compare(two_photos((7, 7)), two_photos((6, 6)), draws=10)["miou"]["share"] == 1.0
+    nothing = PhotoScores(photos.confusion, np.array([np.nan, np.nan]))
+    assert compare(nothing, nothing, draws=10)["boundary_f"] == {"new": None, "old": None, "share": None}
+    half = PhotoScores(photos.confusion, np.array([np.nan, 0.5]))  # some draws hold the first alone
+    assert compare(half, half, draws=50)["boundary_f"]["share"] == 0.5
 
 
 def test_refuses_other_photos_and_no_draws():
@@ -111,8 +115,10 @@ def test_an_untrained_run_does_not_replace_what_ships(drawn, run, capsys):
     model = load_teacher(str(run), "person")
     model.input_px = 96
     alone = evaluate(model, data=drawn, split="val")
+    spread = json.loads((RESULTS / "seeds_u2net_small_person.json").read_text())["val"]
     for key in ("miou", "pixel_accuracy", "boundary_f"):
         assert said[key]["new"] == alone[key]
+        assert said[key]["deviation_of_seeds"] == spread[key]["standard_deviation"]
 
 
 def test_the_size_of_a_run_is_its_recipes(drawn, run):

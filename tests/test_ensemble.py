@@ -165,6 +165,19 @@ def test_the_recipe_of_a_row_makes_its_very_weights_from_those_of_the_members(tm
     assert "training.evaluate ensemble_fashion" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (["deeplabv3plus_fashion", "deeplabv3plus_lite2_fashion"], "OUT is a folder, before the names of the members"),
+        (["out", "deeplabv3plus_fashion"], "an ensemble is of 2 to 4 networks; got 1"),
+    ],
+)
+def test_what_makes_no_ensemble_is_said_before_anything_is_read(call, words, capsys):
+    with pytest.raises(SystemExit):
+        ensemble.main([*call, "--input-px", "544"])
+    assert words in capsys.readouterr().err
+
+
 def test_a_row_takes_only_weights_of_its_own_networks(tmp_path, monkeypatch):
     monkeypatch.setattr("training.export.WEIGHTS_FOLDER", tmp_path)
     with pytest.raises(hubmodels.WeightsError, match="recipe"):

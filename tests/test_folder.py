@@ -17,6 +17,7 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 import hubmodels
+from hubmodels import WeightsError
 from hubmodels.entries import ENTRIES, list_models
 from hubmodels.networks import build_network, is_head
 from tests.conftest import ROOT
@@ -219,6 +220,12 @@ def test_training_starts_from_every_weight_but_the_classifiers(photos):
 def test_a_start_from_a_row_without_weights_is_refused_with_the_names_of_others(photos, init):
     recipe = dataclasses.replace(read_recipe(RECIPE, folder=photos), init=init)
     with pytest.raises(RecipeError, match=f"{init}' has no weights of a network; use 'imagenet', or .*plus_fashion"):
+        network_for(recipe)
+
+
+def test_a_start_from_a_network_of_another_size_is_refused(photos):
+    recipe = dataclasses.replace(read_recipe(RECIPE, folder=photos), init="deeplabv3plus_lite2_fashion")
+    with pytest.raises(WeightsError, match=r"'deeplabv3plus_lite2_fashion': .*their own arch and \[network\]"):
         network_for(recipe)
 
 

@@ -20,7 +20,7 @@ from hubmodels.refine import Refinement
 from tests.conftest import grid
 from tests.test_data import draw_data
 from training.data import read_split
-from training.errors import DataError, OutputError
+from training.errors import CommandError, DataError, OutputError
 from training.evaluate import evaluate
 from training.metrics import Scores
 from training.report import describe, main, settings_for
@@ -353,9 +353,9 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path, mon
 def test_what_does_not_fit_is_refused(tmp_path):
     with pytest.raises(ModelNotFoundError, match="did you mean 'deeplabv3plus_person'"):
         main(["deeplabv3plus_persons"])
-    with pytest.raises(ValueError, match="deeplabv3plus_resnet101 has none of ours"):
+    with pytest.raises(CommandError, match="deeplabv3plus_resnet101 has none of ours"):
         main(["deeplabv3plus_resnet101"])
-    with pytest.raises(ValueError, match="regions_fashion comes with post-processing of its own: leave out"):
+    with pytest.raises(CommandError, match="regions_fashion comes with post-processing of its own: leave out"):
         main(["regions_fashion", "--preset", "gentle"])
     with pytest.raises(DataError, match=r"splits\.json: missing"):
         main(["deeplabv3plus_person", "--data", str(tmp_path), "--out", str(tmp_path / "out")])
@@ -363,15 +363,17 @@ def test_what_does_not_fit_is_refused(tmp_path):
 
 def test_settings_that_cannot_be_used(tmp_path):
     entry, file = module.find_entry("deeplabv3plus_person"), tmp_path / "settings.json"
-    with pytest.raises(ValueError, match=r"got both 'gentle' and .*: leave out one"):
+    with pytest.raises(CommandError, match=r"got both 'gentle' and .*: leave out one"):
         settings_for(entry, preset="gentle", file=file)
+    with pytest.raises(CommandError, match=r"settings\.json: expected a JSON file of settings; got No such file"):
+        settings_for(entry, preset="off", file=file)
     for text, message in (
         ("{", "expected a JSON file"),
         ("[]", "a JSON object of settings; got list"),
         ('{"a": 1}', "'a'"),
     ):
         file.write_text(text)
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(CommandError, match=message):
             settings_for(entry, preset="off", file=file)
     assert settings_for(entry, preset="off", file=None) is None
     assert settings_for(entry, preset="gentle", file=None) == Refinement.preset("gentle", task="person")

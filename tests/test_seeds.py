@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from training.engine import network_for
 from training.errors import DataError
 from training.evaluate import evaluate
 from training.recipe import read_recipe
-from training.seeds import score_seeds, spread
+from training.seeds import score_seeds, shipped_recipe, spread
 from training.train import main as train
 
 PUBLISHED = sorted(training.seeds.RESULTS.glob("seeds_*.json"))
@@ -167,15 +168,20 @@ def test_a_spread_needs_several_seeds_of_one_recipe(runs, drawn, tmp_path):
 
 def test_shipped_weights_count_as_the_run_of_their_recipe(runs, drawn, tmp_path):
     entry = find_entry("u2net_small_person")
-    own = torch.load(runs[0], weights_only=True)
-    torch.save(own | {"recipe": own["recipe"] | {"name": "u2net_small_person_seed1"}}, tmp_path / "own.pt")
+    recipe = dataclasses.replace(shipped_recipe(entry), seed=1, name="u2net_small_person_seed1", init="random")
+    network = network_for(recipe)
+    torch.save({"recipe": recipe.to_dict(), "ema": network.state_dict()}, tmp_path / "own.pt")
     result = score_seeds(entry, (tmp_path / "own.pt",), data=drawn, shipped=True)
-    assert result["recipe"] == "u2net_small_person"
+    assert result["recipe"] == "u2net_small_person" and result["shipped_sha256"] == entry.sha256
     assert [run["seed"] for run in result["runs"]] == [0, 1]
     model = hubmodels.load("u2net_small_person")
     assert result["runs"][0]["val"]["miou"] == evaluate(model, data=drawn, split="val")["miou"]
     with pytest.raises(DataError, match="one recipe; got tiny, u2net_small_person"):
         score_seeds(entry, (runs[0],), data=drawn, shipped=True)
+    faster = dataclasses.replace(recipe, lr=1.0, batch_size=2)
+    torch.save({"recipe": faster.to_dict(), "ema": network.state_dict()}, tmp_path / "own.pt")
+    with pytest.raises(DataError, match=r"own\.pt and u2net_small_person differ in batch_size, lr"):
+        score_seeds(entry, (tmp_path / "own.pt",), data=drawn, shipped=True)
     with pytest.raises(DataError, match=r"ships no single run of a recipe; .*training\.ensemble"):
         score_seeds(find_entry("ensemble_fashion"), runs, data=drawn, shipped=True)
 
@@ -184,5 +190,7 @@ def test_shipped_weights_count_as_the_run_of_their_recipe(runs, drawn, tmp_path)
 def test_the_published_spread_is_that_of_its_runs(path):
     result = json.loads(path.read_text())
     assert len({run["seed"] for run in result["runs"]}) == len(result["runs"]) == 3
+    entry = find_entry(path.stem.removeprefix("seeds_"))
+    assert result.get("shipped_sha256", entry.sha256) == entry.sha256  # or else: measure the spread anew
     for split, images in (("val", 60), ("test", 120)):
         assert result[split] == {"images": images, **spread([run[split] for run in result["runs"]])}

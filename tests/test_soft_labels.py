@@ -21,7 +21,7 @@ from training.data import Sample, load_ccp_unlabelled, load_sources
 from training.errors import DataError
 from training.losses import soft_cross_entropy
 from training.recipe import Recipe, RecipeError, read_recipe
-from training.soft_labels import shrunk, soft_path, teach, with_soft_labels, write_soft_labels
+from training.soft_labels import load_teacher, shrunk, soft_path, teach, with_soft_labels, write_soft_labels
 from training.tags import IGNORE
 from training.train import train
 from training.transforms import Augment, View, augment, batch_views, paste
@@ -81,9 +81,11 @@ def test_photos_that_are_done_are_skipped_and_the_rest_goes_on(photo, tmp_path):
 def test_other_teachers_and_settings_need_another_folder(photo, tmp_path):
     samples = [Sample(f"{source}/1", photo, {"person": np.zeros((64, 32), np.uint8)}) for source in ("ccp", "web")]
     write_soft_labels(samples[:1], {"person": [teacher(8.0), teacher(1.0)]}, tmp_path, flip=True)
-    assert json.loads((tmp_path / "settings.json").read_text()) == {
-        "ccp": {"person": {"teachers": ["brightness 1.0", "brightness 8.0"], "preset": "off", "flip": True}}
-    }
+    noted = json.loads((tmp_path / "settings.json").read_text())
+    digests = noted["ccp"]["person"].pop("networks_sha256")
+    assert len(digests) == 2 and all(len(each) == 64 for each in digests)
+    names = ["brightness 1.0", "brightness 8.0"]
+    assert noted == {"ccp": {"person": {"teachers": names, "preset": "off", "flip": True}}}
     assert write_soft_labels(samples[:1], {"person": [teacher(1.0), teacher(8.0)]}, tmp_path, flip=True) == 0
     for teachers, options in (
         ([8.0], {"flip": True}),
@@ -93,6 +95,27 @@ def test_other_teachers_and_settings_need_another_folder(photo, tmp_path):
         with pytest.raises(DataError, match=r"settings\.json: person of ccp is by .*; got .*: use another folder"):
             write_soft_labels(samples, {"person": [teacher(gain) for gain in teachers]}, tmp_path, **options)
     assert write_soft_labels(samples[1:], {"person": [teacher(8.0)]}, tmp_path) == 1  # of another source
+
+
+def test_a_teacher_that_was_trained_anew_needs_another_folder(photo, tmp_path):
+    samples = [Sample(f"ccp/{n}", photo, {"person": np.zeros((64, 32), np.uint8)}) for n in range(2)]
+
+    def trained(gain: float) -> Segmenter:
+        return Segmenter(Brightness(gain), PERSON, name="runs/x/best.pt").eval()
+
+    write_soft_labels(samples[:1], {"person": [trained(0.0)]}, tmp_path)
+    assert write_soft_labels(samples[:1], {"person": [trained(0.0)]}, tmp_path) == 0
+    with pytest.raises(DataError, match="use another folder"):
+        write_soft_labels(samples, {"person": [trained(1.0)]}, tmp_path)
+    noted = json.loads((tmp_path / "settings.json").read_text())
+    del noted["ccp"]["person"]["networks_sha256"]  # as before digests were noted
+    (tmp_path / "settings.json").write_text(json.dumps(noted))
+    assert write_soft_labels(samples, {"person": [trained(1.0)]}, tmp_path) == 1
+
+
+def test_a_published_model_of_another_task_is_no_teacher():
+    with pytest.raises(DataError, match="deeplabv3plus_person labels person; expected a model for fashion"):
+        load_teacher("deeplabv3plus_person", "fashion")
 
 
 def test_a_folder_from_before_the_settings_is_taken_as_it_is(photo, tmp_path):

@@ -1,11 +1,14 @@
-"""Is a run better than what ships, or only luckier? `python -m training.compare NAME CHECKPOINT`.
+"""Would a run be better than what ships on other photos too? `python -m training.compare NAME CHECKPOINT`.
 
-Both networks answer the 60 photos of val, without post-processing or test-time augmentation, each at its own working
-size. Then sets of 60 photos are drawn from these with replacement, the same for both (a paired bootstrap: Efron &
-Tibshirani 1993, chapter 16), and each set is scored as a split is. The share of sets in which the run is better says
-how sure the difference is: near 0.5 it is chance. Fix what share it has to reach before the run has validated.
+Both networks answer the photos of val, without post-processing or test-time augmentation, each at its own working size.
+Then as many photos are drawn from these with replacement, the same for both (a paired bootstrap: Efron & Tibshirani
+1993, chapter 16), and each such set is scored as a split is. The share of sets in which the run is better says how much
+of the difference hangs on single photos: near 0.5 it does all. Fix what share it has to reach before the run has
+validated.
 
-Test is not offered: it judges what was decided, and decides nothing.
+That is one kind of luck alone. It knows nothing of the seed, whose spread is told beside it where `training.seeds` has
+measured it: a difference of that size comes by training the same recipe again. Nor does it know that the epoch was
+chosen on these very photos. Test is not offered: it judges what was decided, and decides nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from hubmodels.hub import load_model
 from hubmodels.segmenter import Segmenter
 from training.data import DATA_ROOT, Sample, load_fashionista
 from training.errors import DataError, run_command
-from training.evaluate import answers
+from training.evaluate import RESULTS, answers
 from training.metrics import Scores, ratio
 from training.soft_labels import load_teacher
 
@@ -78,10 +81,13 @@ def split_scores(photos: PhotoScores, counts: np.ndarray) -> dict[str, np.ndarra
     }
 
 
-def compare(new: PhotoScores, old: PhotoScores, *, draws: int = DRAWS, seed: int = 0) -> dict[str, dict[str, float]]:
+def compare(
+    new: PhotoScores, old: PhotoScores, *, draws: int = DRAWS, seed: int = 0
+) -> dict[str, dict[str, float | None]]:
     """Score -> `new` and `old` on all photos, and the `share` of draws in which the new one is higher.
 
-    Equal draws count half, so that a model compared with itself has 0.5.
+    Equal draws count half, so that a model compared with itself has 0.5. Draws in which there is nothing to judge do
+    not count; None where there is nothing in any.
 
     Raises:
         DataError: fewer than one draw, or the photos or labels of the two differ.
@@ -97,12 +103,23 @@ def compare(new: PhotoScores, old: PhotoScores, *, draws: int = DRAWS, seed: int
     of_new, of_old = split_scores(new, drawn), split_scores(old, drawn)
     return {
         key: {
-            "new": round(float(all_new[key][0]), 5),
-            "old": round(float(all_old[key][0]), 5),
-            "share": round(float(np.mean(of_new[key] > of_old[key]) + np.mean(of_new[key] == of_old[key]) / 2), 4),
+            "new": _rounded(all_new[key][0], 5),
+            "old": _rounded(all_old[key][0], 5),
+            "share": _rounded(_share(of_new[key], of_old[key]), 4),
         }
         for key in all_new
     }
+
+
+def _share(new: np.ndarray, old: np.ndarray) -> float:
+    """Of draws in which both are judged, how many the first wins; NaN if there are none."""
+    judged = ~(np.isnan(new) | np.isnan(old))
+    wins = (new[judged] > old[judged]) + (new[judged] == old[judged]) / 2
+    return float(ratio(wins.sum(), judged.sum()))
+
+
+def _rounded(value: float, digits: int) -> float | None:
+    return None if np.isnan(value) else round(float(value), digits)
 
 
 def compare_with_shipped(
@@ -114,7 +131,7 @@ def compare_with_shipped(
     draws: int = DRAWS,
     limit: int | None = None,
 ) -> dict[str, Any]:
-    """`compare` for a run and the entry whose weights it would replace, on val.
+    """`compare` for a run and the entry whose weights it would replace, on val, with the spread of seeds if known.
 
     Args:
         name: an entry of hubmodels with weights.
@@ -132,7 +149,11 @@ def compare_with_shipped(
     if input_px is not None:
         new.input_px = input_px
     samples = load_fashionista(data, "val", [old.labels.task], limit=limit)
-    found = compare(photo_scores(new, samples), photo_scores(old, samples), draws=draws)
+    found: dict[str, Any] = dict(compare(photo_scores(new, samples), photo_scores(old, samples), draws=draws))
+    seeds = RESULTS / f"seeds_{name}.json"
+    if seeds.is_file():
+        spread = json.loads(seeds.read_text())["val"]
+        found = {key: {**row, "deviation_of_seeds": spread[key]["standard_deviation"]} for key, row in found.items()}
     return {**found, "images": len(samples), "draws": draws, "input_px": {"new": new.input_px, "old": old.input_px}}
 
 

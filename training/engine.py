@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from hubmodels.checks import check_tensors
 from hubmodels.entries import ENTRIES, list_models
 from hubmodels.hub import read_weights
 from hubmodels.networks import build_network, is_head
@@ -45,7 +46,13 @@ def network_for(recipe: Recipe) -> nn.Module:
     if recipe.init == "imagenet" and packaged:
         start_from_imagenet(net.backbone, backbone)
     elif recipe.init not in ("imagenet", "random"):
-        net.load_state_dict(starting_weights(recipe, net))
+        start = {
+            key: value.float() if value.is_floating_point() else value
+            for key, value in starting_weights(recipe, net).items()
+        }
+        remedy = "recipes start from networks of their own arch and [network]"
+        check_tensors(start, net.state_dict(), what=f"recipe {recipe.name!r}: init {recipe.init!r}", remedy=remedy)
+        net.load_state_dict(start)
     use_space_to_batch(net)  # PyTorch's backward pass for dilated depthwise convolutions is slow on CPUs
     if recipe.freeze_batch_norm:
         fold_frozen_batch_norms(net)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from hubmodels.config import ModelConfig
-from hubmodels.entries import Entry, find_entry
+from hubmodels.config import MEMBERS, ModelConfig
+from hubmodels.entries import ENTRIES, Entry, find_entry
 from hubmodels.hub import read_weights
 from hubmodels.networks import build_network
 from hubmodels.segmenter import Segmenter
@@ -64,6 +64,10 @@ def main(argv: list[str] | None = None) -> None:
     how.add_argument("--input-px", type=int, help="long side at which photos go through all of them")
     how.add_argument("--publish", action="store_true", help="write the weights of the row, at whose input_px they work")
     arguments = parser.parse_args(argv)
+    if not arguments.publish and arguments.out in ENTRIES:
+        parser.error(f"OUT is a folder, before the names of the members; got the model {arguments.out}: name a folder")
+    if len(arguments.members) not in MEMBERS:
+        parser.error(f"an ensemble is of {MEMBERS[0]} to {MEMBERS[-1]} networks; got {len(arguments.members)}")
     members = [find_entry(name) for name in arguments.members]
     if arguments.publish:
         entry = find_entry(arguments.out)

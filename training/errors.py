@@ -15,6 +15,10 @@ def run_command(main: Callable[[], None]) -> None:
         raise SystemExit(str(error)) from None
 
 
+class CommandError(HubmodelsError, ValueError):
+    """What a command was asked for makes no sense; the message says what to change."""
+
+
 class DataError(HubmodelsError):
     """A data set is incomplete or wrong; the message names the file."""
 

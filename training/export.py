@@ -26,7 +26,7 @@ from hubmodels.refine import RegionClassifier
 from hubmodels.segmenter import Segmenter
 from training.checkpoint import averaged_weights, load_checkpoint
 from training.engine import select_tasks
-from training.errors import run_command
+from training.errors import CommandError, DataError, run_command
 from training.files import update_json
 from training.recipe import Recipe
 
@@ -60,13 +60,21 @@ def export(checkpoint: Path, entry: Entry) -> Path:
     Args:
         checkpoint: of `training.train`; for a region classifier the file of `training.train_regions`.
         entry: whose weights these are.
+
+    Raises:
+        DataError: no such checkpoint, or it was not trained for the entry's task.
+        WeightsError: it is of another network than the entry's.
     """
     if not entry.is_network:
         data = checkpoint.read_bytes()
         return _publish(data, entry, RegionClassifier.from_bytes(data, what=str(checkpoint)))
     saved = load_checkpoint(checkpoint)
     state = averaged_weights(saved, checkpoint)
-    return publish_network(select_tasks(state, saved["recipe"]["tasks"], [entry.task]), entry)
+    try:
+        state = select_tasks(state, saved["recipe"]["tasks"], [entry.task])
+    except KeyError as error:
+        raise DataError(f"{checkpoint}: {error.args[0]}; entry {entry.name} is of {entry.task}") from error
+    return publish_network(state, entry)
 
 
 def publish_network(state: dict[str, torch.Tensor], entry: Entry) -> Path:
@@ -106,12 +114,12 @@ def export_folder(checkpoint: Path, folder: Path, *, license: str = "") -> Segme
         license: of the weights, as the Hub spells it.
 
     Raises:
-        ValueError: the run has several tasks.
+        CommandError: the run has several tasks.
     """
     saved = load_checkpoint(checkpoint)
     recipe = saved["recipe"]
     if len(recipe["tasks"]) != 1:
-        raise ValueError(f"{checkpoint} answers {list(recipe['tasks'])}; a folder is for a run of one task")
+        raise CommandError(f"{checkpoint} answers {list(recipe['tasks'])}; a folder is for a run of one task")
     (task,) = recipe["tasks"]
     labels = TASKS[task] if task in TASKS else LabelSet.custom(recipe["classes"], task=task)
     config = ModelConfig(recipe["name"], recipe["arch"], recipe["network"], labels, recipe["eval_long_side_px"])

@@ -20,7 +20,7 @@ from hubmodels.files import write_bytes
 from hubmodels.labels import LabelSet
 from hubmodels.refine import Refinement
 from training.data import load_fashionista
-from training.errors import run_command
+from training.errors import CommandError, run_command
 from training.evaluate import Answer, add_options, answers, machine, subject
 from training.files import make_folder
 from training.metrics import Scores
@@ -49,19 +49,24 @@ def settings_for(entry: Entry, *, preset: str, file: Path | None) -> Refinement 
         file: JSON of `Refinement.to_dict()`, instead of a preset.
 
     Raises:
-        ValueError: both are given, or the file does not hold settings.
+        CommandError: both are given, or the file cannot be read or does not hold settings.
     """
     if file is None:
         return None if preset == "off" else Refinement.preset(preset, task=entry.task)
     if preset != "off":
-        raise ValueError(f"expected a preset or a file of settings; got both {preset!r} and {file}: leave out one")
+        raise CommandError(f"expected a preset or a file of settings; got both {preset!r} and {file}: leave out one")
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CommandError(f"{file}: expected a JSON file of settings; got {error.strerror or error}") from error
     except ValueError as error:
-        raise ValueError(f"{file}: expected a JSON file of settings; got something else ({error})") from error
+        raise CommandError(f"{file}: expected a JSON file of settings; got something else ({error})") from error
     if not isinstance(values, dict):
-        raise ValueError(f"{file}: expected a JSON object of settings; got {type(values).__name__}")
-    return Refinement.from_dict(values)
+        raise CommandError(f"{file}: expected a JSON object of settings; got {type(values).__name__}")
+    try:
+        return Refinement.from_dict(values)
+    except (TypeError, ValueError) as error:
+        raise CommandError(f"{file}: {error}") from error
 
 
 def describe(refinement: Refinement | None) -> str:
@@ -92,10 +97,12 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     entry = find_entry(arguments.name)
     if not entry.is_trained:
-        raise ValueError(f"expected an entry with trained weights; {entry.name} has none of ours: train and export it")
+        raise CommandError(
+            f"expected an entry with trained weights; {entry.name} has none of ours: train and export it"
+        )
     refinement = settings_for(entry, preset=arguments.preset, file=arguments.settings)
     if refinement is not None and not entry.is_network:
-        raise ValueError(f"{entry.name} comes with post-processing of its own: leave out --preset and --settings")
+        raise CommandError(f"{entry.name} comes with post-processing of its own: leave out --preset and --settings")
     out = make_folder(arguments.out or default_folder(entry.name, arguments))
     model, made_for = subject(entry)
     refinement = refinement or made_for

@@ -21,11 +21,12 @@ from training.data import DATA_ROOT
 from training.errors import DataError, run_command
 from training.evaluate import RESULTS, evaluate, machine
 from training.files import write_json
-from training.recipe import read_recipe
+from training.recipe import Recipe, read_recipe
 from training.soft_labels import load_teacher
 
 ROOT = Path(__file__).resolve().parent.parent  # the folder that commands of entries are run in
 SPLITS = ("val", "test")
+MAY_DIFFER = {"seed", "init"}  # the earlier stage may be one of the same seed
 SCORES = ("miou", "pixel_accuracy", "boundary_f")
 
 
@@ -40,8 +41,8 @@ def spread(rows: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
     }
 
 
-def shipped_recipe(entry: Entry) -> dict[str, Any]:
-    """The recipe that an entry's weights are a run of, as a checkpoint has it.
+def shipped_recipe(entry: Entry) -> Recipe:
+    """The recipe that an entry's weights are a run of.
 
     Raises:
         DataError: the entry names no recipe of a single run.
@@ -51,8 +52,7 @@ def shipped_recipe(entry: Entry) -> dict[str, Any]:
         raise DataError(
             f"{entry.name} ships no single run of a recipe; it was made by: {entry.recipe or 'nothing here'}"
         )
-    recipe = read_recipe(ROOT / path)
-    return {"name": recipe.name, "seed": recipe.seed}
+    return read_recipe(ROOT / path)
 
 
 def score_seeds(
@@ -75,7 +75,7 @@ def score_seeds(
     recipes = [load_checkpoint(path)["recipe"] for path in checkpoints]
     if shipped:
         networks.insert(0, entry.name)
-        recipes.insert(0, shipped_recipe(entry))
+        recipes.insert(0, shipped_recipe(entry).to_dict())
     if len(networks) < 2:
         raise DataError(f"a spread needs two runs or more; got {len(networks)}")
     seeds = [recipe["seed"] for recipe in recipes]
@@ -84,6 +84,10 @@ def score_seeds(
     names = {recipe["name"].removesuffix(f"_seed{recipe['seed']}") for recipe in recipes}
     if len(names) != 1:
         raise DataError(f"expected runs of one recipe; got {', '.join(sorted(names))}")
+    for network, recipe in zip(networks[1:], recipes[1:], strict=True):
+        changed = Recipe.from_dict(recipes[0]).differences(recipe)
+        if other := sorted(set(changed) - MAY_DIFFER):
+            raise DataError(f"expected runs of one recipe; {network} and {networks[0]} differ in {', '.join(other)}")
     runs = [{"seed": seed} for seed in seeds]
     images = {}
     for network, run in zip(networks, runs, strict=True):
@@ -93,7 +97,8 @@ def score_seeds(
             run[split] = {key: found[key] for key in SCORES}
             images[split] = found["images"]
     summary = {split: {"images": images[split], **spread([run[split] for run in runs])} for split in SPLITS}
-    return {"recipe": names.pop(), "runs": runs, **summary, "machine": machine()}
+    result = {"recipe": names.pop(), "runs": runs, **summary, "machine": machine()}
+    return result | ({"shipped_sha256": entry.sha256} if shipped else {})
 
 
 def main(argv: list[str] | None = None) -> None:

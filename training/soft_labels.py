@@ -26,6 +26,7 @@ from hubmodels.entries import ENTRIES
 from hubmodels.files import write_bytes
 from hubmodels.hub import load_model
 from hubmodels.labels import TASKS
+from hubmodels.model_export import network_digest
 from hubmodels.networks import build_network
 from hubmodels.refine import PRESETS, Refinement, Tuner
 from hubmodels.segmenter import Segmenter
@@ -45,10 +46,13 @@ def load_teacher(name: str, task: str) -> Segmenter:
     """A published model, or the averaged weights of a checkpoint of `training.train` for one of its tasks.
 
     Raises:
-        DataError: no such checkpoint, or it was not trained for the task.
+        DataError: no such checkpoint, or it was not trained for the task, as may be said of a published model.
     """
     if name in ENTRIES:
-        return load_model(name)
+        model = load_model(name)
+        if model.labels.names != TASKS[task].names:
+            raise DataError(f"{name} labels {model.labels.task}; expected a model for {task}")
+        return model
     saved = load_checkpoint(Path(name))
     recipe = Recipe.from_dict(saved["recipe"])
     try:
@@ -85,7 +89,7 @@ def note_settings(folder: Path, sources: Sequence[str], said: dict[str, dict[str
     Args:
         folder: of soft labels.
         sources: first parts of the photos' names.
-        said: task -> teachers, preset and flip.
+        said: task -> teachers, digests of their networks, preset and flip.
 
     Raises:
         DataError: photos of a source were labelled for one of the tasks in another way.
@@ -97,7 +101,8 @@ def note_settings(folder: Path, sources: Sequence[str], said: dict[str, dict[str
     for source in sources:
         before = noted.setdefault(source, {})
         for task, ours in said.items():
-            if before.setdefault(task, ours) != ours:
+            noted_then = before.setdefault(task, ours)
+            if any(noted_then[key] != ours[key] for key in noted_then):  # older notes have no digests
                 raise DataError(f"{path}: {task} of {source} is by {before[task]}; got {ours}: use another folder")
     write_json(noted, path)
 
@@ -131,7 +136,12 @@ def write_soft_labels(
         DataError: the folder has labels for these tasks by other teachers or settings.
     """
     said = {
-        task: {"teachers": sorted(each.name for each in those), "preset": preset, "flip": flip}
+        task: {
+            "teachers": sorted(each.name for each in those),
+            "networks_sha256": sorted(network_digest(each.network) for each in those),
+            "preset": preset,
+            "flip": flip,
+        }
         for task, those in teachers.items()
     }
     note_settings(folder, sorted({sample.name.split("/")[0] for sample in samples}), said)
