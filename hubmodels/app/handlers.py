@@ -102,15 +102,17 @@ class Handlers:
 
     def _unlike_the_link(self, query: Mapping[str, str], model: str, view: View, settings: Refinement) -> list[str]:
         """Sentences about what the page's link named and is not here, for as long as others stand in their places."""
-        missing = links.not_served(query, self.studio.models)
+        missing, lacks = links.not_served(query, self.studio.models), "which this server does not have; shown is"
         notes = []
         if "model" in missing and model == self._restored(query).model:
-            notes.append(f"The link asked for {missing['model']}, which this server does not have; shown is {model}.")
+            notes.append(f"The link asked for {missing['model']}, {lacks} {model}.")
         other = self._menus(model, "", "")[1].value
         if "other" in missing and "other" in (view.left, view.right) and view.other == other:
-            notes.append(
-                f"The link compared with {missing['other']}, which this server does not have; shown is {other}."
-            )
+            notes.append(f"The link compared with {missing['other']}, {lacks} {other}.")
+        for field, lacking in self.studio.unavailable.items():
+            used = getattr(settings, field)
+            if (asked := query.get(field)) in lacking and used == getattr(Refinement(), field):
+                notes.append(f"The link asked for {field} {asked}, {lacks} {used}.")
         return notes
 
     def _python(self, model: str, settings: Refinement, view: View) -> str:
