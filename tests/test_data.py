@@ -110,6 +110,14 @@ def test_sources_are_joined_by_name(drawn):
             "splits.json: split 'train' is empty",
         ),
         (lambda root: (root / "fashionista/splits.json").write_text('{"val": [1]}'), "no split 'train'"),
+        (lambda root: (root / "fashionista/splits.json").write_text("{"), r"splits.json: not JSON \(Expecting"),
+        (lambda root: (root / "fashionista/splits.json").write_text(9_999 * "["), "splits.json: not JSON"),
+        (lambda root: (root / "fashionista/splits.json").write_bytes(b"\xff"), "splits.json: not JSON"),
+        (lambda root: (root / "fashionista/splits.json").write_text("[1]"), "the lists train, val, test; got list"),
+        (
+            lambda root: (root / "fashionista/splits.json").write_text('{"train": ["0001"]}'),
+            r"expected photo numbers in train, like \[1, 2\]; got \['0001'\]",
+        ),
     ],
 )
 def test_a_fault_in_fashionista_names_the_file(drawn, spoil, file):

@@ -10,7 +10,6 @@ mapped to our labels by `training.tags`). splits.json names the photos of "train
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from tqdm import tqdm
 
 from hubmodels.labels import TASKS
 from training.errors import DataError
+from training.files import read_json
 from training.tags import IGNORE, read_tags, tag_table
 
 DATA_ROOT = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
@@ -49,17 +49,21 @@ def read_split(root: Path, split: str) -> list[str]:
     """Photo numbers ("0001", ...) of a split of Fashionista.
 
     Raises:
-        DataError: unknown split, missing file, or a split without photos.
+        DataError: unknown split, a file that is missing, cannot be read or says something else, or a split without
+            photos.
     """
     path = root / "fashionista" / "splits.json"
-    if not path.is_file():
-        raise DataError(f"{path}: missing; expected splits.json with {', '.join(SPLITS)}")
-    splits = json.loads(path.read_text())
+    splits = read_json(path)
+    if not isinstance(splits, dict):
+        raise DataError(f"{path}: expected a JSON object of the lists {', '.join(SPLITS)}; got {type(splits).__name__}")
     if split not in splits:
         raise DataError(f"{path}: no split {split!r}; it has {', '.join(splits)}")
-    if not splits[split]:
+    numbers = splits[split]
+    if not isinstance(numbers, list) or not all(type(number) is int for number in numbers):
+        raise DataError(f"{path}: expected photo numbers in {split}, like [1, 2]; got {numbers!r:.60}")
+    if not numbers:
         raise DataError(f"{path}: split {split!r} is empty")
-    return [f"{number:04d}" for number in splits[split]]
+    return [f"{number:04d}" for number in numbers]
 
 
 def read_labels(path: Path, size: tuple[int, int]) -> np.ndarray:

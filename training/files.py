@@ -1,4 +1,4 @@
-"""Small files, written to a temporary name and renamed."""
+"""Small files: read with their mistakes named, written to a temporary name and renamed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hubmodels.files import make_writable, write_bytes
-from training.errors import OutputError
+from training.errors import DataError, OutputError
 
 
 def make_folder(path: Path) -> Path:
@@ -23,6 +23,22 @@ def make_folder(path: Path) -> Path:
             f"{path}: expected a folder to write into; got {error.strerror or error}: name another place"
         ) from error
     return path
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        DataError: it is missing, cannot be read, or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path}: missing; expected a JSON file of that name") from None
+    except OSError as error:
+        raise DataError(f"{path}: expected a JSON file; it cannot be read ({error.strerror or error})") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not JSON ({error}): correct the file") from error
 
 
 def write_json(value: Any, path: Path) -> None:

@@ -8,13 +8,11 @@ nothing is to be learnt. classes.json is the list of label names in id order, th
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -25,6 +23,7 @@ from hubmodels.config import ModelConfig
 from hubmodels.labels import LabelSet
 from training.data import Sample, count_pixels, read_labels
 from training.errors import DataError
+from training.files import read_json
 from training.tags import IGNORE
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -39,7 +38,7 @@ def read_classes(folder: Path) -> tuple[str, ...]:
         DataError: the file is missing, or is not a list of 2 to 255 different names that a saved model may have.
     """
     path = folder / "classes.json"
-    names = _read_json(path)
+    names = read_json(path)
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         raise DataError(f'{path}: expected a list of names, such as ["background", "hat"]; got {type(names).__name__}')
     if not 2 <= len(names) <= IGNORE or len(set(names)) != len(names):
@@ -145,7 +144,7 @@ def _check_masks(folder: Path, photos: Container[str]) -> None:
 
 def _given_splits(path: Path, photos: Mapping[str, Path]) -> dict[str, list[Path]]:
     """The splits of a file; DataError as of `split_photos`."""
-    splits = _read_json(path)
+    splits = read_json(path)
     names = {split: splits.get(split) if isinstance(splits, dict) else None for split in ("train", "val")}
     for split, listed in names.items():
         if not isinstance(listed, list) or not listed:
@@ -158,14 +157,3 @@ def _given_splits(path: Path, photos: Mapping[str, Path]) -> dict[str, list[Path
     if twice := [name for name, count in times.items() if count > 1][:3]:
         raise DataError(f"{path}: expected every photo once, in train or in val; got {twice} more often")
     return chosen
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path}: missing") from None
-    except OSError as error:
-        raise DataError(f"{path}: expected a JSON file; it cannot be read ({error.strerror or error})") from error
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error})") from error

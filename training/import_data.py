@@ -37,7 +37,6 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -47,7 +46,7 @@ from hubmodels.files import write_bytes
 from hubmodels.labels import FASHION
 from training.data import DATA_ROOT, SPLITS
 from training.errors import DataError, run_command
-from training.files import make_folder
+from training.files import make_folder, read_json
 from training.originals import check_tags, clothes_ids, person_ids, read_photo, some_of, tag_ids, text_of
 
 LAYOUT = Path(__file__).parent / "layout"  # splits, tag names and left-out photos of the shared data
@@ -147,7 +146,7 @@ def read_splits(path: Path) -> dict[str, list[int]]:
     Raises:
         DataError: missing, not three lists of different numbers, or a test photo would be trained or chosen on.
     """
-    lists = _read_json(path)
+    lists = read_json(path)
     if not isinstance(lists, dict) or set(lists) != set(SPLITS):
         got = f"the keys {', '.join(map(str, lists)) or 'none'}" if isinstance(lists, dict) else type(lists).__name__
         raise DataError(f"{path}: expected a JSON object of the lists {', '.join(SPLITS)}; got {got}")
@@ -203,15 +202,6 @@ def _folder(src: Path, dst: Path, name: str) -> Path:
     if out.resolve() == src.resolve():
         raise DataError(f"{out}: expected a data root away from the originals; got the originals: choose another DST")
     return make_folder(out)
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: expected a JSON file; got {error.strerror or error}: check the name") from error
-    except ValueError as error:
-        raise DataError(f"{path}: expected JSON; got something else ({error}): correct the file") from error
 
 
 def main(argv: list[str] | None = None) -> None:
