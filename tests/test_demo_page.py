@@ -7,13 +7,15 @@ from pathlib import Path
 
 import gradio as gr
 import pytest
+from gradio import processing_utils
+from gradio.queueing import Queue
 
 import demo
 import hubmodels.app
 from hubmodels.app import server as serving
 from hubmodels.app.controls import CONTROLS
 from hubmodels.app.handlers import Handlers
-from hubmodels.app.page import HEAVY, build
+from hubmodels.app.page import DOWNLOAD, HEAVY, build
 from hubmodels.app.studio import Studio
 from hubmodels.app.views import SIDES
 from tests.page_examples import PEOPLE
@@ -85,6 +87,21 @@ def test_heavy_work_shares_one_slot_and_the_queue_is_bounded(studio):
     launch = serving.LAUNCH
     assert launch["show_error"] is False and launch["run_history"] is False and launch["ssr_mode"] is False
     assert launch["max_file_size"] and launch["enable_monitoring"] is False
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "message"),
+    [
+        (processing_utils, DOWNLOAD, "gradio.processing_utils.async_ssrf_protected_download; .* visit addresses"),
+        (Queue, "push", r"Queue.push; .* not be told .*: pip install 'hubmodels\[demo\]'"),
+    ],
+    ids=["addresses", "busy"],
+)
+def test_a_gradio_without_what_the_page_replaces_is_refused(studio, monkeypatch, owner, name, message):
+    """Or else what was replaced would come back, unnoticed."""
+    monkeypatch.delattr(owner, name)
+    with pytest.raises(ImportError, match=message):
+        build(studio)
 
 
 def test_telemetry_is_off_before_gradio_can_be_imported():

@@ -17,12 +17,14 @@ from hubmodels.app.controls import CONTROLS, SECTIONS, Control
 from hubmodels.app.downloads import KINDS
 from hubmodels.app.examples import EXAMPLES
 from hubmodels.app.handlers import Handlers, fetch_nothing
+from hubmodels.app.internals import replaceable
 from hubmodels.app.look import AGAIN, SAVE_FILE, TOOLTIPS, show, watch_connection
 from hubmodels.app.studio import Photo, Studio
 from hubmodels.app.views import View
 from hubmodels.entries import find_entry
 from hubmodels.refine import PRESETS, Refinement
 
+DOWNLOAD = "async_ssrf_protected_download"  # Gradio's function that gets files from addresses
 HEAVY = "heavy"  # the one slot of everything that computes
 # Handlers get what came from the browser or the API and check it themselves, also whose files they are: the page clamps
 # where the API refuses, and no photo is opened by anybody else.
@@ -60,8 +62,12 @@ def build(studio: Studio, *, queue_size: int = 32, concurrency: int = 1) -> gr.B
         studio: what is served.
         queue_size: calls that may wait; further ones are told that the server is busy.
         concurrency: heavy calls at a time.
+
+    Raises:
+        ImportError: this version of Gradio lacks a part that has to be replaced.
     """
-    processing_utils.async_ssrf_protected_download = fetch_nothing
+    replaceable(processing_utils, DOWNLOAD, purpose="callers could let the server visit addresses of their choice")
+    setattr(processing_utils, DOWNLOAD, fetch_nothing)
     with gr.Blocks(title="hubmodels", analytics_enabled=False) as page:
         gr.HTML(texts.INTRO, label="About", elem_id="intro")
         examples = {Photo.of(each.pixels()).key: name for name, each in EXAMPLES.items()}
