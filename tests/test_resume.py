@@ -129,6 +129,18 @@ def ended(drawn, tmp_path):
     return tmp_path / "run"
 
 
+def test_resume_before_the_first_checkpoint_starts_the_run_and_says_so(drawn, tmp_path, caplog):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "log.jsonl").write_text('{"epoch": 1, "loss": 2.0}\n')  # of one that was killed while saving
+    run = train(SHORT, folder=folder, data=drawn, resume=True)
+    assert re.search(r"run/last\.pt: no checkpoint to go on from: started from the beginning", caplog.text)
+    assert run.epoch == 1 and len((folder / "log.jsonl").read_text().splitlines()) == 1
+    caplog.clear()
+    train(SHORT, folder=folder, data=drawn, resume=True)
+    assert "no checkpoint" not in caplog.text
+
+
 def test_checkpoints_name_the_photos_of_their_run(ended):
     train_names = [f"fashionista/{number:04d}" for number in (1, 2, 3)]
     for name in ("last.pt", "best.pt", "best_person.pt"):

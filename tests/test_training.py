@@ -164,11 +164,6 @@ def test_every_task_keeps_its_own_best_epoch(drawn, tmp_path, monkeypatch):
     assert kept == {"best.pt": 2, "best_fashion.pt": 2, "best_person.pt": 1}
 
 
-def test_resume_without_a_checkpoint_says_so(drawn, tmp_path):
-    with pytest.raises(DataError, match=r"last\.pt: no checkpoint"):
-        train(TINY, folder=tmp_path / "none", data=drawn, resume=True)
-
-
 def test_a_kill_while_saving_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     path = tmp_path / "last.pt"
     save_checkpoint({"epoch": 1}, path)

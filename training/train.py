@@ -6,7 +6,8 @@ In several processes, each on its share of every batch (see training.processes):
 Writes runs/NAME/last.pt (everything needed to go on; no run is started in a folder that has one), runs/NAME/best.pt
 (best averaged weights on val; with several tasks also best_TASK.pt, as their best epochs differ and each is exported
 alone) and runs/NAME/log.jsonl. Views, order and dropout are functions of (seed, epoch, step), so a run that was stopped
-and resumed ends with the same weights as one that was not; one with other photos than it had is not gone on with.
+and resumed ends with the same weights as one that was not; one with other photos than it had is not gone on with. Where
+there is no last.pt yet, --resume starts the run, so that a script may always say it.
 """
 
 from __future__ import annotations
@@ -304,7 +305,7 @@ def train(
         recipe: what to do.
         folder: where checkpoints and the log go; all processes of a run must see it.
         data: the data root.
-        resume: continue from `folder`/last.pt.
+        resume: continue from `folder`/last.pt if it is there, and start otherwise.
         limit: use so many photos per source and split; for tests.
         mixed_precision: "no", "bf16" or "fp16"; None: as `accelerate launch` says. Averaged weights stay float32.
         checkpoint_seconds: least time between two checkpoints within an epoch.
@@ -316,9 +317,11 @@ def train(
     """
     folder.mkdir(parents=True, exist_ok=True)
     run = Run(recipe, folder, mixed_precision=mixed_precision)
-    if resume:
+    if resume and (folder / "last.pt").exists():
         run.resume()
     else:
+        if resume and run.accelerator.is_main_process:  # by a script that always says so, before the first checkpoint
+            log.warning("%s: no checkpoint to go on from: started from the beginning", folder / "last.pt")
         run.start()
     samples, val = load_photos(recipe, data, limit=limit)
     if recipe.soft_labels:
@@ -415,7 +418,7 @@ def main(argv: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m training.train", description=__doc__)
     parser.add_argument("recipe", type=Path, help="a TOML file of training/recipes")
-    parser.add_argument("--resume", action="store_true", help="go on from runs/NAME/last.pt")
+    parser.add_argument("--resume", action="store_true", help="go on from runs/NAME/last.pt; start if there is none")
     parser.add_argument("--data", type=Path, default=DATA_ROOT, help="data root (default: %(default)s)")
     parser.add_argument("--folder", type=Path, help="photos and masks of one's own, instead of the recipe's folder")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs are kept (default: runs)")
