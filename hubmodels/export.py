@@ -20,6 +20,21 @@ def indexed_png(labels: np.ndarray, label_set: LabelSet) -> Image.Image:
     return picture
 
 
+JPEG_MAX_PX = 65_500  # the longest side that libjpeg writes
+
+
+def fit_jpeg(picture: Image.Image) -> Image.Image:
+    """A picture as large as a JPEG can hold it: itself, or scaled down if a side is longer than JPEG_MAX_PX.
+
+    For pictures to look at; label ids are never scaled like that.
+    """
+    factor = JPEG_MAX_PX / max(picture.size)
+    if factor >= 1:
+        return picture
+    width, height = (max(1, min(JPEG_MAX_PX, round(side * factor))) for side in picture.size)
+    return picture.resize((width, height), Image.Resampling.LANCZOS)
+
+
 def save_image(picture: Image.Image, path: str | Path, **options: object) -> Path:
     """Write a picture in the format of the path's suffix, atomically; missing folders are made.
 

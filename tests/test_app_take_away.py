@@ -21,7 +21,7 @@ from hubmodels.app.studio import Photo
 from hubmodels.app.views import View
 from hubmodels.cli import main as cli
 from tests.conftest import BLOCK_NETWORK, ROOT
-from tests.page_examples import CLOTHES, PEOPLE, TUNED
+from tests.page_examples import CLOTHES, PEOPLE, TUNED, drawn
 
 
 @pytest.fixture
@@ -96,3 +96,18 @@ def test_probabilities_say_which_size_they_have(studio, tmp_path, astronaut, pho
         assert (tuple(arrays["size"]), tuple(arrays["photo_size"])) == (size, photo_size)
         assert arrays["probs"].shape == (7, *size) and arrays["labels"].shape == size
     assert "up to 800 px" in downloads.KINDS["probabilities"]
+
+
+@pytest.mark.parametrize(
+    ("size", "fitted"),
+    [((65_500, 2), (65_500, 2)), ((65_501, 4), (65_500, 4)), ((3, 131_000), (2, 65_500)), ((99_999, 1), (65_500, 1))],
+    ids=["as long as can be", "longer", "higher", "thin"],
+)
+def test_overlays_longer_than_a_jpeg_can_be_are_scaled_down(size, fitted):
+    seg = drawn(np.zeros(size[::-1], np.uint8))
+    _, content = downloads.overlay_file(seg, View())
+    with Image.open(io.BytesIO(content)) as picture:
+        assert picture.size == fitted and np.asarray(picture).mean() == 100
+    _, content = downloads.labels_file(seg)
+    with Image.open(io.BytesIO(content)) as picture:
+        assert picture.size == size  # ids are at the photo's own size

@@ -253,6 +253,14 @@ def test_choices_that_do_not_work_here_are_refused_in_a_sentence(photo, tmp_path
     assert "The link" not in handlers.update(photo, CLOTHES, None, asked(**query), **{**values, "merge": "cut"})[1]
 
 
+def test_photos_longer_than_a_jpeg_can_be_are_answered(handlers, tmp_path):
+    Image.new("RGB", (65_600, 4), "red").save(tmp_path / "long.png")
+    mask, overlay, _ = handlers.segment(str(tmp_path / "long.png"), PEOPLE)
+    for path, width in ((mask, 65_600), (overlay, 65_500), (handlers.take("overlay", mask, PEOPLE), 65_500)):
+        with Image.open(path) as picture:
+            assert picture.width == width
+
+
 def test_the_task_chooses_the_models(handlers):
     menu = handlers.menu("person", CLOTHES)
     assert {name for _, name in menu.choices} == set(hubmodels.list_models("person"))

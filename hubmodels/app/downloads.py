@@ -37,8 +37,8 @@ def labels_file(seg: Segmentation) -> tuple[str, bytes]:
 
 
 def overlay_file(seg: Segmentation, view: View) -> tuple[str, bytes]:
-    """The photo with its labels."""
-    return "overlay.jpg", encoded(seg.overlay(opacity=view.opacity / 100), "JPEG", quality=92)
+    """The photo with its labels; scaled down if it is longer than a JPEG can be."""
+    return "overlay.jpg", encoded(export.fit_jpeg(seg.overlay(opacity=view.opacity / 100)), "JPEG", quality=92)
 
 
 def cutout_file(seg: Segmentation, view: View) -> tuple[str, bytes]:

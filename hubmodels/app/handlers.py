@@ -255,8 +255,8 @@ class Handlers:
         """Label every pixel of a photo.
 
         Returns:
-            An indexed PNG whose values are label ids, the overlay as JPEG, and a report: model, labels, the share of
-            each in the photo, and all settings.
+            An indexed PNG whose values are label ids, the overlay as JPEG, which is smaller than the photo where that
+            is longer than a JPEG can be, and a report: model, labels, the share of each in the photo, and all settings.
         """
         if photo is None:  # left out: were there no default, Gradio would answer that with status 500
             raise refusal("photo is missing: upload one and pass its path")
