@@ -61,6 +61,14 @@ def check_alike(recipes: Sequence[Mapping[str, Any]]) -> None:
             raise DataError(f"expected runs with one value of {key}; got {values}: not the same network")
 
 
+def _together(saved: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What all runs together were trained on, in words and by the names of photos; nothing of runs that do not say."""
+    texts = dict.fromkeys(each["provenance"] for each in saved if "provenance" in each)
+    seen = {name for each in saved for name in each.get("photos", {}).get("seen", [])}
+    found = {"provenance": "; and ".join(texts), "photos": {"seen": sorted(seen)} if seen else None}
+    return {key: value for key, value in found.items() if value}
+
+
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
@@ -77,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
         recipe = Recipe.from_dict(saved[0]["recipe"])
         torch.manual_seed(recipe.seed)  # heads that are new are the same random ones
         states.append(network_for(recipe).state_dict())
-    save_checkpoint({"recipe": saved[0]["recipe"], "ema": mean_of(states)}, arguments.out)
+    save_checkpoint({"recipe": saved[0]["recipe"], "ema": mean_of(states), **_together(saved)}, arguments.out)
     print(f"{arguments.out}: mean of {len(states)} networks")
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import save
 
 from hubmodels.checks import check_tensors
 from hubmodels.config import ModelConfig
-from hubmodels.entries import ENTRIES, Entry, find_entry
+from hubmodels.entries import Entry, find_entry
 from hubmodels.files import write_bytes
 from hubmodels.hub import WEIGHTS_FOLDER
 from hubmodels.labels import TASKS, LabelSet
@@ -28,6 +28,7 @@ from training.checkpoint import averaged_weights, load_checkpoint
 from training.engine import select_tasks
 from training.errors import CommandError, DataError, run_command
 from training.files import update_json
+from training.provenance import of_stage
 from training.recipe import Recipe
 
 FORMAT_VERSION = 1
@@ -126,19 +127,11 @@ def export_folder(checkpoint: Path, folder: Path, *, license: str = "") -> Segme
     network = config.build()
     network.load_state_dict(averaged_weights(saved, checkpoint))
     model = Segmenter(network, labels, name=config.name, input_px=config.input_px, config=config).eval()
+    data = saved.get("provenance") or of_stage(Recipe.from_dict(recipe))  # older checkpoints know no earlier stage
     val = saved.get("val", {}).get(task)  # absent from older checkpoints, and from one within an epoch
     measured = None if saved.get("crfs") else val or None  # labels after a CRF are not those of the network alone
-    model.save_pretrained(folder, license=license, data=_photos_of(Recipe.from_dict(recipe)), metrics=measured)
+    model.save_pretrained(folder, license=license, data=data, metrics=measured)
     return model
-
-
-def _photos_of(recipe: Recipe) -> str:
-    """What a run was trained on, for the card."""
-    photos = f"the photos and masks of {recipe.folder_name}" if recipe.folder else " and ".join(recipe.sources)
-    if recipe.init not in ENTRIES:
-        return photos
-    entry = ENTRIES[recipe.init]
-    return f"{photos}, starting from {entry.name} ({entry.license}), which was {entry.data}"
 
 
 def _publish(data: bytes, entry: Entry, network: torch.nn.Module) -> Path:

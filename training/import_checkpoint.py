@@ -181,7 +181,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     arguments = parser.parse_args(argv)
     state = import_file(arguments.arch, arguments.file, data=arguments.data)
-    save_checkpoint({"recipe": {"tasks": ["person"]}, "ema": state}, arguments.out)
+    known = f"what its authors chose, of whom the file {Path(arguments.file).name} is"
+    save_checkpoint({"recipe": {"tasks": ["person"]}, "ema": state, "provenance": known}, arguments.out)
     print(f'{arguments.out}: {len(state)} tensors; recipes start from it with init = "{arguments.out}"')
 
 

@@ -59,6 +59,7 @@ from training.processes import (
     share,
     share_buffers,
 )
+from training.provenance import provenance
 from training.recipe import PRECISIONS, Recipe, read_recipe
 from training.schedules import lr_factor
 from training.soft_labels import with_soft_labels
@@ -66,6 +67,7 @@ from training.transforms import batch_views
 
 log = logging.getLogger("training")
 CHECKPOINT_SECONDS = 300
+OF_BEST = ("recipe", "ema", "crfs", "epoch", "best", "val", "photos", "provenance")  # what best.pt has of last.pt
 
 
 class Run:
@@ -92,6 +94,7 @@ class Run:
         # Names of photos: of this run's "train" and "val" in their order, and "seen", sorted: those that this run or
         # one that it started from trains on.
         self.photos: Names = {}
+        self.provenance = provenance(recipe)
         self.saved_at = time.monotonic()
 
     def _parameter_groups(self) -> list[dict]:
@@ -124,11 +127,12 @@ class Run:
             "scores": self.scores,
             "val": {} if self.step_in_epoch else self.val,  # of these very weights, or of none
             "photos": self.photos,
+            "provenance": self.provenance,
         }
         if self.accelerator.scaler is not None:  # of fp16
             state["scaler"] = self.accelerator.scaler.state_dict()
         if name != "last.pt":
-            state = {key: state[key] for key in ("recipe", "ema", "crfs", "epoch", "best", "val", "photos")}
+            state = {key: state[key] for key in OF_BEST}
         save_checkpoint(state, self.folder / name)
 
     def resume(self) -> None:
@@ -156,6 +160,7 @@ class Run:
         self.best_by_task |= state.get("best_by_task", {})
         self.scores, self.losses = state.get("scores", []), state.get("losses", [])
         self.val, self.photos = state.get("val", {}), state.get("photos", {})
+        self.provenance = state.get("provenance", self.provenance)
         if self.accelerator.scaler is not None and "scaler" in state:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self._drop_later_rows()
