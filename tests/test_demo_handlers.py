@@ -237,6 +237,19 @@ def test_a_link_to_a_model_that_is_not_here_says_what_is_shown_instead(handlers,
     assert "The link" not in handlers.update(photo, CLOTHES, None, asked(model=PEOPLE))[1]
 
 
+@pytest.mark.parametrize(
+    ("width", "caption"),
+    [(800, "Against your mask"), (1000, "Against your mask, at 800x160 pixels, to which the page scales")],
+    ids=["whole", "scaled"],
+)
+def test_scores_say_at_which_size_they_are(handlers, tmp_path, small, width, caption):
+    Image.fromarray(small).resize((width, 200)).save(tmp_path / "large.png")
+    Image.new("L", (width, 200)).save(tmp_path / "mask.png")
+    scores = handlers.update(str(tmp_path / "large.png"), PEOPLE, str(tmp_path / "mask.png"), asked())[2]
+    said = scores.partition("<caption>")[2].partition("</caption>")[0]
+    assert said.startswith(caption) and ("pixels" in said) == ("pixels" in caption)
+
+
 def test_choices_that_do_not_work_here_are_refused_in_a_sentence(photo, tmp_path):
     studio = Studio([CLOTHES])
     studio.unavailable = {"merge": {"kmeans"}, "vote": {"majority"}}

@@ -135,7 +135,9 @@ class Handlers:
             return ""
         labels = analysis.final.label_set
         final = truth.score(ids, analysis.final.labels, labels)
-        return texts.scores_html(final, truth.score(ids, analysis.stage("network").labels, labels))
+        raw = truth.score(ids, analysis.stage("network").labels, labels)
+        height, width = ids.shape
+        return texts.scores_html(final, raw, scaled_to=None if analysis.photo.is_whole else (height, width))
 
     def _side(self, side: str, analysis: Analysis, view: View, ids: np.ndarray | None, notes: list[str]) -> Side:
         """One of the two pictures, with its caption and text alternative."""

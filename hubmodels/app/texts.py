@@ -85,8 +85,13 @@ def times(seconds: Mapping[str, float]) -> str:
     return f"Time on the server: {1000 * sum(seconds.values()):.0f} ms ({ran})."
 
 
-def scores_html(final: TruthScores, raw: TruthScores) -> str:
-    """A table of scores against the ground truth, the result beside the raw network."""
+def scores_html(final: TruthScores, raw: TruthScores, *, scaled_to: tuple[int, int] | None = None) -> str:
+    """A table of scores against the ground truth, the result beside the raw network.
+
+    Args:
+        final, raw: what was scored.
+        scaled_to: height and width at which that was done; None for the photo's own.
+    """
     rows = [("mIoU", final.miou, raw.miou), ("boundary F, 3 px", final.boundary_f, raw.boundary_f)]
     rows += [(f"IoU {name}", final.iou.get(name, math.nan), raw.iou.get(name, math.nan)) for name in final.iou]
     body = "".join(
@@ -95,7 +100,10 @@ def scores_html(final: TruthScores, raw: TruthScores) -> str:
         for name, a, b in rows
     )
     head = "".join(f'<th scope="col">{text}</th>' for text in ("Score", "final", "raw", "gain"))
-    return f'<table class="scores"><caption>Against your mask</caption><tr>{head}</tr>{body}</table>'
+    caption = "Against your mask"
+    if scaled_to is not None:
+        caption += f", at {scaled_to[1]}x{scaled_to[0]} pixels, to which the page scales photo and mask down"
+    return f'<table class="scores"><caption>{caption}</caption><tr>{head}</tr>{body}</table>'
 
 
 def _score(value: float) -> str:
