@@ -20,7 +20,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from hubmodels.errors import ImageError, RegionsError
-from hubmodels.export import indexed_png, save_image
+from hubmodels.export import fit_jpeg, indexed_png, save_image
 from hubmodels.images import SUFFIXES, UNREAD_SUFFIXES
 from hubmodels.refine import Refinement
 from hubmodels.segmenter import Segmenter
@@ -254,6 +254,7 @@ def _label(model: Segmenter, job: Job, refinement: Refinement | None, made_by: M
     result = model.predict(job.photo, refinement=refinement)
     info = PngInfo()
     info.add_text(MADE_BY, note)
+    # The mask last: its name is the shorter one, and without it nothing passes for a result in full.
+    save_image(fit_jpeg(result.overlay()), job.overlay, quality=90, comment=_short(note))
     save_image(indexed_png(result.labels, result.label_set), job.mask, pnginfo=info)
-    save_image(result.overlay(), job.overlay, quality=90, comment=_short(note))
     return result.areas()

@@ -28,6 +28,9 @@ from hubmodels.segmenter import Segmenter
 from tests.conftest import ROOT
 
 
+RESULTS = ("mask.png", "overlay.jpg")
+
+
 @pytest.fixture
 def photos(tmp_path, astronaut):
     """a.png and more/{b.jpg, deep/a.png, notes.txt}"""
@@ -128,15 +131,22 @@ def quick(monkeypatch):
 
 
 def test_results_that_cannot_be_written_are_reported_and_the_rest_goes_on(tmp_path, quick, capsys):
-    """A photo too wide for an overlay as JPEG, between two others; and a name as long as names may be."""
+    """A name as long as names may be, and one that is longer once it is that of an overlay."""
     (tmp_path / "in").mkdir()
     long = "n" * (255 - len("_overlay.jpg"))
-    for name, width in (("a", 40), ("b", 66_000), (long, 40)):
-        Image.new("L", (width, 32)).save(tmp_path / "in" / f"{name}.png")
+    for name in ("a", long, f"{long}n", "z"):
+        Image.new("L", (40, 32)).save(tmp_path / "in" / f"{name}.png")
     assert main(["label", str(tmp_path / "in"), *quick, "--out", str(tmp_path / "out")]) == 1
     said = capsys.readouterr()
-    assert re.search(r"hubmodels: .*b\.png: ", said.err) and "2 of 3 photos labelled" in said.out
-    assert {"a_mask.png", "a_overlay.jpg", f"{long}_mask.png", f"{long}_overlay.jpg"} <= set(names(tmp_path / "out"))
+    assert re.search(r"hubmodels: .*nn\.png: ", said.err) and "3 of 4 photos labelled" in said.out
+    assert set(names(tmp_path / "out")) == {f"{name}_{of}" for name in ("a", long, "z") for of in RESULTS}
+
+
+def test_a_photo_wider_than_a_jpeg_can_be_has_a_smaller_overlay(tmp_path, quick):
+    Image.new("L", (66_000, 32)).save(tmp_path / "wide.png")
+    assert main(["label", str(tmp_path / "wide.png"), *quick, "--out", str(tmp_path / "out")]) == 0
+    with Image.open(tmp_path / "out/wide_mask.png") as mask, Image.open(tmp_path / "out/wide_overlay.jpg") as overlay:
+        assert mask.size == (66_000, 32) and overlay.size == (65_500, 32)
 
 
 @pytest.mark.parametrize("allocate", [torch.empty, np.empty], ids=["torch", "numpy"])
