@@ -27,7 +27,6 @@ from hubmodels.refine.settings import PRESETS, SETTINGS
 from hubmodels.segmenter import Segmenter
 from tests.conftest import ROOT
 
-
 RESULTS = ("mask.png", "overlay.jpg")
 
 
