@@ -28,7 +28,7 @@ class RecipeError(HubmodelsError):
 
 
 class DivergedError(HubmodelsError):
-    """A loss is no number any more; the message says in which step."""
+    """A loss or a gradient is no finite number any more; the message says in which step."""
 
 
 class OutputError(HubmodelsError):
