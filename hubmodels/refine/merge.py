@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 import threading
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hubmodels.refine.merge_loops import Forest, merge_until, plant
 from hubmodels.refine.region_features import check_photo, check_segments, lab_planes, region_means
+
+if TYPE_CHECKING:
+    from hubmodels.refine.merge_loops import Forest
 
 WAYS, METHODS = ("adjacency", "colour"), ("cut", "hierarchical")
 
@@ -139,10 +142,14 @@ class RegionGraph:
             ValueError: a negative threshold.
         """
         _check_threshold(threshold)
+        from hubmodels.refine import merge_loops  # compiled at first use
+
         with self._lock:
             if self._forest is None:
-                self._forest = plant(self.areas, self.mean_lab, self.edges)
-            self._done = merge_until(self._forest, float(threshold), self._distances, self._pairs, self._done)
+                self._forest = merge_loops.plant(self.areas, self.mean_lab, self.edges)
+            self._done = merge_loops.merge_until(
+                self._forest, float(threshold), self._distances, self._pairs, self._done
+            )
             # Distances may fall again after a merge, so what counts is the first that is too far.
             too_far = self._distances[: self._done] >= threshold
             joined = self._pairs[: int(too_far.argmax()) if too_far.any() else self._done].copy()
