@@ -100,6 +100,10 @@ class Scores:
         """Mean boundary F-measure over photos; NaN if none was counted."""
         return float(np.mean(self.boundary)) if self.boundary else float("nan")
 
+    def summary(self) -> dict[str, float]:
+        """mIoU, pixel accuracy and boundary F-measure as shares, rounded as results files have them."""
+        return {key: round(getattr(self, key), 5) for key in ("miou", "pixel_accuracy", "boundary_f")}
+
 
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """Float `part` / `whole`, broadcast; NaN where `whole` is 0."""

@@ -112,4 +112,4 @@ def test_scores_are_rounded_shares(rng):
 
     scores = Scores(3)
     scores.add(rng.integers(0, 3, (20, 20)).astype(np.uint8), rng.integers(0, 3, (20, 20)).astype(np.uint8))
-    assert all(0 <= value <= 1 and round(value, 5) == value for value in tune.summary(scores).values())
+    assert all(0 <= value <= 1 and round(value, 5) == value for value in scores.summary().values())

@@ -82,9 +82,7 @@ def evaluate(
         seconds.append(answer.seconds)
         scores.add(answer.sample.labels[task], answer.predicted)
     return {
-        "miou": round(scores.miou, 5),
-        "pixel_accuracy": round(scores.pixel_accuracy, 5),
-        "boundary_f": round(scores.boundary_f, 5),
+        **scores.summary(),
         "boundary_px": scores.boundary_px,
         "iou": {name: round(float(value), 5) for name, value in zip(names, scores.iou, strict=True)},
         "confusion": scores.confusion.tolist(),

@@ -40,7 +40,7 @@ from hubmodels.refine.region_classifier import (
 from hubmodels.refine.region_features import feature_names, region_features
 from hubmodels.segmenter import Segmenter
 from training.data import DATA_ROOT, SPLITS, Sample, load_fashionista
-from training.errors import run_command
+from training.errors import CommandError, run_command
 from training.evaluate import RESULTS
 from training.files import update_json, write_json
 from training.metrics import Scores
@@ -211,7 +211,7 @@ def train_on_val(
     the photos that are then scored, scores are a little hopeful.
     """
     if not 2 <= folds <= len(views):
-        raise ValueError(f"val-folds must be in 2..{len(views)}, the number of val photos; got {folds}")
+        raise CommandError(f"val-folds must be in 2..{len(views)}, the number of val photos; got {folds}")
     fold_of = np.random.default_rng(options.seed).permutation(len(views)) % folds
     saved: list[list[bytes]] = []
     totals = np.zeros((options.epochs + 1, *(len(settings.labels),) * 2), np.int64)
@@ -239,9 +239,7 @@ def score(photos: Sequence[Photo], judges: Sequence[RegionClassifier], names: Se
             kinds[kind].add(photo.truth, labels)
     return {
         kind: {
-            "miou": round(scores.miou, 5),
-            "pixel_accuracy": round(scores.pixel_accuracy, 5),
-            "boundary_f": round(scores.boundary_f, 5),
+            **scores.summary(),
             "iou": {name: round(float(v), 5) for name, v in zip(names, scores.iou, strict=True)},
         }
         for kind, scores in kinds.items()
@@ -280,7 +278,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Scores on a split; nothing is learnt or chosen."""
     if classifier.settings.labels != model.labels.names:
-        raise ValueError(
+        raise CommandError(
             f"{model.name} answers {', '.join(model.labels.names)}; the classifier was trained for "
             f"{', '.join(classifier.settings.labels)}: pass the one of this model"
         )

@@ -116,7 +116,7 @@ def report(entry: Entry, samples: Sequence[Sample], candidates: Sequence[Candida
     """What the results file holds: `best` has the chosen row of every stage, `chosen` that of all."""
     model = load_model(entry.name)
     every = [Refinement(), *(settings for _, settings in candidates)]
-    off, *scores = (summary(each) for each in measure(model, samples, every))
+    off, *scores = (each.summary() for each in measure(model, samples, every))
     rows = [
         {"stage": stage, "settings": differences(settings), **score}
         for (stage, settings), score in zip(candidates, scores, strict=True)
@@ -132,15 +132,6 @@ def report(entry: Entry, samples: Sequence[Sample], candidates: Sequence[Candida
         "best": {stage: max(each, key=lambda row: (row["miou"], row["boundary_f"])) for stage, each in stages.items()},
         "chosen": choose(off, rows),
         "rows": rows,
-    }
-
-
-def summary(scores: Scores) -> dict[str, float]:
-    """The figures of a row, as shares."""
-    return {
-        "miou": round(scores.miou, 5),
-        "pixel_accuracy": round(scores.pixel_accuracy, 5),
-        "boundary_f": round(scores.boundary_f, 5),
     }
 
 
