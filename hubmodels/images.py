@@ -18,6 +18,7 @@ from hubmodels.jpeg_scans import MAX_SCANS, most_scans
 ImageSource: TypeAlias = "str | Path | bytes | Image.Image | np.ndarray"
 
 MAX_PIXELS = 50_000_000  # a decoded photo takes 3 bytes a pixel, its probabilities 28
+MAX_PYTHON_VALUES = 5_000_000  # that Pillow decodes one by one, a million a second
 FORMATS = (
     "JPEG",
     "PNG",
@@ -26,7 +27,7 @@ FORMATS = (
     "GIF",
     "BMP",
     "TIFF",
-    "PPM",
+    "PPM",  # but for pixels written as text
 )  # all that strangers may reach; JPEG reads MPO too
 SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .avif .gif .bmp .tif .tiff .ppm .pgm .pbm .pnm".split()
@@ -125,10 +126,21 @@ def _to_array(picture: Image.Image, what: str, max_pixels: int) -> np.ndarray:
     _check_size(*picture.size, what, max_pixels)
     if 0 in picture.size:
         raise ImageError(f"{what}: has no pixels ({picture.width}x{picture.height})")
-    if (scans := most_scans(picture)) > MAX_SCANS:
-        raise ImageError(f"{what}: a JPEG of {scans} scans or more; at most {MAX_SCANS} are read. Save the photo anew")
+    _check_work(picture, what)
     picture.load()
     return np.array(_to_rgb(to_srgb(_upright(picture)), what))
+
+
+def _check_work(picture: Image.Image, what: str) -> None:
+    """Raise ImageError if decoding would take far longer than a photo of this size usually does."""
+    if (scans := most_scans(picture)) > MAX_SCANS:
+        raise ImageError(f"{what}: a JPEG of {scans} scans or more; at most {MAX_SCANS} are read. Save the photo anew")
+    decoders = {tile[0] for tile in getattr(picture, "tile", ())}
+    if "ppm_plain" in decoders:  # in Python, and time grows with the square of the comments among the pixels
+        raise ImageError(f"{what}: pixels written as text, which is not read; save the photo as PNG or binary PPM")
+    values = picture.width * picture.height * len(picture.getbands())
+    if "ppm" in decoders and values > MAX_PYTHON_VALUES:  # in Python too; the usual ones have a decoder in C
+        raise ImageError(f"{what}: a PPM of other values than 0 to 255 may not be that large; save the photo as PNG")
 
 
 def _upright(picture: Image.Image) -> Image.Image:

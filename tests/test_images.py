@@ -228,6 +228,31 @@ def test_a_decompression_bomb_is_refused():
         read_image(huge)
 
 
+@pytest.mark.parametrize("magic", [b"P1", b"P2", b"P3"])
+def test_pixels_written_as_text_are_refused_however_many_comments_are_among_them(magic):
+    """A megabyte of comments would be read for hours."""
+    values = b"1 " * 48
+    header = magic + b"\n4 4\n" + (b"" if magic == b"P1" else b"255\n")
+    with Image.open(io.BytesIO(header + values)) as picture:
+        picture.load()  # they are whole
+    for comments in (b"", b"#\n" * 500_000):
+        with pytest.raises(ImageError, match="pixels written as text"):
+            read_image(header + comments + values)
+    assert read_image(b"P6\n4 4\n255\n" + bytes(48)).shape == (4, 4, 3)
+
+
+@pytest.mark.parametrize(("magic", "bands", "bytes_each"), [(b"P6", 3, 1), (b"P6", 3, 2), (b"P5", 1, 2)])
+def test_pictures_that_pillow_decodes_in_python_may_not_be_large(magic, bands, bytes_each, monkeypatch):
+    maxval = b"100" if bytes_each == 1 else b"4095"
+    data = magic + b"\n8 10\n" + maxval + b"\n" + bytes(80 * bands * bytes_each)
+    assert read_image(data).shape == (10, 8, 3)
+    monkeypatch.setattr("hubmodels.images.MAX_PYTHON_VALUES", 80 * bands - 1)
+    with pytest.raises(ImageError, match="other values than 0 to 255 may not be that large"):
+        read_image(data)
+    usual = magic + b"\n8 10\n255\n" + bytes(80 * bands)
+    assert read_image(usual).shape == (10, 8, 3)
+
+
 def test_float_and_wide_integer_pixels_are_refused():
     for picture in (Image.new("F", (2, 2)), Image.new("I", (2, 2), 70_000)):
         with pytest.raises(ImageError, match="8 bits"):
