@@ -131,6 +131,14 @@ def api(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
         yield served
 
 
+@pytest.fixture
+def drawn(tmp_path: Path) -> Path:
+    """Four drawn photos in the layout that training reads: three to train on, one for val."""
+    from tests.drawn_data import draw_data
+
+    return draw_data(tmp_path / "data", np.random.default_rng(0))
+
+
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     if not (DATA_ROOT / "fashionista").is_dir():

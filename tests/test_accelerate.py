@@ -17,7 +17,7 @@ from accelerate.state import AcceleratorState
 from numpy.testing import assert_allclose
 
 from tests.conftest import ROOT
-from tests.test_data import draw_data
+from tests.drawn_data import draw_data
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.errors import RecipeError
 from training.launch import missing_processes

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import training.compare
-from tests.test_data import draw_data
+from tests.drawn_data import draw_data
 from training.compare import PhotoScores, compare, compare_with_shipped, split_scores
 from training.compare import main as command
 from training.data import load_fashionista

@@ -15,35 +15,6 @@ from training.errors import DataError
 from training.tags import TO_FASHION, read_tags, tag_table
 
 
-@pytest.fixture
-def drawn(tmp_path):
-    return draw_data(tmp_path, np.random.default_rng(0))
-
-
-def draw_data(root, rng, *, size=(48, 64), count=4, splits=None):
-    """Coloured rectangles in the layout of DESIGN.md section 6; the last is val and the others train, unless said."""
-    width, height = size
-    for folder in ("fashionista/images", "fashionista/labels_fashion", "fashionista/labels_person"):
-        (root / folder).mkdir(parents=True)
-    for folder in ("ccp/images", "ccp/labels_tags"):
-        (root / folder).mkdir(parents=True)
-    for number in range(1, count + 1):
-        labels = np.zeros((height, width), np.uint8)
-        top, left = rng.integers(4, 20, 2)
-        labels[top : top + 24, left : left + 20] = 1 + number % 6
-        image = np.array([(40, 40, 40), *[(200, 30 * i, 255 - 30 * i) for i in range(6)]], np.uint8)[labels]
-        Image.fromarray(image).save(root / f"fashionista/images/{number:04d}.jpg", quality=95)
-        Image.fromarray(labels).save(root / f"fashionista/labels_fashion/{number:04d}.png")
-        Image.fromarray((labels > 0).astype(np.uint8)).save(root / f"fashionista/labels_person/{number:04d}.png")
-        Image.fromarray(image).save(root / f"ccp/images/{number:04d}.jpg")
-        Image.fromarray(labels).save(root / f"ccp/labels_tags/{number:04d}.png")
-    numbers = list(range(1, count + 1))
-    splits = splits or {"train": numbers[: count - 1], "val": numbers[-1:], "test": []}
-    (root / "fashionista/splits.json").write_text(json.dumps(splits))
-    (root / "ccp/tags.json").write_text(json.dumps(["null", "skin", "bag", "shirt", "skirt", "boots", "dress"]))
-    return root
-
-
 def test_a_split_is_read_with_the_labels_of_the_tasks_asked_for(drawn):
     samples = load_fashionista(drawn, "train", ["fashion", "person"])
     assert [s.name for s in samples] == ["fashionista/0001", "fashionista/0002", "fashionista/0003"]

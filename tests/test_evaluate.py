@@ -9,7 +9,7 @@ import pytest
 
 import training.evaluate
 from hubmodels.refine import Refinement
-from tests.test_data import draw_data
+from tests.drawn_data import draw_data
 from training.evaluate import main
 
 

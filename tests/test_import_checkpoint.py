@@ -12,7 +12,7 @@ from torch import nn
 
 from hubmodels.errors import WeightsError
 from hubmodels.networks import build_network
-from tests.test_data import draw_data
+from tests.drawn_data import draw_data
 from tests.test_u2net import RECIPE, onnx_path  # noqa: F401
 from training.checkpoint import load_checkpoint
 from training.engine import network_for

@@ -8,7 +8,7 @@ import json
 import pytest
 import torch
 
-from tests.test_training import TINY
+from tests.tiny_runs import TINY
 from training.average import main as average
 from training.errors import DataError
 from training.provenance import of_stage, provenance

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
-from tests.test_training import TINY
+from tests.conftest import ROOT
+from tests.tiny_runs import TINY
 from training.errors import RecipeError
 from training.recipe import Recipe, read_recipe
 
@@ -111,3 +114,44 @@ def test_the_bounds_themselves_are_fine():
     weights = {"task_weight": {"person": 0.0}, "class_weight": {"person": [0.0, 1.0]}, "repeat": {"ccp": 2}}
     for share in (0.0, 1.0):
         Recipe.from_dict({**TINY.to_dict(), **weights, "warmup_share": share})
+
+
+def test_every_recipe_can_be_read():
+    recipes = sorted((ROOT / "training" / "recipes").glob("*.toml"))
+    assert len(recipes) >= 3
+    for path in recipes:
+        assert read_recipe(path).name == path.stem
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"epoch": 3}, "unknown keys \\['epoch'\\]"),
+        ({"tasks": ["pets"]}, "tasks must be among"),
+        ({"epochs": 0}, "1 or more"),
+        ({"schedule": "step"}, "one_cycle, poly, plateau"),
+        ({"optimizer": "lion"}, r"\['adamw', 'adam', 'sgd'\]; got 'lion'"),
+        ({"plateau_epochs": 0}, "plateau_epochs must be 1"),
+        ({"loss": {"focal": 1}}, "focal"),
+        ({"class_weight": {"person": [1]}}, "needs 2 values"),
+        ({"augment": {"crop_hw": [64, 48]}}, "scale"),
+    ],
+)
+def test_a_wrong_recipe_names_the_key(change, message):
+    with pytest.raises(RecipeError, match=message):
+        Recipe.from_dict({**TINY.to_dict(), **change})
+
+
+def test_recipe_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(RecipeError, match="no such recipe"):
+        read_recipe(tmp_path / "x.toml")
+    (tmp_path / "x.toml").write_text("epochs = ")
+    with pytest.raises(RecipeError, match=r"x\.toml"):
+        read_recipe(tmp_path / "x.toml")
+
+
+def test_a_wrong_crf_table_is_refused():
+    with pytest.raises(RecipeError, match=r"\[crf\].*appearance_sigma_px must be finite and above 0"):
+        dataclasses.replace(TINY, crf={"appearance_sigma_px": 0})
+    with pytest.raises(RecipeError, match=r"\[crf\].*sharpness"):
+        dataclasses.replace(TINY, crf={"sharpness": 1})

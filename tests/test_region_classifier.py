@@ -20,7 +20,7 @@ from hubmodels.refine.region_classifier import RegionClassifier, RegionSettings,
 from hubmodels.refine.region_features import feature_names, region_features
 from hubmodels.segmenter import Segmenter
 from tests.conftest import grid
-from tests.test_data import draw_data
+from tests.drawn_data import draw_data
 from training.data import IGNORE
 from training.metrics import Scores
 from training.train_regions import (

@@ -18,7 +18,7 @@ from hubmodels.errors import ModelNotFoundError
 from hubmodels.labels import FASHION, PERSON, LabelSet
 from hubmodels.refine import Refinement
 from tests.conftest import grid
-from tests.test_data import draw_data
+from tests.drawn_data import draw_data
 from training.data import read_split
 from training.errors import CommandError, DataError, OutputError
 from training.evaluate import evaluate

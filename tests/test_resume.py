@@ -8,11 +8,9 @@ import re
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
-from tests.test_data import draw_data
-from tests.test_training import TINY
+from tests.tiny_runs import TINY
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.errors import DataError, RecipeError
 from training.photos import check_same_photos
@@ -115,11 +113,6 @@ def test_a_checkpoint_for_export_cannot_be_gone_on_with(saved):
     save_checkpoint(load_checkpoint(saved / "best.pt"), saved / "last.pt")
     with pytest.raises(DataError, match=r"expected the last\.pt of a run; got a file without net, optimizer, step_"):
         run.resume()
-
-
-@pytest.fixture
-def drawn(tmp_path):
-    return draw_data(tmp_path / "data", np.random.default_rng(0))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import torch
 import hubmodels
 import training.seeds
 from hubmodels.entries import find_entry
-from tests.test_data import draw_data
+from tests.drawn_data import draw_data
 from training.average import check_alike, mean_of
 from training.average import main as average
 from training.checkpoint import load_checkpoint

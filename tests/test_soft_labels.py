@@ -15,8 +15,8 @@ from hubmodels.labels import FASHION, PERSON, LabelSet
 from hubmodels.refine import Refinement
 from hubmodels.segmenter import Segmenter
 from tests.conftest import ROOT
-from tests.test_data import draw_data
-from tests.test_training import TINY
+from tests.drawn_data import draw_data
+from tests.tiny_runs import TINY
 from training.data import Sample, load_ccp_unlabelled, load_sources
 from training.errors import DataError
 from training.losses import soft_cross_entropy

@@ -10,8 +10,7 @@ import pytest
 import torch
 from accelerate.optimizer import AcceleratedOptimizer
 
-from tests.test_data import draw_data
-from tests.test_training import TINY, WITH_CRF
+from tests.tiny_runs import TINY, WITH_CRF
 from training.checkpoint import load_checkpoint
 from training.data import Sample, load_fashionista
 from training.errors import DivergedError
@@ -21,11 +20,6 @@ from training.train import Run, set_train_mode, train, train_step
 from training.transforms import Augment
 
 STILL = Augment((64, 48), (1.0, 1.0), 0, 0, 0, 0)
-
-
-@pytest.fixture
-def drawn(tmp_path):
-    return draw_data(tmp_path / "data", np.random.default_rng(0))
 
 
 def step(run: Run, samples: list[Sample]) -> float:

@@ -9,8 +9,9 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 
-from training.data import Sample
-from training.transforms import Augment, View, augment
+from tests.tiny_runs import TINY
+from training.data import IGNORE, Sample, load_fashionista
+from training.transforms import Augment, View, augment, batch_views
 
 STILL = Augment((40, 24), (1.0, 1.0), stretch=0, flip=0, colour=0, grey=0)
 
@@ -67,3 +68,39 @@ def test_a_stretch_changes_the_shape_of_things():
             aspects.append(float(seen.any(0).sum() / seen.any(1).sum()))
         assert max(aspects) <= most + 0.1 and min(aspects) >= 1 / most - 0.1
         assert (max(aspects) - min(aspects) > 0.3) == (stretch > 0)
+
+
+def test_photo_and_labels_get_the_same_geometry():
+    """Brightness encodes the label, so that every view can be checked against itself."""
+    labels = np.zeros((60, 40), np.uint8)
+    labels[10:40, 5:25] = 1
+    sample = Sample("drawn", np.repeat((labels * 200)[..., None], 3, -1), {"person": labels})
+    config = Augment((48, 32), (0.5, 1.5), colour=0, grey=0)
+    for seed in range(20):
+        image, views, _ = augment(sample, config, np.random.default_rng(seed))
+        decided = views["person"] != IGNORE
+        agree = (image[0] > 100 / 255)[decided] == (views["person"] == 1)[decided]
+        assert image.shape == (3, 48, 32) and agree.float().mean() > 0.95  # blurred edges
+
+
+def test_beyond_the_photo_nothing_is_decided():
+    sample = Sample("drawn", np.zeros((20, 20, 3), np.uint8), {"person": np.zeros((20, 20), np.uint8)})
+    image, views, _ = augment(sample, Augment((64, 64), (1.0, 1.0), 0, 0, 0, 0), np.random.default_rng(0))
+    assert (views["person"] == 0).sum() == 400 and (views["person"] == IGNORE).sum() == 64 * 64 - 400
+    assert (image[0][views["person"] == IGNORE] - 127 / 255).abs().max() < 1e-6
+
+
+def test_views_depend_on_seed_epoch_and_index_alone():
+    sample = Sample("drawn", np.arange(48 * 32 * 3, dtype=np.uint8).reshape(48, 32, 3), {})
+    config = Augment((24, 16), (0.5, 1.0))
+    first, again = (augment(sample, config, np.random.default_rng((0, 1, 2)))[0] for _ in range(2))
+    other = augment(sample, config, np.random.default_rng((0, 2, 2)))[0]
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_arrays_of_a_batch_stay_aligned(drawn):
+    samples = load_fashionista(drawn, "train", ["fashion", "person"])
+    images, labels, soft = batch_views(samples, np.array([0, 2]), TINY.augment, seed=0, epoch=0)
+    assert images.shape == (2, 3, 64, 48) and labels["fashion"].shape == (2, 64, 48) and not soft
+    decided = labels["fashion"] != IGNORE
+    assert_array_equal(labels["fashion"][decided] > 0, labels["person"][decided] == 1)

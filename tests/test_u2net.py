@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from hubmodels.networks import build_network
 from hubmodels.networks.u2net import ResidualU, U2Net
 from tests.conftest import ROOT
-from tests.test_data import draw_data
+from tests.drawn_data import draw_data
 from training.checkpoint import save_checkpoint
 from training.engine import network_for, pretrained_parameters, select_tasks
 from training.errors import DataError, RecipeError

@@ -1,0 +1,94 @@
+"""Checkpoints: whole or as before, without code in them, and what is taken out of them for export and for new runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+
+import pytest
+import torch
+
+from hubmodels.entries import ENTRIES
+from hubmodels.hub import read_weights
+from hubmodels.networks import build_network
+from tests.tiny_runs import TINY
+from training.checkpoint import load_checkpoint, save_checkpoint
+from training.engine import network_for, select_tasks, task_rows
+from training.errors import DataError
+from training.export import export, to_float16
+
+
+def test_a_kill_while_saving_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "last.pt"
+    save_checkpoint({"epoch": 1}, path)
+
+    def half_written(state, file):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", half_written)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint({"epoch": 2}, path)
+    assert load_checkpoint(path) == {"epoch": 1}
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path):
+    torch.save({"x": subprocess.Popen}, tmp_path / "bad.pt")
+    with pytest.raises(DataError, match=r"bad\.pt: expected a checkpoint .*torch refuses \(Weights only load failed"):
+        load_checkpoint(tmp_path / "bad.pt")
+
+
+def test_exported_weights_answer_like_the_checkpoint(tmp_path, monkeypatch):
+    """Of a network for both tasks, the rows of one; float16 on disk costs less than 1 % of the logits' range."""
+    entry = ENTRIES["deeplabv3plus_person"]
+    torch.manual_seed(0)
+    both = build_network(entry.arch, num_classes=9, **entry.network).eval()
+    recipe = {"tasks": ["fashion", "person"]}
+    save_checkpoint({"recipe": recipe, "ema": both.state_dict()}, tmp_path / "best.pt")
+    monkeypatch.setattr("training.export.WEIGHTS_FOLDER", tmp_path)
+    path = export(tmp_path / "best.pt", entry)
+    measured = json.loads((tmp_path / "manifest.json").read_text())[entry.name]
+    assert measured["size_bytes"] == path.stat().st_size
+
+    from safetensors.torch import load_file
+
+    alone = build_network(entry.arch, num_classes=2, **entry.network).eval()
+    alone.load_state_dict(load_file(path))
+    x = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        expected, got = both(x)[:, 7:], alone(x)
+    assert (expected - got).abs().max() < 0.01 * (expected.max() - expected.min())
+
+
+def test_float16_refuses_what_does_not_fit():
+    with pytest.raises(ValueError, match="1e\\+06 does not fit"):
+        to_float16({"w": torch.tensor([1e6])})
+    small = to_float16({"bn.running_var": torch.tensor([1e-12]), "n": torch.tensor(3)})
+    assert small["bn.running_var"] > 0 and small["n"].dtype == torch.int64
+
+
+def test_tasks_are_selected_by_their_rows():
+    state = {
+        "classifier.weight": torch.arange(9.0)[:, None],
+        "classifier.bias": torch.arange(9.0),
+        "other": torch.ones(1),
+    }
+    person = select_tasks(state, ["fashion", "person"], ["person"])
+    assert person["classifier.bias"].tolist() == [7, 8] and person["other"] == 1
+    swapped = select_tasks(state, ["fashion", "person"], ["person", "fashion"])
+    assert swapped["classifier.bias"].tolist() == [7, 8, 0, 1, 2, 3, 4, 5, 6]
+    with pytest.raises(KeyError, match="not trained for task 'person'"):
+        select_tasks(state, ["fashion"], ["person"])
+    assert task_rows(["person", "fashion"]) == {"person": slice(0, 2), "fashion": slice(2, 9)}
+
+
+def test_a_run_can_start_from_a_published_model():
+    entry = ENTRIES["deeplabv3plus_person"]
+    recipe = dataclasses.replace(TINY, init=entry.name, network=dict(entry.network))
+    torch.manual_seed(0)
+    net = network_for(recipe)
+    published = build_network(entry.arch, num_classes=2, **entry.network)
+    wanted = read_weights(entry, published)
+    assert torch.equal(net.classifier.weight[7:], wanted["classifier.weight"])  # rows of person; fashion stays random
+    assert torch.equal(net.aspp.project[0].weight, wanted["aspp.project.0.weight"])
