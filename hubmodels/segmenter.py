@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from hubmodels.bands import softmax_
 from hubmodels.config import ModelConfig
 from hubmodels.errors import WeightsError
 from hubmodels.images import ImageSource, read_image
@@ -108,13 +110,15 @@ class Segmenter(Pretrained):
         if len(scales) == 0 or not all(0.25 <= scale <= 2 for scale in scales):
             raise ValueError(f"scales must be one or more numbers in 0.25..2; got {tuple(scales)}")
         network = self._folded.of(self.network)  # a quarter faster
-        passes = []
-        for scale, mirrored in itertools.product(scales, (False, True) if flip else (False,)):
+        passes = list(itertools.product(scales, (False, True) if flip else (False,)))
+
+        def answer(scale: float, mirrored: bool) -> torch.Tensor:
             seen = image[:, ::-1] if mirrored else image
             long_side_px = round(scale * min(self.input_px, max(image.shape[:2])))
             logits = photo_logits(network, seen, long_side_px=long_side_px, enlarge=scale > 1)
-            passes.append((logits.flip(-1) if mirrored else logits).softmax(0))
-        mean = passes[0] if len(passes) == 1 else torch.stack(passes).mean(0)
+            return softmax_(logits.flip(-1) if mirrored else logits)
+
+        mean = functools.reduce(torch.Tensor.add_, itertools.starmap(answer, passes)).div_(len(passes))
         if not math.isfinite(mean.sum().item()):  # such pixels would all be labelled background
             raise WeightsError(
                 f"{self.name}: the network answers with values that are not finite; its weights are damaged, or a "
@@ -192,7 +196,7 @@ def photo_logits(network: nn.Module, image: np.ndarray, *, long_side_px: int, en
     height, width = image.shape[:2]
     # Copied, with strides of its own: those of a mirrored photo one pixel wide stay negative in a contiguous view.
     pixels = torch.from_numpy(np.array(image, order="C")).to(weights.device)
-    x = pixels.permute(2, 0, 1)[None].float() / 255
+    x = pixels.permute(2, 0, 1)[None].float().div_(255)
     x = F.interpolate(x, working_size(height, width, long_side_px, enlarge=enlarge), mode="bilinear", antialias=True)
     logits = network(x.to(weights.dtype, memory_format=torch.channels_last))
     return F.interpolate(logits.float(), (height, width), mode="bilinear")[0]

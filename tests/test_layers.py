@@ -17,6 +17,7 @@ ALLOWED: dict[str, set[str]] = {
     "labels": set(),
     "checks": {"errors"},
     "colour_profiles": set(),
+    "bands": set(),
     "jpeg_scans": set(),
     "images": {"colour_profiles", "errors", "jpeg_scans"},
     "render": {"labels"},
@@ -61,7 +62,7 @@ ALLOWED: dict[str, set[str]] = {
     "refine.kernels": {"refine.loops", "refine.simd"},
     "refine.lattice": {"refine.kernels"},
     "refine.photo_kernels": {"refine.lattice"},
-    "refine.mean_field": {"refine.lattice", "refine.photo_kernels"},
+    "refine.mean_field": {"bands", "refine.lattice", "refine.photo_kernels"},
     "refine.prepared_crf": {"refine.crf_checks", "refine.mean_field"},
     "refine.crf": {
         "refine.crf_checks",
@@ -87,7 +88,6 @@ ALLOWED: dict[str, set[str]] = {
     "refine.tuner": {
         "errors",
         "refine.crf",
-        "refine.mean_field",
         "refine.memory",
         "refine.merge",
         "refine.prepared_crf",
@@ -111,6 +111,7 @@ ALLOWED: dict[str, set[str]] = {
         "refine.vote",
     },
     "segmenter": {
+        "bands",
         "config",
         "errors",
         "images",

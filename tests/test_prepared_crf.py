@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from hubmodels import bands
 from hubmodels.refine import photo_kernels as kernels_module
-from hubmodels.refine.crf import DenseCRF
+from hubmodels.refine.crf import DenseCRF, log_probabilities
 from hubmodels.refine.lattice import PermutohedralLattice
 from hubmodels.refine.mean_field import MeanField
 from hubmodels.refine.photo_kernels import PhotoKernels
@@ -125,3 +127,39 @@ def test_unaries_are_reused_for_other_weights_and_sigmas() -> None:
             assert torch.equal(unaries.full, before)
     with pytest.raises(ValueError, match="working size"):
         DenseCRF().prepare(unaries, image[0])
+
+
+@pytest.mark.parametrize("options", [{}, {"max_pixels": 300}], ids=["whole", "reduced"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_probabilities_are_the_softmax_of_logits(options: dict, dtype: torch.dtype, monkeypatch) -> None:
+    """Of a reduced photo they are made by bands of rows: here of one row each."""
+    monkeypatch.setattr(bands, "BAND_VALUES", 60)
+    logits, image = scene()
+    crf = DenseCRF(3, **options)
+    for values in (logits[0].to(dtype), log_probabilities(logits[0].to(dtype).softmax(0))):
+        prepared = crf.prepare(values, image[0])
+        for t in (0, 2, 3, 2):
+            got = prepared.refine_probs(t)
+            assert got.dtype == dtype
+            torch.testing.assert_close(got, prepared.refine(t).softmax(0))
+            got.zero_()  # nothing of it is kept
+
+
+@pytest.mark.parametrize("options", [{}, {"max_pixels": 300}], ids=["whole", "reduced"])
+def test_probabilities_do_for_logits(options: dict) -> None:
+    logits, image = scene()
+    probs = F.one_hot(logits[0].argmax(0), 3).permute(2, 0, 1).float()  # zeros, too
+    before = probs.clone()
+    crf = DenseCRF(3, **options)
+    taken, given = crf.unaries_of_probs(probs), crf.unaries(log_probabilities(probs))
+    assert taken.full.data_ptr() == probs.data_ptr() and torch.equal(taken.working, given.working)
+    prepared, expected = crf.prepare(taken, image[0]), crf.prepare(given, image[0])
+    for t in (0, 1, 3):
+        assert torch.equal(prepared.refine(t), expected.refine(t))
+        assert torch.equal(prepared.refine_probs(t), expected.refine_probs(t))
+        prepared.refine(t).zero_()
+    assert torch.equal(probs, before)
+    with pytest.raises(ValueError, match="sum to 1 over axis 0"):
+        crf.unaries_of_probs(2 * probs)
+    with pytest.raises(ValueError, match=r"a tensor \(C, H, W\) of one photo; got Tensor \(1, 3, 24, 20\)"):
+        crf.unaries_of_probs(probs[None])

@@ -353,11 +353,11 @@ def test_numbers_that_are_none_are_refused_with_and_without_a_crf(probs, photo):
 def test_probabilities_are_prepared_for_the_crf_once(probs, photo, monkeypatch):
     tuner = Tuner(probs, photo)
     tuner.refine(Refinement(crf_iterations=1))
-    monkeypatch.setattr(hubmodels.refine.tuner, "log_probabilities", None)
+    monkeypatch.setattr(DenseCRF, "unaries_of_probs", None)
     for change in ({"crf_appearance_weight": 2.0}, {"crf_appearance_sigma_px": 30.0}, {"crf_iterations": 3}):
         labels, sharpened = tuner.refine(Refinement(**{"crf_iterations": 2} | change))
         monkeypatch.undo()
         expected = refine(probs, photo, Refinement(**{"crf_iterations": 2} | change))
-        monkeypatch.setattr(hubmodels.refine.tuner, "log_probabilities", None)
+        monkeypatch.setattr(DenseCRF, "unaries_of_probs", None)
         assert_array_equal(labels, expected[0])
         assert_array_equal(sharpened, expected[1])

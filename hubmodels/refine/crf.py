@@ -41,7 +41,14 @@ from hubmodels.refine.crf_checks import (
     shape,
 )
 from hubmodels.refine.lattice import Backend, choose_kernels
-from hubmodels.refine.mean_field import MeanField, Unaries, enlarge_change, shrink
+from hubmodels.refine.mean_field import (
+    PROBABILITY_FLOOR,
+    MeanField,
+    Unaries,
+    enlarge_change,
+    floored_log,
+    shrink,
+)
 from hubmodels.refine.photo_kernels import PhotoKernels, build_photo_kernels
 from hubmodels.refine.prepared_crf import KEPT_ITERATIONS, PreparedCRF
 
@@ -156,7 +163,9 @@ class DenseCRF(nn.Module):
         *,
         keep: int = KEPT_ITERATIONS,
     ) -> PreparedCRF:
-        """One photo (logits (C, H, W), image as for `photo`; or the results of `unaries` and `photo`) for a slider.
+        """One photo (logits (C, H, W), image as for `photo`) for a slider.
+
+        Either may be prepared: the result of `unaries` or `unaries_of_probs`, and that of `photo`.
 
         Takes the weights as they are now; later training does not reach it, nor does gradient come from it. `keep`
         bounds the memory: see PreparedCRF. An image of (3, 3, 3), which fits logits of 3x3 either way, counts as
@@ -177,6 +186,19 @@ class DenseCRF(nn.Module):
             raise ValueError(f"logits must be a tensor (C, H, W) of one photo; got {shape(logits)}")
         full = checked_logits(logits[None])[0].detach().clone()  # the caller may go on with theirs
         return Unaries(full, shrink(full, self._working_hw((full.shape[1], full.shape[2]))))
+
+    @torch.no_grad()
+    def unaries_of_probs(self, probs: Tensor) -> Unaries:
+        """The same for probabilities (C, H, W), which are not copied: they must stay as they are meanwhile.
+
+        Raises: ValueError or TypeError as `log_probabilities`.
+        """
+        if not isinstance(probs, Tensor) or probs.ndim != 3:
+            raise ValueError(f"probs must be a tensor (C, H, W) of one photo; got {shape(probs)}")
+        full = _checked_probs(probs).detach()
+        hw = self._working_hw((full.shape[1], full.shape[2]))
+        # Label by label: the logarithms of a large photo are needed once, and then at the working size.
+        return Unaries(full, torch.cat([shrink(floored_log(full[c : c + 1]), hw) for c in range(len(full))]), True)
 
     def _checked_photo(self, image: Tensor | NDArray[np.generic] | PhotoKernels, logits: Tensor) -> PhotoKernels:
         """`image` itself if it was prepared already and fits, else its kernels."""
@@ -231,13 +253,17 @@ class DenseCRF(nn.Module):
         return both[0].to(logits.device, dtype), both[1].to(logits.device, dtype)
 
 
-def log_probabilities(probs: Tensor, *, floor: float = 1e-8) -> Tensor:
+def log_probabilities(probs: Tensor, *, floor: float = PROBABILITY_FLOOR) -> Tensor:
     """Logits of probabilities (N, C, H, W) or (C, H, W); those under `floor` count as `floor`, so zeros stay finite.
 
     Returns: their dtype, but float32 for half precision.
     Raises: ValueError if they leave 0..1 or do not sum to 1 over C within 1e-3 (bfloat16: 1e-2); TypeError if they are
         no such tensor.
     """
+    return floored_log(_checked_probs(probs), floor)
+
+
+def _checked_probs(probs: Tensor) -> Tensor:
     if not isinstance(probs, Tensor) or probs.ndim not in (3, 4) or not probs.is_floating_point():
         raise TypeError(f"probs must be a float tensor (N, C, H, W) or (C, H, W); got {shape(probs)}")
     total = probs.sum(dim=-3, dtype=torch.float64 if probs.dtype == torch.float64 else torch.float32)
@@ -248,8 +274,7 @@ def log_probabilities(probs: Tensor, *, floor: float = 1e-8) -> Tensor:
             f"probs must be in 0..1 and sum to 1 over axis {probs.ndim - 3}; got {probs.min():g} to {probs.max():g}, "
             f"sums {total.min():g} to {total.max():g}: apply softmax over classes, or call the CRF itself with logits"
         )
-    probs = probs if probs.dtype == torch.float64 else probs.float()  # in float16 `floor` would be 0
-    return probs.clamp_min(floor).log()
+    return probs
 
 
 def _checked_batch(

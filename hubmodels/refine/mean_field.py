@@ -11,20 +11,38 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hubmodels.bands import bands
 from hubmodels.refine.lattice import load_kernels
 from hubmodels.refine.photo_kernels import PhotoKernels
 
+PROBABILITY_FLOOR = 1e-8  # less probable counts as this, so that logarithms of zeros stay finite
+
 
 class Unaries(NamedTuple):
-    """Logits of one photo as a CRF begins with them, for several CRFs in turn. Made by `DenseCRF.unaries`.
+    """Logits of one photo as a CRF begins with them, for several CRFs in turn.
+
+    Made by `DenseCRF.unaries` and `DenseCRF.unaries_of_probs`.
 
     Attributes:
-        full: (C, H, W) logits of the photo.
-        working: (C, h, w) the same at the working size, float32 or float64; `full` itself if that is the photo's.
+        full: (C, H, W) logits of the photo, or its probabilities.
+        working: (C, h, w) logits at the working size, float32 or float64; `full` itself if those are logits at it.
+        of_probs: `full` are probabilities, whose logarithms are taken when they are needed.
     """
 
     full: Tensor
     working: Tensor
+    of_probs: bool = False
+
+    def logits(self, rows: slice = slice(None)) -> Tensor:
+        """(C, h, W) logits of some rows of the photo: a view, or new ones of probabilities."""
+        part = self.full[:, rows]
+        return floored_log(part) if self.of_probs else part
+
+
+def floored_log(probs: Tensor, floor: float = PROBABILITY_FLOOR) -> Tensor:
+    """Logarithms of probabilities, those under `floor` counting as `floor`; float32 for half precision."""
+    probs = probs if probs.dtype == torch.float64 else probs.float()  # in float16 `floor` would be 0
+    return probs.clamp_min(floor).log()
 
 
 class MeanField:
@@ -70,6 +88,19 @@ def shrink(logits: Tensor, hw: tuple[int, int]) -> Tensor:
     """Logits (C, H, W) at the working size (h, w); half precision becomes float32, in which the CRF works."""
     logits = logits if logits.dtype == torch.float64 else logits.float()
     return logits if tuple(logits.shape[1:]) == hw else F.interpolate(logits[None], hw, mode="area")[0]
+
+
+def enlarged_probs(unaries: Unaries, refined: Tensor, photo: PhotoKernels) -> Tensor:
+    """(C, H, W) probabilities of the photo from logits that were refined at the working size, as `enlarge_change`.
+
+    Beside the result there are never as many values as that has: photos are large.
+    """
+    if photo.hw == photo.full_hw:
+        return refined.softmax(0)
+    change = F.interpolate((refined - unaries.working)[None], photo.full_hw, mode="bilinear", align_corners=False)[0]
+    for rows in bands(change):
+        change[:, rows] = (unaries.logits(rows) + change[:, rows]).softmax(0)
+    return change
 
 
 def enlarge_change(logits: Tensor, start: Tensor, refined: Tensor, photo: PhotoKernels) -> Tensor:

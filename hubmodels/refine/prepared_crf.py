@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hubmodels.refine.crf_checks import checked_iterations
-from hubmodels.refine.mean_field import MeanField, Unaries, enlarge_change
+from hubmodels.refine.mean_field import MeanField, Unaries, enlarge_change, enlarged_probs
 
 KEPT_ITERATIONS = 12  # distributions kept by a PreparedCRF, 4 * C * H * W bytes each: 81 MB at 600x400, 7 classes
 
@@ -46,7 +46,22 @@ class PreparedCRF:
         """Refined logits (C, H, W) after so many iterations (default: the CRF's); the prepared logits for 0."""
         iterations = self._default if iterations is None else checked_iterations(iterations)
         if iterations == 0:
-            return self._unaries.full.clone()
+            return self._unaries.logits().clone()
+        state = self._state(iterations)
+        refined = enlarge_change(self._unaries.logits(), self._unaries.working, state, self._steps.photo)
+        return refined.clone() if refined is state else refined  # kept states are nobody's to write into
+
+    @torch.no_grad()
+    def refine_probs(self, iterations: int | None = None) -> Tensor:
+        """Probabilities (C, H, W) after so many iterations, float32 or float64: the softmax of `refine`, but for a
+        photo beyond the working size in half the memory."""
+        iterations = self._default if iterations is None else checked_iterations(iterations)
+        if iterations == 0:
+            return self._unaries.logits().softmax(0)
+        return enlarged_probs(self._unaries, self._state(iterations), self._steps.photo)
+
+    def _state(self, iterations: int) -> Tensor:
+        """Logits (C, h, w) after one iteration or more, at the working size; kept, so not to be written into."""
         with self._lock:
             known = max((t for t in self._states if t <= iterations), default=0)
             state = self._states.get(known, self._unaries.working)
@@ -56,8 +71,7 @@ class PreparedCRF:
                 self._states |= dict(zip(range(iterations - wanted + 1, iterations + 1), states, strict=True))
             result = self._states[iterations]
             self._forget(newest=iterations)
-        refined = enlarge_change(self._unaries.full, self._unaries.working, result, self._steps.photo)
-        return refined.clone() if refined is result else refined  # kept states are nobody's to write into
+        return result
 
     def _forget(self, newest: int) -> None:
         """Drop the states whose neighbours are nearest, so that what remains is spread over the range."""

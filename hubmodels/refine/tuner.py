@@ -11,8 +11,7 @@ import numpy as np
 import torch
 
 from hubmodels.errors import RegionsError
-from hubmodels.refine.crf import DenseCRF, log_probabilities
-from hubmodels.refine.mean_field import Unaries
+from hubmodels.refine.crf import DenseCRF
 from hubmodels.refine.memory import LastUsed
 from hubmodels.refine.merge import RegionGraph
 from hubmodels.refine.prepared_crf import PreparedCRF
@@ -141,18 +140,15 @@ class Tuner:
             )
             reach = (crf.appearance_sigma_px, crf.appearance_sigma_colour, crf.smoothness_sigma_px)
             kernels = self._kernels.get(reach, lambda: crf.photo(self._channels_first()))
-            return crf.prepare(self._unaries.get((), lambda: unaries(crf)), kernels, keep=KEPT_CRF_STATES)
-
-        def unaries(crf: DenseCRF) -> Unaries:
-            # A copy whatever the strides: views that are flipped or read-only make no tensor.
-            return crf.unaries(log_probabilities(torch.from_numpy(np.array(self.probs, order="C"))))
+            unaries = self._unaries.get((), lambda: crf.unaries_of_probs(_as_tensor(self.probs)))
+            return crf.prepare(unaries, kernels, keep=KEPT_CRF_STATES)
 
         crf = self._crfs.get(_crf_key(settings)[1:], prepare)
-        return crf.refine(int(settings.crf_iterations)).softmax(0).numpy()
+        return crf.refine_probs(int(settings.crf_iterations)).numpy()
 
     def _channels_first(self) -> torch.Tensor:
         """(3, H, W) uint8: as it is, the CRF would take a photo of 3 pixels' height for channels first already."""
-        return torch.from_numpy(np.array(self.image, order="C")).permute(2, 0, 1)
+        return _as_tensor(self.image).permute(2, 0, 1)
 
     def _decide(self, probs: np.ndarray, settings: Refinement) -> np.ndarray:
         """Labels from probabilities, by pixel or by superpixel."""
@@ -233,6 +229,12 @@ class Tuner:
 
         cleaning = (settings.min_region_px, settings.fill_holes_px, settings.keep_largest, settings.connectivity)
         return self._cleaned.get((*_vote_key(settings), *cleaning), compute)
+
+
+def _as_tensor(array: np.ndarray) -> torch.Tensor:
+    """A tensor on the array's own memory if that can be; views that are flipped or read-only are copied."""
+    plain = array.flags.c_contiguous and array.flags.writeable and min(array.strides) > 0
+    return torch.from_numpy(array if plain else np.array(array, order="C"))
 
 
 def _crf_key(settings: Refinement) -> tuple[Any, ...]:
