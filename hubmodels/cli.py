@@ -18,8 +18,9 @@ from hubmodels.app.options import add_options
 from hubmodels.entries import DEFAULTS, ENTRIES, Entry, find_entry, list_models
 from hubmodels.entry_docs import entry_facts, text_table
 from hubmodels.errors import HubmodelsError
-from hubmodels.label_command import INTERRUPTED, MODEL_HELP, REVISION_HELP, add_label
+from hubmodels.label_command import INTERRUPTED, add_label
 from hubmodels.model_names import find_model
+from hubmodels.model_options import MODEL_HELP, REVISION_HELP
 
 UNHEARD = 141  # what shells say of a command that was ended because nobody reads what it writes
 

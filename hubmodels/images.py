@@ -169,3 +169,14 @@ def _to_rgb(picture: Image.Image, what: str) -> Image.Image:
         ground = Image.new("RGBA", picture.size, (255, 255, 255, 255))
         return Image.alpha_composite(ground, picture).convert("RGB")
     return picture.convert("RGB")
+
+
+def fit_within(image: np.ndarray, long_side_px: int) -> np.ndarray:
+    """(h, w, 3) uint8: a photo (H, W, 3) uint8 with its long side brought to so many pixels by averaging areas, or
+    itself if that is no longer."""
+    height, width = image.shape[:2]
+    factor = long_side_px / max(height, width)
+    if factor >= 1:
+        return image
+    small = max(1, round(width * factor)), max(1, round(height * factor))
+    return np.array(Image.fromarray(image).resize(small, Image.Resampling.BOX))

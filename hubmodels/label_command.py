@@ -11,18 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubmodels.entries import DEFAULTS, Entry
 from hubmodels.files import make_writable
 from hubmodels.labels import TASKS, LabelSet
-from hubmodels.model_names import find_model
+from hubmodels.model_options import add_model_options, check_device, chosen_model, load_chosen, published_task
 from hubmodels.refine.settings import PRESETS, SETTINGS, Refinement, Setting
 
 if TYPE_CHECKING:
     from hubmodels.batch import Job, Plan
     from hubmodels.segmenter import Segmenter
 
-MODEL_HELP = "a model of `hubmodels list`, a folder that save_pretrained wrote, or USER/NAME on the Hugging Face Hub"
-REVISION_HELP = "branch, tag or commit of the repository on the Hub"
 INTERRUPTED = 130  # what shells say of a command that was ended by Ctrl-C
 
 
@@ -31,10 +28,7 @@ def add_label(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     label = commands.add_parser("label", help="label photos: an indexed PNG and an overlay for each")
     label.add_argument("sources", nargs="+", type=Path, metavar="PHOTO", help="photos, or folders of photos")
     label.add_argument("--out", type=Path, required=True, metavar="DIR", help="where results go")
-    label.add_argument("--task", choices=sorted(DEFAULTS), help="what to label (fashion)")
-    label.add_argument("--model", metavar="MODEL", help=f"{MODEL_HELP}, instead of the task's default")
-    label.add_argument("--revision", metavar="REV", help=REVISION_HELP)
-    label.add_argument("--device", default="cpu", help="where the network runs, such as cuda (%(default)s)")
+    add_model_options(label)
     label.add_argument(
         "--runtime",
         choices=("auto", "torch", "onnx"),
@@ -108,12 +102,9 @@ def _refinement(arguments: argparse.Namespace, task: str | None) -> Refinement:
 
 def label_photos(arguments: argparse.Namespace) -> int:
     """Label what `arguments` name; returns the exit status."""
-    name = arguments.model or DEFAULTS[arguments.task or "fashion"]
-    source = find_model(name, revision=arguments.revision)
-    if isinstance(source, Entry) and not source.is_trained:
-        raise ValueError(f"{name} is an architecture to train, without weights that label; see `hubmodels list`")
+    name, entry = chosen_model(arguments)
     # The labels of a folder or repository are known only once it is loaded; wrong settings are found before.
-    task = _task_of(name, source.labels, arguments) if isinstance(source, Entry) else None
+    task = None if entry is None else _task_of(name, entry.labels, arguments)
     settings = _refinement(arguments, task)
     if arguments.runtime == "onnx" and (arguments.bf16 or arguments.device != "cpu"):
         raise ValueError("--runtime onnx computes in float32 on the CPU; leave out --bf16 and --device")
@@ -121,21 +112,20 @@ def label_photos(arguments: argparse.Namespace) -> int:
     import torch  # heavy imports only once the call is known to make sense
 
     from hubmodels.batch import is_done, plan
-    from hubmodels.hub import load_model
     from hubmodels.runtime import choose_runtime, is_prepared, with_runtime
 
-    _check_device(arguments.device)
+    check_device(arguments.device)
     found = plan(arguments.sources, arguments.out)
     jobs = found.jobs
     _say_what_is_left_out(found)
     _make_out(arguments.out)
-    model = load_model(name, device=arguments.device, revision=arguments.revision)
+    model = load_chosen(arguments, name)
     if arguments.bf16:
         model = model.to(torch.bfloat16)
         # Other processors may or may not compute in it; of x86 without AVX-512 it is known.
         if arguments.device == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2":
             print("this processor does not compute in bf16: without --bf16 it is many times faster", file=sys.stderr)
-    if not isinstance(source, Entry):
+    if entry is None:
         settings = _refinement(arguments, _task_of(name, model.labels, arguments))
     made_by = _made_by(model, settings)  # before ONNX Runtime may run it: that answers the same, and looks otherwise
     if arguments.resume:
@@ -196,19 +186,6 @@ def _made_by(model: Segmenter, settings: Refinement) -> dict[str, Any]:
     return facts
 
 
-def _check_device(name: str) -> None:
-    """Raise ValueError unless tensors can be put on a device of this name."""
-    import torch
-
-    try:
-        torch.zeros(1, device=name).cpu()  # what labelling does with every answer
-    except (RuntimeError, AssertionError) as error:  # the latter: PyTorch was built without CUDA
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"--device {name} is not to be had: {reason}; expected cpu, or cuda where there is a GPU"
-        ) from error
-
-
 def _make_out(folder: Path) -> None:
     """Make the folder for results; ValueError if that fails or nothing can be written into it."""
     try:
@@ -220,16 +197,8 @@ def _make_out(folder: Path) -> None:
 
 
 def _task_of(name: str, labels: LabelSet, arguments: argparse.Namespace) -> str | None:
-    """The published task with these very labels, whose presets a model may use; None: there is none.
-
-    Raises:
-        ValueError: another task or a preset was asked for.
-    """
-    task = next((task for task, each in TASKS.items() if (task, each.names) == (labels.task, labels.names)), None)
-    if arguments.task not in (None, task):
-        raise ValueError(
-            f"model {name} labels {task or ', '.join(labels.names)}, not {arguments.task}; leave out --task or --model"
-        )
+    """The published task whose presets a model may use, as of `published_task`; ValueError also for other presets."""
+    task = published_task(name, labels, arguments)
     if task is None and arguments.preset not in (None, "off"):
         raise ValueError(
             f"--preset {arguments.preset} was chosen for {' and '.join(TASKS)}, but {name} labels "

@@ -1,4 +1,4 @@
-"""The paired bootstrap between a run and what ships."""
+"""A run against what ships: on val alone, at their own sizes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ import pytest
 
 import training.compare
 from tests.drawn_data import draw_data
-from training.compare import PhotoScores, compare, compare_with_shipped, split_scores
+from training.compare import compare_with_shipped
 from training.compare import main as command
 from training.data import load_fashionista
-from training.errors import DataError
+from training.errors import CommandError, DataError
 from training.evaluate import RESULTS, evaluate
-from training.metrics import Scores
 from training.soft_labels import load_teacher
 from training.train import main as train
 
@@ -31,67 +30,6 @@ compile = false
 crop_hw = [64, 48]
 scale = [0.9, 1.1]
 """
-
-
-def scored(maps: list[tuple[np.ndarray, np.ndarray]], classes: int) -> PhotoScores:
-    """Of pairs of true and predicted labels, each counted by itself."""
-    confusions, boundaries = [], []
-    for truth, predicted in maps:
-        scores = Scores(classes)
-        scores.add(truth, predicted)
-        confusions.append(scores.confusion)
-        boundaries.append(scores.boundary_f)
-    return PhotoScores(np.stack(confusions), np.array(boundaries))
-
-
-def two_photos(right: tuple[int, int]) -> PhotoScores:
-    """Ten pixels each, all of label 0, of which so many were found."""
-    confusion = [[[found, 10 - found], [0, 0]] for found in right]
-    return PhotoScores(np.array(confusion), np.array([0.5, 0.5]))
-
-
-def test_splits_are_scored_as_scores_scores_them():
-    rng = np.random.default_rng(0)
-    maps = [tuple(rng.integers(0, 4, (2, 12, 10)).astype(np.uint8)) for _ in range(5)]
-    maps[1] = (np.zeros((12, 10), np.uint8), np.zeros((12, 10), np.uint8))  # no boundary, and one label alone
-    counts = np.array([[1, 1, 1, 1, 1], [3, 0, 2, 0, 0], [0, 5, 0, 0, 0], [0, 2, 0, 1, 2]])
-    got = split_scores(scored(maps, 5), counts)
-    for index, times in enumerate(counts):
-        expected = Scores(5)
-        for (truth, predicted), often in zip(maps, times, strict=True):
-            for _ in range(often):
-                expected.add(truth, predicted)
-        for key in ("miou", "pixel_accuracy", "boundary_f"):
-            np.testing.assert_allclose(got[key][index], getattr(expected, key), rtol=1e-12)
-
-
-def test_the_share_by_hand():
-    """Two pixels more on one photo, one less on the other: better in the sets 00, 01 and 10 of four, worse in 11."""
-    found = compare(two_photos((8, 5)), two_photos((6, 6)), draws=20_000)
-    assert found["pixel_accuracy"]["new"] == 0.65 and found["pixel_accuracy"]["old"] == 0.6
-    assert abs(found["pixel_accuracy"]["share"] - 0.75) < 0.0153  # five standard deviations of 20,000 draws
-    assert found["boundary_f"] == {"new": 0.5, "old": 0.5, "share": 0.5}
-
-
-def test_a_model_is_no_better_than_itself_and_the_draws_are_the_same_every_time():
-    photos = two_photos((8, 5))
-    assert {row["share"] for row in compare(photos, photos, draws=10).values()} == {0.5}
-    assert compare(photos, two_photos((6, 6)), draws=50) == compare(photos, two_photos((6, 6)), draws=50)
-    assert compare(two_photos((7, 7)), two_photos((6, 6)), draws=10)["miou"]["share"] == 1.0
-    nothing = PhotoScores(photos.confusion, np.array([np.nan, np.nan]))
-    assert compare(nothing, nothing, draws=10)["boundary_f"] == {"new": None, "old": None, "share": None}
-    half = PhotoScores(photos.confusion, np.array([np.nan, 0.5]))  # some draws hold the first alone
-    assert compare(half, half, draws=50)["boundary_f"]["share"] == 0.5
-
-
-def test_refuses_other_photos_and_no_draws():
-    photos = two_photos((8, 5))
-    with pytest.raises(DataError, match="same photos"):
-        compare(photos, PhotoScores(photos.confusion[::1] * 2, photos.boundary_f))
-    with pytest.raises(DataError, match="same photos"):
-        compare(photos, PhotoScores(photos.confusion[:1], photos.boundary_f[:1]))
-    with pytest.raises(DataError, match="one draw or more; got 0"):
-        compare(photos, photos, draws=0)
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +79,8 @@ def test_decisions_are_never_made_on_test(drawn, run, monkeypatch):
     monkeypatch.setattr(training.compare, "load_fashionista", load)
     compare_with_shipped("u2net_small_person", run, data=drawn, draws=1, limit=1)
     assert asked == ["val"]
+
+
+def test_refuses_no_draws_before_the_work(run):
+    with pytest.raises(CommandError, match="one draw or more; got 0"):
+        compare_with_shipped("u2net_small_person", run, data=Path("nowhere"), draws=0)

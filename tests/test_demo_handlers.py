@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 import hubmodels.app
-from hubmodels import Refinement
-from hubmodels.app import snippets, truth
+from hubmodels import Refinement, masks
+from hubmodels.app import snippets
 from hubmodels.app.controls import CONTROLS
 from hubmodels.app.handlers import OUTPUTS, Handlers
 from hubmodels.app.studio import Photo, Studio
@@ -80,7 +80,7 @@ def test_other_models_are_those_of_the_task(handlers):
 
 def test_a_mask_is_read_once_whether_or_not_it_can_be_used(handlers, photo, tmp_path, monkeypatch):
     reads = []
-    real = truth.read_truth
+    real = masks.read_truth
     monkeypatch.setattr("hubmodels.app.studio.read_truth", lambda *a, **k: reads.append(1) or real(*a, **k))
     for value in (1, 200):
         mask = str(tmp_path / f"{value}.png")

@@ -16,8 +16,8 @@ import numpy as np
 from gradio.processing_utils import hash_bytes
 from PIL import Image
 
-from hubmodels import files
-from hubmodels.app import downloads, links, snippets, texts, truth, views
+from hubmodels import files, masks
+from hubmodels.app import downloads, links, snippets, texts, views
 from hubmodels.app.compare import Side, compare_html
 from hubmodels.app.controls import CONTROLS, settings_from
 from hubmodels.app.studio import Analysis, Studio
@@ -134,8 +134,8 @@ class Handlers:
         if ids is None:
             return ""
         labels = analysis.final.label_set
-        final = truth.score(ids, analysis.final.labels, labels)
-        raw = truth.score(ids, analysis.stage("network").labels, labels)
+        final = masks.score(ids, analysis.final.labels, labels)
+        raw = masks.score(ids, analysis.stage("network").labels, labels)
         height, width = ids.shape
         return texts.scores_html(final, raw, scaled_to=None if analysis.photo.is_whole else (height, width))
 

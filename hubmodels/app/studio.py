@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from hubmodels.app.memory import BoundedMemory
 from hubmodels.app.options import MAX_MEGAPIXELS
-from hubmodels.app.truth import read_truth
 from hubmodels.entries import DEFAULTS, Entry, find_entry, list_models
 from hubmodels.errors import ImageError, ModelNotFoundError
 from hubmodels.hub import load_model
-from hubmodels.images import read_image
+from hubmodels.images import fit_within, read_image
 from hubmodels.labels import LabelSet
+from hubmodels.masks import read_truth
 from hubmodels.refine import SETTINGS, Refinement
 from hubmodels.result import Segmentation
 from hubmodels.runtime import RUNTIMES, choose_runtime, is_prepared, runtime_of
@@ -65,11 +64,8 @@ class Photo:
         """From (H, W, 3) uint8."""
         height, width = image.shape[:2]
         digest = hashlib.sha256(f"{height}x{width};".encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
-        factor = WORK_PX / max(height, width)
-        work = image.copy()
-        if factor < 1:
-            small = max(1, round(width * factor)), max(1, round(height * factor))
-            work = np.array(Image.fromarray(image).resize(small, Image.Resampling.BOX))
+        work = fit_within(image, WORK_PX)
+        work = work.copy() if work is image else work
         work.flags.writeable = False
         return cls(digest, (height, width), work)
 

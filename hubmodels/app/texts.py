@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 from hubmodels import entry_docs
 from hubmodels.app.studio import KEPT_S, Analysis
-from hubmodels.app.truth import TruthScores
 from hubmodels.entries import Entry, find_entry
+from hubmodels.masks import TruthScores
 
 INTRO = """<h1>hubmodels</h1>
 <p>A photo of a person goes in; a label for every pixel comes out. Tune it, compare it, take it with you.</p>"""

@@ -1,4 +1,4 @@
-"""A ground-truth mask for the page: read, checked, and scored against."""
+"""A ground-truth mask: read, checked, and scored against."""
 
 from __future__ import annotations
 

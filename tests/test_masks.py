@@ -10,8 +10,8 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 import hubmodels
-from hubmodels import FASHION, PERSON, ImageError, LabelSet
-from hubmodels.app import texts, truth
+from hubmodels import FASHION, PERSON, ImageError, LabelSet, masks
+from hubmodels.app import texts
 from hubmodels.metrics import IGNORE
 from tests.conftest import grid
 
@@ -22,7 +22,7 @@ def saved(folder: Path, picture: Image.Image, kind: str = "PNG") -> Path:
 
 
 def read(path: Path, labels: LabelSet = FASHION, size: tuple[int, int] = (2, 4)) -> np.ndarray:
-    return truth.read_truth(path, labels, size, max_pixels=1000)
+    return masks.read_truth(path, labels, size, max_pixels=1000)
 
 
 def test_masks_of_every_kind_are_read(tmp_path):
@@ -84,10 +84,10 @@ def test_large_masks_are_brought_to_size_before_they_are_looked_at(tmp_path):
     for picture in (hubmodels.export.indexed_png(ids, FASHION), Image.fromarray(ids)):
         large = picture.resize((400, 200), Image.Resampling.NEAREST)
         path = saved(tmp_path, large)
-        assert_array_equal(truth.read_truth(path, FASHION, (200, 400), max_pixels=10**6, out_size=(2, 4)), ids)
+        assert_array_equal(masks.read_truth(path, FASHION, (200, 400), max_pixels=10**6, out_size=(2, 4)), ids)
         path = saved(tmp_path, large.convert("RGB"))
         if picture.mode == "P":
-            assert_array_equal(truth.read_truth(path, FASHION, (200, 400), max_pixels=10**6, out_size=(2, 4)), ids)
+            assert_array_equal(masks.read_truth(path, FASHION, (200, 400), max_pixels=10**6, out_size=(2, 4)), ids)
 
 
 @pytest.mark.parametrize(
@@ -120,10 +120,10 @@ def test_masks_that_are_no_masks_are_explained(tmp_path, astronaut):
 
 def test_scores_are_those_of_the_evaluation():
     labels, ids = grid("0011", "0011"), grid("0111", "0111")
-    scores = truth.score(ids, labels, FASHION)
+    scores = masks.score(ids, labels, FASHION)
     assert scores.iou == {"background": 0.5, "skin": pytest.approx(2 / 3)}
     assert scores.miou == pytest.approx((1 / 2 + 2 / 3) / 2) and scores.boundary_f == 1
     undecided = np.full((2, 4), IGNORE, np.uint8)
-    assert np.isnan(truth.score(undecided, labels, FASHION).miou)
-    page = texts.scores_html(scores, truth.score(ids, ids, FASHION))
+    assert np.isnan(masks.score(undecided, labels, FASHION).miou)
+    page = texts.scores_html(scores, masks.score(ids, ids, FASHION))
     assert "58.33" in page and "-41.67" in page and 'class="down"' in page

@@ -1,0 +1,70 @@
+"""The paired bootstrap over photos."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hubmodels.bootstrap import PhotoScores, compare, split_scores
+from hubmodels.metrics import Scores
+
+
+def scored(maps: list[tuple[np.ndarray, np.ndarray]], classes: int) -> PhotoScores:
+    """Of pairs of true and predicted labels, each counted by itself."""
+    confusions, boundaries = [], []
+    for truth, predicted in maps:
+        scores = Scores(classes)
+        scores.add(truth, predicted)
+        confusions.append(scores.confusion)
+        boundaries.append(scores.boundary_f)
+    return PhotoScores(np.stack(confusions), np.array(boundaries))
+
+
+def two_photos(right: tuple[int, int]) -> PhotoScores:
+    """Ten pixels each, all of label 0, of which so many were found."""
+    confusion = [[[found, 10 - found], [0, 0]] for found in right]
+    return PhotoScores(np.array(confusion), np.array([0.5, 0.5]))
+
+
+def test_splits_are_scored_as_scores_scores_them():
+    rng = np.random.default_rng(0)
+    maps = [tuple(rng.integers(0, 4, (2, 12, 10)).astype(np.uint8)) for _ in range(5)]
+    maps[1] = (np.zeros((12, 10), np.uint8), np.zeros((12, 10), np.uint8))  # no boundary, and one label alone
+    counts = np.array([[1, 1, 1, 1, 1], [3, 0, 2, 0, 0], [0, 5, 0, 0, 0], [0, 2, 0, 1, 2]])
+    got = split_scores(scored(maps, 5), counts)
+    for index, times in enumerate(counts):
+        expected = Scores(5)
+        for (truth, predicted), often in zip(maps, times, strict=True):
+            for _ in range(often):
+                expected.add(truth, predicted)
+        for key in ("miou", "pixel_accuracy", "boundary_f"):
+            np.testing.assert_allclose(got[key][index], getattr(expected, key), rtol=1e-12)
+
+
+def test_the_share_by_hand():
+    """Two pixels more on one photo, one less on the other: better in the sets 00, 01 and 10 of four, worse in 11."""
+    found = compare(two_photos((8, 5)), two_photos((6, 6)), draws=20_000)
+    assert found["pixel_accuracy"]["new"] == 0.65 and found["pixel_accuracy"]["old"] == 0.6
+    assert abs(found["pixel_accuracy"]["share"] - 0.75) < 0.0153  # five standard deviations of 20,000 draws
+    assert found["boundary_f"] == {"new": 0.5, "old": 0.5, "share": 0.5}
+
+
+def test_a_model_is_no_better_than_itself_and_the_draws_are_the_same_every_time():
+    photos = two_photos((8, 5))
+    assert {row["share"] for row in compare(photos, photos, draws=10).values()} == {0.5}
+    assert compare(photos, two_photos((6, 6)), draws=50) == compare(photos, two_photos((6, 6)), draws=50)
+    assert compare(two_photos((7, 7)), two_photos((6, 6)), draws=10)["miou"]["share"] == 1.0
+    nothing = PhotoScores(photos.confusion, np.array([np.nan, np.nan]))
+    assert compare(nothing, nothing, draws=10)["boundary_f"] == {"new": None, "old": None, "share": None}
+    half = PhotoScores(photos.confusion, np.array([np.nan, 0.5]))  # some draws hold the first alone
+    assert compare(half, half, draws=50)["boundary_f"]["share"] == 0.5
+
+
+def test_refuses_other_photos_and_no_draws():
+    photos = two_photos((8, 5))
+    with pytest.raises(ValueError, match="same photos"):
+        compare(photos, PhotoScores(photos.confusion[::1] * 2, photos.boundary_f))
+    with pytest.raises(ValueError, match="same photos"):
+        compare(photos, PhotoScores(photos.confusion[:1], photos.boundary_f[:1]))
+    with pytest.raises(ValueError, match="one draw or more; got 0"):
+        compare(photos, photos, draws=0)
