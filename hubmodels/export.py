@@ -11,12 +11,16 @@ from PIL import Image
 from hubmodels.files import write_bytes
 from hubmodels.labels import LabelSet
 
+NO_LABEL = (128, 128, 128)  # colour of values that are no label's, such as 255 for undecided in masks drawn further
+
 
 def indexed_png(labels: np.ndarray, label_set: LabelSet) -> Image.Image:
     """A palette image whose pixel values are the label ids: (H, W) uint8 -> mode P."""
     picture = Image.fromarray(labels).convert("L")
     picture = Image.frombytes("P", picture.size, picture.tobytes())
-    picture.putpalette([channel for colour in label_set.palette for channel in colour])
+    # A palette of fewer colours would be packed into 1, 2 or 4 bits a pixel, which not every program takes for ids.
+    colours = (*label_set.palette, *[NO_LABEL] * (256 - len(label_set)))
+    picture.putpalette([channel for colour in colours for channel in colour])
     return picture
 
 

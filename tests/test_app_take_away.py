@@ -65,6 +65,7 @@ def test_files_hold_what_they_promise(studio, small):
     analysis = studio.analyse(Photo.of(small), CLOTHES, TUNED)
     seg = analysis.final
     name, content = downloads.labels_file(seg)
+    assert content[24] == 8  # bits a pixel
     with Image.open(io.BytesIO(content)) as picture:
         assert (name, picture.mode) == ("labels.png", "P") and picture.getpalette()[3:6] == list(FASHION.palette[1])
         assert_array_equal(np.asarray(picture), seg.labels)
@@ -77,8 +78,8 @@ def test_files_hold_what_they_promise(studio, small):
         assert arrays["names"].tolist() == list(FASHION.names)
         assert_array_equal(arrays["labels"], seg.labels)
         assert np.abs(arrays["probs"].astype(float) - seg.probs).max() < 1e-3  # float16
-    name, content = downloads.settings_file(TUNED)
-    assert Refinement.from_dict(json.loads(content)) == TUNED
+    name, content = downloads.settings_file(TUNED, analysis.entry.task)
+    assert Refinement.from_dict(json.loads(content)) == TUNED and json.loads(content)["task"] == "fashion"
     name, content = downloads.overlay_file(seg, View())
     with Image.open(io.BytesIO(content)) as picture:
         assert picture.size == (64, 96) and not picture.getexif()

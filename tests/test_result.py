@@ -8,6 +8,7 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 from hubmodels import FASHION, PERSON, Segmentation
+from hubmodels.labels import LabelSet
 from tests.conftest import grid
 
 
@@ -31,6 +32,23 @@ def test_saved_values_are_ids_and_the_palette_is_attached(seg, tmp_path):
         assert_array_equal(np.asarray(picture), seg.labels)
         assert picture.getpalette()[:21] == [channel for colour in FASHION.palette for channel in colour]
     assert [p.name for p in (tmp_path / "new folder").iterdir()] == ["labels.png"]  # no temporary file stays
+
+
+@pytest.mark.filterwarnings("ignore:.*of TorchVision are deprecated:DeprecationWarning")  # and still much used
+@pytest.mark.parametrize("count", [2, 4, 16, 17, 256])
+def test_saved_values_have_8_bits_however_few_labels_there_are(tmp_path, count):
+    """Other readers than Pillow take packed pixels for something else."""
+    read_image = pytest.importorskip("torchvision.io").read_image
+    labels = (np.arange(40 * 33) % count).astype(np.uint8).reshape(40, 33)
+    shape = (count, *labels.shape)
+    label_set = LabelSet.custom(count)
+    seg = Segmentation(np.zeros((40, 33, 3), np.uint8), labels, np.zeros(shape, np.float32), label_set)
+    path = seg.save(tmp_path / "labels.png")
+    assert path.read_bytes()[24:26] == b"\x08\x03"  # bits a pixel, and that these are indices
+    assert_array_equal(read_image(str(path))[0], labels)
+    with Image.open(path) as picture:
+        assert_array_equal(np.asarray(picture), labels)
+        assert_array_equal(np.asarray(picture.convert("RGB")), np.array(label_set.palette, np.uint8)[labels])
 
 
 def test_formats_that_would_change_ids_are_refused(seg, tmp_path):
