@@ -103,6 +103,16 @@ def plan(sources: Iterable[str | Path], out: str | Path) -> Plan:
     return Plan(list(jobs.values()), unread, search.closed)
 
 
+def find_photos(sources: Iterable[str | Path]) -> list[tuple[Path, Path]]:
+    """Photos and, of each, its folder as seen from its source; searched as `plan` does, whatever results there are.
+
+    Raises:
+        FileNotFoundError: a source does not exist.
+    """
+    search = _Search()
+    return [found for source in map(Path, sources) for found in search.photos_in(source)]
+
+
 def _check_free(job: Job, out: str | Path) -> None:
     """Raise ValueError if a result would replace what is none: a photo, or a mask drawn by hand."""
     for path in (job.mask, job.overlay):

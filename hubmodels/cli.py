@@ -1,6 +1,6 @@
 """The `hubmodels` command: label photos, list models, show facts, serve the page, check and publish weights.
 
-Labelling has a file of its own, `label_command.py`.
+Labelling and tuning have files of their own, `label_command.py` and `tune_command.py`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from hubmodels.errors import HubmodelsError
 from hubmodels.label_command import INTERRUPTED, add_label
 from hubmodels.model_names import find_model
 from hubmodels.model_options import MODEL_HELP, REVISION_HELP
+from hubmodels.tune_command import add_tune
 
 UNHEARD = 141  # what shells say of a command that was ended because nobody reads what it writes
 
@@ -32,6 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
 
     add_label(commands)
+    add_tune(commands)
     listing = commands.add_parser("list", help="table of the published models")
     listing.add_argument("--task", choices=sorted(DEFAULTS))
     listing.set_defaults(handler=_list)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hubmodels.entries import ENTRIES
 from hubmodels.files import make_writable
 from hubmodels.labels import TASKS, LabelSet
 from hubmodels.model_options import add_model_options, check_device, chosen_model, load_chosen, published_task
 from hubmodels.refine.settings import PRESETS, SETTINGS, Refinement, Setting
+from hubmodels.settings_files import read_settings
 
 if TYPE_CHECKING:
     from hubmodels.batch import Job, Plan
@@ -85,23 +86,17 @@ def _parse_setting(setting: Setting) -> Callable[[str], Any]:
 def _refinement(arguments: argparse.Namespace, task: str | None) -> Refinement:
     """The task's preset or the file of settings, with the options given on top; None: without a preset."""
     if arguments.settings is not None:
-        try:
-            values = json.loads(arguments.settings.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{arguments.settings}: expected a JSON file of settings; {error}") from error
-        if not isinstance(values, dict):
-            raise ValueError(f"{arguments.settings}: expected a JSON object of settings; got {type(values).__name__}")
+        values, _ = read_settings(arguments.settings)
     else:
         values = Refinement.preset(arguments.preset, task=task).to_dict() if arguments.preset and task else {}
     given = {name: getattr(arguments, name) for name in SETTINGS if getattr(arguments, name) is not None}
-    try:
-        return Refinement.from_dict({**values, **given})
-    except (TypeError, ValueError) as error:  # the options are checked already, so it is the file's
-        raise ValueError(f"{arguments.settings}: {error}" if arguments.settings is not None else str(error)) from error
+    return Refinement.from_dict({**values, **given})
 
 
 def label_photos(arguments: argparse.Namespace) -> int:
     """Label what `arguments` name; returns the exit status."""
+    if arguments.settings is not None and arguments.task is None:
+        _take_task(arguments)
     name, entry = chosen_model(arguments)
     # The labels of a folder or repository are known only once it is loaded; wrong settings are found before.
     task = None if entry is None else _task_of(name, entry.labels, arguments)
@@ -136,6 +131,19 @@ def label_photos(arguments: argparse.Namespace) -> int:
     model = with_runtime(model, arguments.runtime, photos=len(jobs))
     status = _label_all(model, jobs, settings, made_by, arguments.out)
     return 1 if found.closed and status == 0 else status
+
+
+def _take_task(arguments: argparse.Namespace) -> None:
+    """The task of the settings file, if it says one: settings tuned for one task harm another."""
+    _, task = read_settings(arguments.settings)
+    model = ENTRIES.get(arguments.model)
+    if arguments.model is None:
+        arguments.task = task
+    elif model is not None and task not in (None, model.task):
+        raise ValueError(
+            f"{arguments.settings} was tuned for {task}, but {model.name} labels {model.task}; choose another model, "
+            f"or say --task {model.task} to take the settings all the same"
+        )
 
 
 def _say_what_is_left_out(found: Plan) -> None:

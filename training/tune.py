@@ -11,7 +11,6 @@ import argparse
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from hubmodels.entries import Entry, find_entry
 from hubmodels.hub import load_model
 from hubmodels.refine import PRESETS, Refinement
 from hubmodels.segmenter import Segmenter
+from hubmodels.tuning import changed, crf_grid
 from training.data import DATA_ROOT, Sample, load_fashionista
 from training.errors import run_command
 from training.files import write_json
@@ -33,22 +33,9 @@ Candidate = tuple[str, Refinement]  # the stage that it tries, and the settings
 
 
 def crf_candidates(task: str) -> Iterator[Candidate]:
-    """The grid that DeepLab searches (Chen et al. 2016: smoothness fixed at weight 3, reach 3 px), coarser.
-
-    Reaches vary slowest, as they cost most to change, and iterations fastest, as they are kept.
-    """
+    """The grid that `hubmodels tune` searches."""
     del task  # both tasks are searched alike
-    grid = itertools.product((30.0, 80.0), (3.0, 5.0, 10.0), (1.5, 3.0, 10.0), (2, 5, 10))
-    for reach, colour, weight, iterations in grid:
-        yield (
-            "crf",
-            Refinement(
-                crf_iterations=iterations,
-                crf_appearance_sigma_px=reach,
-                crf_appearance_sigma_colour=colour,
-                crf_appearance_weight=weight,
-            ),
-        )
+    return (("crf", Refinement(**each)) for each in crf_grid())
 
 
 def refine_candidates(task: str) -> Iterator[Candidate]:
@@ -105,20 +92,13 @@ def choose(off: dict[str, float], rows: Sequence[dict[str, Any]]) -> dict[str, A
     return max(harmless, key=lambda row: row["boundary_f"]) if harmless else None
 
 
-def differences(settings: Refinement) -> dict[str, Any]:
-    """The settings that are not at their defaults."""
-    default = Refinement()
-    values = {each.name: getattr(settings, each.name) for each in fields(settings)}
-    return {name: value for name, value in values.items() if value != getattr(default, name)}
-
-
 def report(entry: Entry, samples: Sequence[Sample], candidates: Sequence[Candidate]) -> dict[str, Any]:
     """What the results file holds: `best` has the chosen row of every stage, `chosen` that of all."""
     model = load_model(entry.name)
     every = [Refinement(), *(settings for _, settings in candidates)]
     off, *scores = (each.summary() for each in measure(model, samples, every))
     rows = [
-        {"stage": stage, "settings": differences(settings), **score}
+        {"stage": stage, "settings": changed(settings), **score}
         for (stage, settings), score in zip(candidates, scores, strict=True)
     ]
     stages = {row["stage"]: [each for each in rows if each["stage"] == row["stage"]] for row in rows}

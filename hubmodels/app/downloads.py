@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -16,6 +15,7 @@ from hubmodels.app.studio import WORK_PX, Analysis
 from hubmodels.app.views import View
 from hubmodels.refine import Refinement
 from hubmodels.result import Segmentation
+from hubmodels.settings_files import encoded_settings
 
 # Kind -> what the button says. Probabilities are those of working size, and that is said: the network sees no more,
 # while those of a phone's photo would hold up all visitors for the time it takes to pack 336 MB. The copied Python
@@ -65,9 +65,9 @@ def probabilities_file(analysis: Analysis) -> tuple[str, bytes]:
     return "probabilities.npz", file.getvalue()
 
 
-def settings_file(settings: Refinement) -> tuple[str, bytes]:
-    """What `hubmodels label --settings` and `Refinement.from_dict` read."""
-    return "settings.json", json.dumps(settings.to_dict(), indent=1).encode() + b"\n"
+def settings_file(settings: Refinement, task: str) -> tuple[str, bytes]:
+    """What `hubmodels label --settings` and `Refinement.from_dict` read, with the task it was tuned for."""
+    return "settings.json", encoded_settings(settings, task)
 
 
 def encoded(picture: Image.Image, kind: str, **options: object) -> bytes:

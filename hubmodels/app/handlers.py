@@ -242,7 +242,7 @@ class Handlers:
             if kind in ("settings", "probabilities"):
                 analysis = self.studio.analyse(self.studio.open(path), model, settings)
                 if kind == "settings":
-                    return downloads.settings_file(analysis.settings)
+                    return downloads.settings_file(analysis.settings, analysis.entry.task)
                 return downloads.probabilities_file(analysis)
             seg = self.studio.whole(path, model, settings)
             if kind == "overlay":

@@ -186,7 +186,7 @@ class Refinement:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Refinement:
-        """The settings that `to_dict` wrote; what is not named keeps its default.
+        """The settings that `to_dict` or a file of settings has; what is not named keeps its default.
 
         Raises:
             TypeError: no mapping.
@@ -195,6 +195,7 @@ class Refinement:
         if not isinstance(values, Mapping):
             raise TypeError(f"settings must be a mapping, as to_dict() gives it; got {type(values).__name__}")
         values = dict(values)
+        values.pop("task", None)  # for which files of settings say they were tuned
         version = values.pop("schema_version", SCHEMA_VERSION)
         if version != SCHEMA_VERSION:
             raise ValueError(f"settings have schema version {version!r}; this release reads {SCHEMA_VERSION}")

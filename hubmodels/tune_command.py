@@ -1,0 +1,157 @@
+"""`hubmodels tune`: post-processing for one's own photos, from some that have masks. Heavy imports wait."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hubmodels.files import make_writable, write_bytes
+from hubmodels.model_options import add_model_options, chosen_model, load_chosen, published_task
+from hubmodels.refine.settings import PRESETS, Refinement
+from hubmodels.settings_files import encoded_settings, read_settings
+
+if TYPE_CHECKING:
+    from hubmodels.tuning import Example
+
+SCORES = {"miou": "mIoU", "pixel_accuracy": "accuracy", "boundary_f": "boundary F"}
+ROWS = {
+    "none": "no post-processing",
+    "best": "best settings, on the photos they were chosen on",
+    "cross_validated": "the same choice, on photos that had no say in it",
+}
+
+
+def add_tune(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command and its options."""
+    tune = commands.add_parser(
+        "tune",
+        help="choose post-processing on photos that have masks",
+        description="Try some hundred settings of post-processing on photos that have masks, and write the best ones "
+        "for `hubmodels label --settings`, if they are better than none by more than chance.",
+    )
+    tune.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="photos, or folders of photos")
+    tune.add_argument(
+        "--masks",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="NAME.png or NAME_mask.png for a photo NAME: label ids (255: undecided) or the colours of the labels",
+    )
+    tune.add_argument("--out", type=Path, required=True, metavar="JSON", help="where the settings go")
+    tune.add_argument("--report", type=Path, metavar="JSON", help="where the scores go, if they are to be kept")
+    tune.add_argument(
+        "--settings", type=Path, nargs="+", default=[], metavar="JSON", help="settings to try too, such as the page's"
+    )
+    tune.add_argument(
+        "--share",
+        type=_share,
+        default=0.9,
+        help="of draws of photos in which the settings must be better than none, 0.5 to 1 (%(default)s)",
+    )
+    add_model_options(tune)
+    tune.set_defaults(handler=tune_on_photos)
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0.5 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected 0.5 to 1; got {text}")
+    return value
+
+
+def tune_on_photos(arguments: argparse.Namespace) -> int:
+    """Tune on what `arguments` name; returns the exit status, 1 if a photo was left out because it is damaged."""
+    name, entry = chosen_model(arguments)
+    if entry is not None:
+        published_task(name, entry.labels, arguments)
+    own = [Refinement.from_dict(read_settings(path)[0]) for path in arguments.settings]
+    for path in filter(None, (arguments.out, arguments.report)):
+        _check_place(path)
+
+    from tqdm import tqdm  # heavy imports only once the call is known to make sense
+
+    from hubmodels.tuning import candidates, conclude, find_examples, measure
+
+    examples, without = find_examples(arguments.photos, arguments.masks)
+    _say_what_masks_are(examples, without)
+    model = load_chosen(arguments, name)
+    task = published_task(name, model.labels, arguments)
+    presets = [Refinement.preset(preset, task=task) for preset in PRESETS] if task else []
+    failures: list[str] = []
+
+    def failed(reason: str) -> None:
+        failures.append(reason)
+        tqdm.write(f"hubmodels: {reason}", file=sys.stderr)
+
+    progress = tqdm(examples, unit="photo", desc=model.name)
+    trials = measure(model, progress, [*presets, *own, *candidates(model.labels)], failed=failed)
+    found = conclude(trials, model.labels, share=arguments.share)
+    chosen = Refinement.from_dict(found["best"]) if found["taken"] else Refinement()
+    write_bytes(encoded_settings(chosen, task), arguments.out)
+    if arguments.report is not None:
+        facts = {"model": name, **({} if entry is None else {"sha256": entry.sha256})}
+        whole = {**facts, **found, "rows": trials.rows()}
+        write_bytes(json.dumps(whole, indent=1).encode() + b"\n", arguments.report)
+    _tell(found, arguments, name)
+    return 1 if failures else 0
+
+
+def _check_place(path: Path) -> None:
+    """Raise ValueError now if a file cannot be written there in the end, after minutes."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(21, "is a folder")
+        make_writable(path.parent)
+    except OSError as error:
+        raise ValueError(f"{path}: expected a file to write; got {error.strerror or error}") from error
+
+
+def _say_what_masks_are(examples: list[Example], without: int) -> None:
+    """Photos without a mask, and masks that say themselves that nobody drew them."""
+    from hubmodels.batch import is_result
+
+    if without:
+        print(f"{without} photos have no mask and are left out", file=sys.stderr)
+    if made := sum(is_result(example.mask) for example in examples):
+        print(
+            f"{made} of {len(examples)} masks were written by hubmodels: unless you have corrected them, scores say "
+            "how well it agrees with itself",
+            file=sys.stderr,
+        )
+
+
+def _tell(found: Mapping[str, Any], arguments: argparse.Namespace, name: str) -> None:
+    """The scores as tables, and what was decided."""
+    width = max(map(len, ROWS.values()))
+    print(f"{found['photos']} photos, {found['settings_tried']} settings")
+    print(f"{'':{width}}" + "".join(f"{title:>12}" for title in SCORES.values()))
+    for row, title in ROWS.items():
+        print(f"{title:{width}}" + "".join(f"{_percent(found['scores'][row][key]):>12}" for key in SCORES))
+    print("IoU by label, without and with the best settings:")
+    for label, (before, after) in found["iou"].items():
+        print(f"  {label:20}{_percent(before):>8}{_percent(after):>8}")
+    for label in found["vanished"]:
+        print(f"note: the best settings leave less than half of the pixels of {label}")
+    settings = ", ".join(f"{key}={value}" for key, value in found["best"].items()) or "none"
+    print(f"best settings: {settings}")
+    share = f"{100 * (found['share'] or 0):.0f} %"
+    wanted = f"{100 * arguments.share:.0f} %"
+    if found["taken"]:
+        print(
+            f"better than none in {share} of 10,000 draws of these photos ({wanted} wanted): {arguments.out} has them"
+        )
+        print(f"hubmodels label FOLDER --out OUT --model {name} --settings {arguments.out}")
+    else:
+        print(
+            f"not better than none by more than chance: in {share} of 10,000 draws of these photos, {wanted} wanted. "
+            f"{arguments.out} turns all post-processing off; more photos with masks would tell smaller gains, and "
+            "--share asks for less"
+        )
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}"
