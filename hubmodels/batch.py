@@ -10,6 +10,7 @@ import collections
 import errno
 import hashlib
 import json
+import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,11 @@ from hubmodels.refine import Refinement
 from hubmodels.segmenter import Segmenter
 
 MASK, OVERLAY = "_mask.png", "_overlay.jpg"  # what results are called, behind the photo's name
+# What whole files of these kinds begin and end with: PNG's signature and last chunk, JPEG's first markers and its last.
+ENDS = {
+    MASK: (b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xaeB`\x82"),
+    OVERLAY: (b"\xff\xd8\xff", b"\xff\xd9"),
+}
 MADE_BY = "hubmodels"  # text chunk of a mask, and first word of an overlay's comment
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # no other photo's results could be written either
 # What PyTorch and ONNX Runtime say in a RuntimeError, on CPU and GPU; other such errors are faults, and end the run.
@@ -116,7 +122,7 @@ def find_photos(sources: Iterable[str | Path]) -> list[tuple[Path, Path]]:
 def _check_free(job: Job, out: str | Path) -> None:
     """Raise ValueError if a result would replace what is none: a photo, or a mask drawn by hand."""
     for path in (job.mask, job.overlay):
-        if (path.exists() or path.is_symlink()) and not is_result(path):
+        if (path.exists() or path.is_symlink()) and not is_result(path) and not _is_remains(path):
             raise ValueError(
                 f"{path} was not made by hubmodels, and a result of {job.photo} would replace it; "
                 f"move it, or choose another folder for results than {out}"
@@ -186,6 +192,30 @@ def is_result(path: Path) -> bool:
     return path.name.endswith(MASK) and _note_in(path) is not None
 
 
+def _is_remains(path: Path) -> bool:
+    """Whether a file with the name of a result is what a crash or a broken copy left of one, before it could say so.
+
+    It is empty, nothing but zeros, or begins as a result does and ends before its end. Of a file by somebody else the
+    end may be followed by more, so the whole of it is searched.
+    """
+    begin, end = ENDS[MASK if path.name.endswith(MASK) else OVERLAY]
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return False
+    if not data.strip(b"\0"):
+        return True
+    return begin.startswith(data[: len(begin)]) and end not in data
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a result ends as whole ones do; nothing is decoded. OSError if it cannot be read, or is shorter yet."""
+    _, end = ENDS[MASK if path.name.endswith(MASK) else OVERLAY]
+    with path.open("rb") as file:
+        file.seek(-len(end), os.SEEK_END)
+        return file.read() == end
+
+
 def _note_in(path: Path) -> str | None:
     """What a result says of how it was made: a mask the note itself, an overlay its digest. None: it is no result."""
     try:
@@ -211,11 +241,13 @@ def _short(note: str) -> str:
 
 
 def is_done(job: Job, made_by: Mapping[str, Any]) -> bool:
-    """Whether both results of a job are there, of the photo as it is now and made as `made_by` says."""
+    """Whether both results of a job are there and whole, of the photo as it is now and made as `made_by` says."""
     said = _note_in(job.mask)
     try:
-        return said is not None and said == _note(job.photo, made_by) and _note_in(job.overlay) == _short(said)
-    except OSError:  # the photo cannot be read, which labelling it will report
+        if said is None or not (_is_whole(job.mask) and _is_whole(job.overlay)):
+            return False
+        return said == _note(job.photo, made_by) and _note_in(job.overlay) == _short(said)
+    except OSError:  # a result is missing, or the photo cannot be read, which labelling it will report
         return False
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import tempfile
 from pathlib import Path
@@ -22,6 +23,8 @@ def write_bytes(data: bytes, path: Path) -> Path:
     try:
         with temporary.open("xb") as file:
             file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # or else a power cut may leave the new name with nothing, or half of it, behind it
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ import hubmodels
 from hubmodels.batch import MASK, OVERLAY, is_result, plan
 from hubmodels.cli import main
 from hubmodels.entries import DEFAULTS
+from hubmodels.files import write_bytes
 from hubmodels.label_command import _made_by
 from hubmodels.labels import LabelSet
 
@@ -141,6 +142,35 @@ def test_a_stop_between_the_two_results_of_a_photo_leaves_it_to_be_done(photos, 
         assert call(*arguments, "--fill-holes-px", "9")[0] == 130 and saved
     assert "0 of 1 photos are labelled already" in call(*arguments, *resumed, "--resume")[2]
     assert "1 of 1 photos are labelled already" in call(*arguments, *resumed, "--resume")[2]
+
+
+@pytest.mark.parametrize("name", ["a_mask.png", "a_overlay.jpg"])
+@pytest.mark.parametrize("left", ["nothing", "zeros", "four bytes", "before the note", "all but the end"])
+def test_what_a_crash_leaves_of_a_result_is_made_anew(photos, tmp_path, left_out, name, left):
+    """Its name is there, its content only in part; what would be lost is nobody's work."""
+    call = (photos / "a.png", "--out", tmp_path / "out")
+    assert left_out(*call) == (0, 1)
+    whole = (tmp_path / "out" / name).read_bytes()
+    note = whole.index(b"hubmodels")
+    remains = {
+        "nothing": b"",
+        "zeros": bytes(len(whole)),
+        "four bytes": whole[:4],
+        "before the note": whole[:note],
+        "all but the end": whole[:-1],
+    }[left]
+    (tmp_path / "out" / name).write_bytes(remains)
+    assert [left_out(*call), left_out(*call)] == [(0, 1), (1, 1)]
+    assert len((tmp_path / "out" / name).read_bytes()) == len(whole)
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """A power cut between the two would otherwise leave an empty file where a whole one was."""
+    done = []
+    monkeypatch.setattr("os.fsync", lambda file: done.append(os.fstat(file).st_size))
+    monkeypatch.setattr(Path, "replace", lambda *_: done.append("renamed"))
+    write_bytes(b"whole", tmp_path / "file")
+    assert done == [5, "renamed"]
 
 
 def test_masks_say_how_they_were_made(photos, tmp_path, call, person):
