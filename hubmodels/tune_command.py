@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hubmodels.tuning import Example
 
 SCORES = {"miou": "mIoU", "pixel_accuracy": "accuracy", "boundary_f": "boundary F"}
+FEW = 20  # photos; with fewer even a draw of them all may mislead
 ROWS = {
     "none": "no post-processing",
     "best": "best settings, on the photos they were chosen on",
@@ -136,6 +137,8 @@ def _tell(found: Mapping[str, Any], arguments: argparse.Namespace, name: str) ->
         print(f"  {label:20}{_percent(before):>8}{_percent(after):>8}")
     for label in found["vanished"]:
         print(f"note: the best settings leave less than half of the pixels of {label}")
+    if found["photos"] < FEW:
+        print(f"note: {found['photos']} photos are few to choose by; {FEW} or more say what holds for others too")
     settings = ", ".join(f"{key}={value}" for key, value in found["best"].items()) or "none"
     print(f"best settings: {settings}")
     share = f"{100 * (found['share'] or 0):.0f} %"

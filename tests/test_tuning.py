@@ -223,6 +223,7 @@ def test_the_command_writes_settings_that_label_reads(tune, folders, model, tmp_
     assert status == 0 and "4/4" in err
     values, task = read_settings(tmp_path / "tuned.json")
     assert Refinement.from_dict(values) == CLEAN and task == "person"
+    assert "note: 4 photos are few to choose by" in out
     assert "4 photos, 5 settings" in out  # with the presets of the task, of which one is none
     assert "best settings: min_region_px=400" in out and "better than none in 100 % of 10,000 draws" in out
     report = json.loads((tmp_path / "report.json").read_text())
