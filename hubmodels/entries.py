@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -318,6 +319,11 @@ def find_entry(name: str) -> Entry:
     """
     if name in ENTRIES:
         return ENTRIES[name]
+    if isinstance(name, str) and name and Path(name).is_dir():
+        raise ModelNotFoundError(
+            f"{name} is a folder, of a saved model perhaps; expected the name of a published model here. Folders go to "
+            "`hubmodels label`, `tune` and `export`, and to hubmodels.load"
+        )
     near = difflib.get_close_matches(name, ENTRIES, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     raise ModelNotFoundError(f"no model named {name!r}{hint} Known models: {', '.join(ENTRIES)}")

@@ -11,8 +11,9 @@ import pytest
 from safetensors import safe_open
 
 import hubmodels
-from hubmodels.entries import DEFAULTS, ENTRIES, by_name, list_models
+from hubmodels.entries import DEFAULTS, ENTRIES, by_name, find_entry, list_models
 from hubmodels.entry_docs import entry_docstring, entry_facts, markdown_table
+from hubmodels.errors import ModelNotFoundError
 from hubmodels.hub import WEIGHTS_FOLDER, load_regions
 from hubmodels.labels import TASKS, LabelSet
 from hubmodels.networks import ARCHITECTURES
@@ -109,6 +110,13 @@ def test_every_task_has_a_default():
     assert set(DEFAULTS) == set(TASKS)
     assert all(ENTRIES[name].task == task for task, name in DEFAULTS.items())
     assert list_models("person") == [name for name in list_models() if name.endswith("person")]
+
+
+def test_a_folder_is_told_from_a_mistyped_name(tmp_path, monkeypatch):
+    (tmp_path / "my_model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelNotFoundError, match=r"my_model is a folder.*a published model here"):
+        find_entry("my_model")
 
 
 def test_a_repeated_name_is_refused():
