@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,11 +60,15 @@ class Plan:
         jobs: one per photo.
         unread: suffix -> number of files in folders that are photos of kinds which cannot be read, such as .heic.
         closed: of each folder that cannot be searched, the reason.
+        kept: files where results would go that are none, such as masks corrected by hand; their photos have no jobs.
+        drawn: files named as results that are none, beside their photo or where its result would be; no photos either.
     """
 
     jobs: list[Job]
     unread: dict[str, int]
     closed: list[str]
+    kept: list[Path]
+    drawn: list[Path]
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,8 @@ class Outcome:
 def plan(sources: Iterable[str | Path], out: str | Path) -> Plan:
     """One job per photo; folders are searched for photos at any depth, and their structure is kept.
 
-    Linked folders are searched too. Results of before are no photos, wherever they lie.
+    Linked folders are searched too. Results of before are no photos, wherever they lie, nor are masks that were drawn
+    and lie beside their photos or among the results. What somebody else made is never replaced: its photo is left out.
 
     Args:
         sources: photos and folders; a file named on its own is taken whatever its suffix.
@@ -87,26 +92,35 @@ def plan(sources: Iterable[str | Path], out: str | Path) -> Plan:
 
     Raises:
         FileNotFoundError: a source does not exist.
-        ValueError: no photos, two photos whose results would have one name, or a result that would replace a file which
-            is none.
+        ValueError: no photos, or two photos whose results would have one name.
     """
     search = _Search()
+    found = [each for source in map(Path, sources) for each in search.photos_in(source)]
+    names = {(photo.parent, photo.stem) for photo, _ in found}
+    drawn = {photo for photo, _ in found if _is_named_after(photo, names)}
     jobs: dict[Path, Job] = {}
-    for source in map(Path, sources):
-        for photo, folder in search.photos_in(source):
+    for photo, folder in found:
+        if photo not in drawn:
             job = Job.of(photo, Path(out) / folder)
             if (other := jobs.get(job.mask)) is not None and other.photo.resolve() != photo.resolve():
                 raise ValueError(
                     f"{other.photo} and {photo} would both write {job.mask}; rename one or label them apart"
                 )
             jobs[job.mask] = job
-    if not jobs:
+    places = {path.absolute() for job in jobs.values() for path in (job.mask, job.overlay)}
+    drawn |= {job.photo for job in jobs.values() if job.photo.absolute() in places}  # in a folder for results
+    planned = [job for job in jobs.values() if job.photo not in drawn]
+    if not planned:
         reasons = [f"no photos found; expected files ending in {', '.join(sorted(SUFFIXES))}", *search.closed]
         raise ValueError("; ".join(reasons))
-    for job in jobs.values():
-        _check_free(job, out)
-    unread = {suffix: search.suffixes[suffix] for suffix in sorted(UNREAD_SUFFIXES & set(search.suffixes))}
-    return Plan(list(jobs.values()), unread, search.closed)
+    in_the_way = {job: _in_the_way(job) for job in planned}
+    return Plan(
+        jobs=[job for job, file in in_the_way.items() if file is None],
+        unread={suffix: search.suffixes[suffix] for suffix in sorted(UNREAD_SUFFIXES & set(search.suffixes))},
+        closed=search.closed,
+        kept=[file for file in in_the_way.values() if file is not None],
+        drawn=sorted(drawn),
+    )
 
 
 def find_photos(sources: Iterable[str | Path]) -> list[tuple[Path, Path]]:
@@ -119,14 +133,19 @@ def find_photos(sources: Iterable[str | Path]) -> list[tuple[Path, Path]]:
     return [found for source in map(Path, sources) for found in search.photos_in(source)]
 
 
-def _check_free(job: Job, out: str | Path) -> None:
-    """Raise ValueError if a result would replace what is none: a photo, or a mask drawn by hand."""
+def _is_named_after(path: Path, photos: Container[tuple[Path, str]]) -> bool:
+    """Whether a file has the name of a result of one of the photos, given by folder and name without suffix."""
+    return any(
+        path.name.endswith(end) and (path.parent, path.name.removesuffix(end)) in photos for end in (MASK, OVERLAY)
+    )
+
+
+def _in_the_way(job: Job) -> Path | None:
+    """What a result of a photo would replace though it is none: a photo, or a mask drawn by hand."""
     for path in (job.mask, job.overlay):
         if (path.exists() or path.is_symlink()) and not is_result(path) and not _is_remains(path):
-            raise ValueError(
-                f"{path} was not made by hubmodels, and a result of {job.photo} would replace it; "
-                f"move it, or choose another folder for results than {out}"
-            )
+            return path
+    return None
 
 
 @dataclass

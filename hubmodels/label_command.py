@@ -147,12 +147,31 @@ def _take_task(arguments: argparse.Namespace) -> None:
 
 
 def _say_what_is_left_out(found: Plan) -> None:
-    """Files of kinds that are not read, and folders that cannot be searched."""
+    """Files of kinds that are not read, files by somebody else, and folders that cannot be searched."""
     if found.unread:
         counts = ", ".join(f"{count} {suffix}" for suffix, count in found.unread.items())
         print(f"files of these kinds are not read: {counts}; convert them to JPEG first", file=sys.stderr)
+    if found.drawn:
+        print(
+            f"{_counted(found.drawn, 'file')} taken for masks or overlays of photos, not for photos",
+            file=sys.stderr,
+        )
+    if found.kept:
+        count = len(found.kept)
+        print(
+            f"kept: {_counted(found.kept, 'file')} not made by hubmodels, so "
+            f"{f'their {count} photos are' if count > 1 else 'its photo is'} left out: move what shall be made anew, "
+            "or choose another --out",
+            file=sys.stderr,
+        )
     for reason in found.closed:
         print(f"hubmodels: {reason}", file=sys.stderr)
+
+
+def _counted(paths: list[Path], what: str) -> str:
+    """How many there are, the first few of them, and the verb: "4 files (a, b, c and 1 more) were"."""
+    named = ", ".join(map(str, paths[:3])) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
+    return f"{len(paths)} {what}{'s' if len(paths) > 1 else ''} ({named}) {'were' if len(paths) > 1 else 'was'}"
 
 
 def _label_all(model: Segmenter, jobs: list[Job], settings: Refinement, made_by: dict[str, Any], out: Path) -> int:

@@ -218,12 +218,42 @@ def test_results_are_never_taken_for_photos_and_nothing_else_is_replaced(photos,
     for name in ("a_mask.png", "a_overlay.jpg"):
         drawn = photos / name
         drawn.write_bytes(b"drawn by hand")
-        with pytest.raises(ValueError, match=rf"{name} was not made by hubmodels, and a result of .*a\.png would repl"):
-            plan([photos], photos)
+        found = plan([photos], photos)
+        assert found.kept == found.drawn == [drawn] and photos / "a.png" not in {job.photo for job in found.jobs}
         drawn.unlink()
     Image.new("L", (32, 40)).save(out / "a_mask.png")  # corrected by hand
-    with pytest.raises(ValueError, match=r"a_mask\.png was not made by hubmodels"):
-        plan([photos], out)
+    found = plan([photos], out)
+    assert found.kept == found.drawn == [out / "a_mask.png"] and len(found.jobs) == 3
+
+
+@pytest.mark.parametrize("resumed", [(), ("--resume",)], ids=["anew", "resumed"])
+def test_a_mask_corrected_by_hand_is_kept_and_the_rest_goes_on(photos, tmp_path, call, resumed):
+    out = tmp_path / "out"
+    assert call(photos, "--out", out)[0] == 0
+    corrected = out / "more" / "b_mask.png"
+    Image.fromarray(stored(corrected)).save(corrected)  # an editor keeps no note
+    (out / "a_mask.png").unlink()
+    (out / "a_overlay.jpg").unlink()
+    (out / "a_overlay.jpg").symlink_to(photos / "a.png")
+    before = corrected.read_bytes(), (photos / "a.png").read_bytes()
+    status, summary, said = call(photos, out, "--out", out, "--min-region-px", "50", *resumed)
+    assert status == 0 and "1 of 1 photos labelled" in summary
+    assert said.count("kept: ") == 1
+    assert f"kept: 2 files ({out / 'a_overlay.jpg'}, {corrected}) were not made by hubmodels" in said
+    assert (corrected.read_bytes(), (photos / "a.png").read_bytes()) == before
+
+
+def test_masks_drawn_beside_their_photos_are_not_labelled(photos, tmp_path, call):
+    """However the photos are named, and even if the mask itself is; one without its photo is a photo."""
+    for name in ("a_mask.png", "a_overlay.jpg", "b_mask.png"):
+        Image.new("L", (32, 40)).save(photos / name)
+    for sources in ([photos], list(photos.iterdir())):
+        status, summary, said = call(*sources, "--out", tmp_path / "out")
+        assert status == 0 and "4 of 4 photos labelled" in summary
+        assert re.search(r"2 files \(.*a_(mask|overlay).*\) were taken for masks or overlays of photos, not", said)
+    assert "b_mask_mask.png" in names(tmp_path / "out") and "a_mask_mask.png" not in names(tmp_path / "out")
+    status, summary, said = call(photos / "a_mask.png", "--out", tmp_path / "own")  # as nothing else was asked for
+    assert status == 0 and "1 of 1 photos labelled" in summary and "taken for" not in said
 
 
 def test_the_same_call_goes_on_where_results_lie_among_the_photos(photos, call, left_out):
