@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,9 +47,9 @@ class Job:
     overlay: Path
 
     @classmethod
-    def of(cls, photo: Path, folder: Path) -> Job:
-        """The results of a photo in a folder, named as text: pathlib takes the name of `..jpg` for another folder."""
-        return cls(photo, folder / f"{photo.stem}{MASK}", folder / f"{photo.stem}{OVERLAY}")
+    def of(cls, photo: Path, folder: Path, name: str) -> Job:
+        """The results of a photo in a folder, with how they begin: its name, unless others have the same."""
+        return cls(photo, folder / f"{name}{MASK}", folder / f"{name}{OVERLAY}")
 
 
 @dataclass(frozen=True)
@@ -88,28 +88,22 @@ def plan(sources: Iterable[str | Path], out: str | Path) -> Plan:
 
     Args:
         sources: photos and folders; a file named on its own is taken whatever its suffix.
-        out: where results go: NAME_mask.png and NAME_overlay.jpg.
+        out: where results go: NAME_mask.png and NAME_overlay.jpg. Photos of one folder that would share a NAME have the
+            suffix in it, as in a.jpg_mask.png.
 
     Raises:
         FileNotFoundError: a source does not exist.
-        ValueError: no photos, or two photos whose results would have one name.
+        ValueError: no photos, or photos of different folders whose results would have one name.
     """
     search = _Search()
     found = [each for source in map(Path, sources) for each in search.photos_in(source)]
-    names = {(photo.parent, photo.stem) for photo, _ in found}
-    drawn = {photo for photo, _ in found if _is_named_after(photo, names)}
-    jobs: dict[Path, Job] = {}
-    for photo, folder in found:
-        if photo not in drawn:
-            job = Job.of(photo, Path(out) / folder)
-            if (other := jobs.get(job.mask)) is not None and other.photo.resolve() != photo.resolve():
-                raise ValueError(
-                    f"{other.photo} and {photo} would both write {job.mask}; rename one or label them apart"
-                )
-            jobs[job.mask] = job
-    places = {path.absolute() for job in jobs.values() for path in (job.mask, job.overlay)}
-    drawn |= {job.photo for job in jobs.values() if job.photo.absolute() in places}  # in a folder for results
-    planned = [job for job in jobs.values() if job.photo not in drawn]
+    drawn = _named_as_results(photo for photo, _ in found)
+    chosen = _each_once((photo, folder) for photo, folder in found if photo not in drawn)
+    named = zip(chosen, _names(chosen), strict=True)
+    jobs = [Job.of(photo, Path(out) / folder, name) for (photo, folder), name in named]
+    places = {path.absolute() for job in jobs for path in (job.mask, job.overlay)}
+    drawn |= {job.photo for job in jobs if job.photo.absolute() in places}  # in a folder for results
+    planned = [job for job in jobs if job.photo not in drawn]
     if not planned:
         reasons = [f"no photos found; expected files ending in {', '.join(sorted(SUFFIXES))}", *search.closed]
         raise ValueError("; ".join(reasons))
@@ -133,11 +127,70 @@ def find_photos(sources: Iterable[str | Path]) -> list[tuple[Path, Path]]:
     return [found for source in map(Path, sources) for found in search.photos_in(source)]
 
 
-def _is_named_after(path: Path, photos: Container[tuple[Path, str]]) -> bool:
-    """Whether a file has the name of a result of one of the photos, given by folder and name without suffix."""
-    return any(
-        path.name.endswith(end) and (path.parent, path.name.removesuffix(end)) in photos for end in (MASK, OVERLAY)
-    )
+def _named_as_results(files: Iterable[Path]) -> set[Path]:
+    """Those that have the name of a result of another one, beside it."""
+    files = set(files)
+    names = {(file.parent, name) for file in files for name in (file.stem, file.name)}
+    return {
+        file
+        for file in files
+        for end in (MASK, OVERLAY)
+        if file.name.endswith(end) and (file.parent, file.name.removesuffix(end)) in names
+    }
+
+
+def _each_once(found: Iterable[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
+    """Photos and their folders, each photo once, however often and by whatever path to its folder it was found.
+
+    Raises:
+        ValueError: photos of different folders would have results of one name.
+    """
+    alike: dict[tuple[Path, str], list[Path]] = {}
+    for photo, folder in found:
+        alike.setdefault((folder, photo.stem), []).append(photo)
+    once, clashes = [], []
+    for (folder, _), photos in alike.items():
+        if len(photos) > 1:
+            photos = list({photo.resolve(): photo for photo in photos}.values())
+            if len({photo.parent.resolve() for photo in photos}) > 1:
+                clashes.append(" and ".join(map(str, photos)))
+        once += [(photo, folder) for photo in photos]
+    if clashes:
+        more = f"; and {len(clashes) - 3} more such names" if len(clashes) > 3 else ""
+        raise ValueError(
+            f"photos of different folders would write results of one name: {'; '.join(clashes[:3])}{more}; "
+            "rename one of each or label the folders apart"
+        )
+    return once
+
+
+def _names(found: Sequence[tuple[Path, Path]]) -> list[str]:
+    """How the results of photos are to begin: the photo's name without suffix, with it, or with it and a number.
+
+    The shortest that is the photo's own, also for file systems on which case makes no difference. A name is text:
+    pathlib takes that of `..jpg` for another folder.
+
+    Args:
+        found: photos, each once, and their folders.
+    """
+    lengths = [0] * len(found)
+    while True:
+        names = [_name(photo, length) for (photo, _), length in zip(found, lengths, strict=True)]
+        alike: dict[tuple[str, str], list[int]] = {}
+        for index, ((_, folder), name) in enumerate(zip(found, names, strict=True)):
+            alike.setdefault((str(folder).casefold(), name.casefold()), []).append(index)
+        clashes = [indices for indices in alike.values() if len(indices) > 1]
+        if not clashes:
+            return names
+        for indices in clashes:
+            # Numbers only where suffixes do not help, as for a.jpg and A.jpg; in order, so that they stay the same.
+            without = [index for index in indices if lengths[index] == 0]
+            for index in without or sorted(indices, key=lambda index: str(found[index][0]))[1:]:
+                lengths[index] += 1
+
+
+def _name(photo: Path, length: int) -> str:
+    return (photo.stem, photo.name)[length] if length < 2 else f"{photo.name}_{length}"
 
 
 def _in_the_way(job: Job) -> Path | None:

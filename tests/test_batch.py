@@ -350,13 +350,58 @@ def test_an_empty_folder_is_refused(tmp_path):
         plan([tmp_path], tmp_path / "out")
 
 
+def planned(*sources: Path) -> dict[str, str]:
+    """Photo -> what its results are called."""
+    jobs = plan(sources, "out").jobs
+    assert len({job.mask for job in jobs}) == len({job.overlay for job in jobs}) == len(jobs)
+    assert all(job.mask.name[: -len(MASK)] == job.overlay.name[: -len(OVERLAY)] for job in jobs)
+    return {job.photo.name: job.mask.name.removesuffix(MASK) for job in jobs}
+
+
+@pytest.mark.parametrize(
+    "photos, results",
+    [
+        (["a.jpg", "b.png"], ["a", "b"]),
+        (["a.jpg", "a.jpeg", "b.jpg"], ["a.jpg", "a.jpeg", "b"]),
+        (["A.jpg", "a.png"], ["A.jpg", "a.png"]),
+        (["a.jpg", "a.png", "a.jpg.png"], ["a.jpg", "a.png", "a.jpg.png"]),
+        (["A.jpg", "a.JPG", "a.jpg"], ["A.jpg", "a.JPG_2", "a.jpg_3"]),
+        (["A.jpg", "a.jpg", "a.jpg_2.png"], ["A.jpg", "a.jpg_2", "a.jpg_2.png"]),
+    ],
+    ids=["apart", "suffixes", "case", "a name with a suffix", "case of suffixes", "a name with a number"],
+)
+def test_photos_of_one_name_have_results_of_their_own(tmp_path, photos, results):
+    paths = [tmp_path / name for name in photos]
+    for path in paths:
+        path.touch()
+    assert planned(tmp_path) == planned(*reversed(paths)) == dict(zip(photos, results, strict=True))
+
+
+def test_resume_knows_results_that_are_named_with_the_suffix(photos, tmp_path, left_out):
+    out = tmp_path / "out"
+    Image.new("RGB", (32, 40)).save(photos / "a.jpeg")
+    assert [left_out(photos, "--out", out), left_out(photos, "--out", out)] == [(0, 4), (4, 4)]
+    assert {"a.jpeg_mask.png", "a.png_overlay.jpg", "more/b_mask.png", "more/deep/a_mask.png"} <= set(names(out))
+    assert left_out(photos, "--out", photos) == (0, 4)
+    Image.new("L", (32, 40)).save(photos / "a.jpeg_mask.png")
+    assert plan([photos], photos).drawn == [photos / "a.jpeg_mask.png"]
+
+
 def test_results_never_overwrite_each_other(photos, tmp_path):
-    with pytest.raises(ValueError, match="would both write"):
-        plan([photos / "a.png", photos / "more" / "deep" / "a.png"], tmp_path / "out")
+    deep = photos / "more" / "deep"
+    with pytest.raises(ValueError, match=r"of different folders .* of one name: .*in/a\.png and .*deep/a\.png; ren"):
+        plan([photos / "a.png", deep / "a.png"], tmp_path / "out")
+    for name in "bcdef":
+        for folder, suffix in ((photos, "png"), (deep, "jpg")):
+            (folder / f"{name}.{suffix}").touch()
+    with pytest.raises(ValueError, match=r"a\.png and .*b\.png and .*b\.jpg; .*c\.jpg; and 3 more such names; re"):
+        plan([photos, deep], tmp_path / "out")
 
 
-def test_a_photo_named_twice_is_labelled_once(photos, tmp_path):
-    assert len(plan([photos / "a.png", photos / "a.png"], tmp_path / "out").jobs) == 1
+@pytest.mark.parametrize("again", ["a.png", "../in/a.png", "linked/a.png"])
+def test_a_photo_named_twice_is_labelled_once(photos, tmp_path, again):
+    (photos / "linked").symlink_to(photos, target_is_directory=True)
+    assert len(plan([photos / "a.png", photos / again], tmp_path / "out").jobs) == 1
 
 
 def test_a_photo_is_labelled_as_it_is_named(photos, tmp_path, call, person):
