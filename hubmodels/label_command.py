@@ -6,11 +6,10 @@ import argparse
 import hashlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubmodels.entries import ENTRIES
 from hubmodels.files import make_writable
 from hubmodels.labels import TASKS, LabelSet
 from hubmodels.model_options import add_model_options, check_device, chosen_model, load_chosen, published_task
@@ -83,11 +82,9 @@ def _parse_setting(setting: Setting) -> Callable[[str], Any]:
     return choice if setting.choices else number
 
 
-def _refinement(arguments: argparse.Namespace, task: str | None) -> Refinement:
-    """The task's preset or the file of settings, with the options given on top; None: without a preset."""
-    if arguments.settings is not None:
-        values, _ = read_settings(arguments.settings)
-    else:
+def _refinement(arguments: argparse.Namespace, task: str | None, values: Mapping[str, Any] | None = None) -> Refinement:
+    """The task's preset, None: without one, or what the file of settings says, with the options given on top."""
+    if values is None:
         values = Refinement.preset(arguments.preset, task=task).to_dict() if arguments.preset and task else {}
     given = {name: getattr(arguments, name) for name in SETTINGS if getattr(arguments, name) is not None}
     return Refinement.from_dict({**values, **given})
@@ -95,12 +92,17 @@ def _refinement(arguments: argparse.Namespace, task: str | None) -> Refinement:
 
 def label_photos(arguments: argparse.Namespace) -> int:
     """Label what `arguments` name; returns the exit status."""
-    if arguments.settings is not None and arguments.task is None:
-        _take_task(arguments)
+    # Read once, as it may be a pipe.
+    values, tuned_for = (None, None) if arguments.settings is None else read_settings(arguments.settings)
+    wanted = arguments.task
+    if arguments.model is None and wanted is None:
+        arguments.task = tuned_for
     name, entry = chosen_model(arguments)
     # The labels of a folder or repository are known only once it is loaded; wrong settings are found before.
     task = None if entry is None else _task_of(name, entry.labels, arguments)
-    settings = _refinement(arguments, task)
+    if entry is not None and wanted is None:
+        _check_task(tuned_for, task, name, entry.labels, arguments)
+    settings = _refinement(arguments, task, values)
     if arguments.runtime == "onnx" and (arguments.bf16 or arguments.device != "cpu"):
         raise ValueError("--runtime onnx computes in float32 on the CPU; leave out --bf16 and --device")
 
@@ -121,7 +123,10 @@ def label_photos(arguments: argparse.Namespace) -> int:
         if arguments.device == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2":
             print("this processor does not compute in bf16: without --bf16 it is many times faster", file=sys.stderr)
     if entry is None:
-        settings = _refinement(arguments, _task_of(name, model.labels, arguments))
+        task = _task_of(name, model.labels, arguments)
+        if wanted is None:
+            _check_task(tuned_for, task, name, model.labels, arguments)
+        settings = _refinement(arguments, task, values)
     made_by = _made_by(model, settings)  # before ONNX Runtime may run it: that answers the same, and looks otherwise
     if arguments.resume:
         planned, jobs = len(jobs), [job for job in jobs if not is_done(job, made_by)]
@@ -133,17 +138,23 @@ def label_photos(arguments: argparse.Namespace) -> int:
     return 1 if found.closed and status == 0 else status
 
 
-def _take_task(arguments: argparse.Namespace) -> None:
-    """The task of the settings file, if it says one: settings tuned for one task harm another."""
-    _, task = read_settings(arguments.settings)
-    model = ENTRIES.get(arguments.model)
-    if arguments.model is None:
-        arguments.task = task
-    elif model is not None and task not in (None, model.task):
-        raise ValueError(
-            f"{arguments.settings} was tuned for {task}, but {model.name} labels {model.task}; choose another model, "
-            f"or say --task {model.task} to take the settings all the same"
-        )
+def _check_task(
+    tuned_for: str | None, task: str | None, name: str, labels: LabelSet, arguments: argparse.Namespace
+) -> None:
+    """Raise ValueError if the settings were tuned for another task: there they do harm. A file need not say its task.
+
+    Args:
+        tuned_for: the task that the file says.
+        task: the published task of the model, if its labels are those of one.
+        name, labels, arguments: the model and the call, for the message.
+    """
+    if tuned_for in (None, task):
+        return
+    anyway = f"say --task {task}" if task else 'take "task" out of the file'
+    raise ValueError(
+        f"{arguments.settings} was tuned for {tuned_for}, but {name} labels {task or ', '.join(labels.names)}; "
+        f"choose another model, or {anyway} to take the settings all the same"
+    )
 
 
 def _say_what_is_left_out(found: Plan) -> None:

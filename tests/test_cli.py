@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -264,6 +265,30 @@ def test_a_folder_with_the_labels_of_a_task_has_its_presets(photos, tmp_path, fo
     settings = hubmodels.Refinement.preset("gentle", task="fashion")
     expected = fashion.predict(astronaut[:256, :256], refinement=settings).labels
     assert_array_equal(np.asarray(Image.open(tmp_path / "out" / "a_mask.png")), expected)
+
+
+def test_a_saved_folder_takes_no_settings_of_another_task(photos, tmp_path, folders, capsys):
+    (tmp_path / "tuned.json").write_text('{"task": "person", "min_region_px": 50}')
+    call = ["label", str(photos / "a.png"), "--out", str(tmp_path / "out"), "--settings", str(tmp_path / "tuned.json")]
+    for model, message in (
+        ("published", "published labels fashion; choose another model, or say --task fashion"),
+        ("own", 'own labels nothing, hat, bag; choose another model, or take "task" out of the file'),
+    ):
+        assert main([*call, "--model", str(folders / model)]) == 2
+        said = capsys.readouterr().err
+        assert re.search(rf"tuned\.json was tuned for person, but .*{message} to take", said) and said.count("\n") == 1
+    assert main([*call, "--model", str(folders / "published"), "--task", "fashion"]) == 0
+
+
+def test_settings_may_come_through_a_pipe(photos, tmp_path, folders):
+    """As of `--settings <(jq ... tuned.json)`, also for a model whose labels are known only once it is loaded."""
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=('{"min_region_px": 50}',), daemon=True)
+    writer.start()
+    call = ["label", str(photos / "a.png"), "--out", str(tmp_path / "out"), "--settings", str(tmp_path / "pipe")]
+    assert main([*call, "--model", str(folders / "own")]) == 0
+    with Image.open(tmp_path / "out" / "a_mask.png") as mask:
+        assert json.loads(mask.info["hubmodels"])["settings"]["min_region_px"] == 50
 
 
 @pytest.mark.parametrize(

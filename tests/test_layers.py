@@ -224,7 +224,6 @@ ALLOWED: dict[str, set[str]] = {
     "label_command": {
         "",
         "batch",
-        "entries",
         "files",
         "labels",
         "model_export",
