@@ -54,6 +54,26 @@ def test_ids_without_a_pixel_do_no_harm():
     assert_array_equal(vote(np.stack([grid("00"), grid("11")]), grid("14")), grid("11"))
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_probabilities_that_are_no_numbers_are_refused(value, dtype):
+    probs = np.full((2, 300, 400), 0.5, dtype)  # 240,000 values, whose sum float16 cannot hold
+    segments = np.zeros((300, 400), int)
+    calls = [
+        lambda: decide(probs),
+        lambda: decide(probs, threshold=0.4),
+        lambda: vote(probs, segments),
+        lambda: vote(probs, segments, weight="majority"),
+        lambda: vote(probs, segments, keep_confident=0.4),
+    ]
+    for call in calls:
+        call()
+    probs[1, 7, 8] = value
+    for call in calls:
+        with pytest.raises(ValueError, match="probs must be finite numbers; got NaN or infinity"):
+            call()
+
+
 @settings(max_examples=80, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), classes=st.integers(1, 5), count=st.integers(1, 12))
 def test_both_votes_equal_their_slow_twins(seed, classes, count):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 IDS_ALWAYS = 1 << 16  # ids of superpixels that any photo may have
@@ -18,10 +20,12 @@ def decide(probs: np.ndarray, *, threshold: float = 0.5) -> np.ndarray:
         (...) uint8 label ids.
 
     Raises:
-        ValueError: more than 256 labels; a threshold out of range, or for another number of labels.
+        ValueError: more than 256 labels; a threshold out of range, or for another number of labels; a probability that
+            is NaN or infinite.
     """
     if len(probs) > 256:
         raise ValueError(f"expected at most 256 labels, so that ids fit uint8; got {len(probs)}")
+    check_finite(probs)
     if threshold == 0.5:
         return _most_probable(probs)
     if not 0 <= threshold <= 1:
@@ -29,6 +33,15 @@ def decide(probs: np.ndarray, *, threshold: float = 0.5) -> np.ndarray:
     if len(probs) != 2:
         raise ValueError(f"a threshold of {threshold} needs two labels; got {len(probs)}: leave it at 0.5")
     return (probs[1] > threshold).astype(np.uint8)
+
+
+def check_finite(probs: np.ndarray) -> None:
+    """Raise ValueError if any of `probs` is NaN or infinite: comparisons with NaN are false, so label 0 would win."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        # One pass without copies: a sum is finite only if all of it is. That of float16 alone ends at 65,504.
+        total = float(probs.sum(dtype=np.float32 if probs.dtype == np.float16 else None))
+    if not math.isfinite(total):
+        raise ValueError("probs must be finite numbers; got NaN or infinity: such pixels would become background")
 
 
 def _most_probable(probs: np.ndarray) -> np.ndarray:
@@ -63,7 +76,7 @@ def vote(
 
     Raises:
         ValueError: sizes disagree, ids of segments out of range or no integers, more than 256 labels, an unknown
-            weight, or label ids where probabilities are needed.
+            weight, label ids where probabilities are needed, or a probability that is NaN or infinite.
     """
     with_probs = probs_or_labels.ndim == 3
     if probs_or_labels.shape[-2:] != segments.shape or probs_or_labels.ndim not in (2, 3):
@@ -80,6 +93,7 @@ def vote(
     if not 0 <= keep_confident <= 1:
         raise ValueError(f"keep_confident must be in 0..1; got {keep_confident}")
     if weight == "probability":
+        # Means of what is not finite are neither, so that `decide` refuses both.
         by_segment = decide(mean_probabilities(probs_or_labels, segments), threshold=threshold)
     else:
         own = decide(probs_or_labels, threshold=threshold) if with_probs else probs_or_labels
