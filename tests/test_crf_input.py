@@ -56,6 +56,8 @@ def test_refuses_inputs(logits: object, image: object, error: type[Exception], w
         ({"smoothness_sigma_px": float("nan")}, ValueError, "smoothness_sigma_px"),
         ({"appearance_weight": -1}, ValueError, "at least 0"),
         ({"smoothness_weight": float("inf")}, ValueError, "finite"),
+        ({"smoothness_weight": 1e39}, ValueError, "smoothness_weight must be at most 1e.30.*; got 1e.39"),
+        ({"appearance_weight": 3e38}, ValueError, "appearance_weight must be at most 1e"),
         ({"compatibility": [[1.0, 2.0]]}, ValueError, r"\(C, C\)"),
         ({"compatibility": [[-1.0, 0.0], [0.0, float("nan")]]}, ValueError, "finite"),
         ({"compatibility": [[-1.0, 0.0], [0.0, -1.0]], "num_classes": 3}, ValueError, r"\(C, C\)"),
@@ -67,6 +69,26 @@ def test_refuses_inputs(logits: object, image: object, error: type[Exception], w
 def test_refuses_settings(settings: dict[str, object], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         DenseCRF(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["appearance_weight", "smoothness_weight"])
+def test_the_largest_weight_gives_numbers(name: str) -> None:
+    for backend in ("torch", "numba"):
+        assert DenseCRF(3, **{name: 1e30}, backend=backend)(GOOD_LOGITS, GOOD_IMAGE).isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["appearance_sigma_px", "appearance_sigma_colour", "smoothness_sigma_px"])
+@pytest.mark.parametrize("value", [1e-7, 1e-40, 5e-324])
+def test_sigmas_too_small_for_a_lattice_are_named(name: str, value: float) -> None:
+    for backend in ("torch", "numba"):
+        with pytest.raises(ValueError, match=rf"^{name} is too small: got .* 6x5 pixels.*: raise it$"):
+            DenseCRF(1, **{name: value}, backend=backend)(GOOD_LOGITS, GOOD_IMAGE)
+
+
+@pytest.mark.parametrize("image", [torch.zeros(1, 3, 6, 5), (GOOD_IMAGE > 128).float()], ids=["black", "nearly black"])
+def test_dark_photos_may_be_float(image: Tensor) -> None:
+    with torch.no_grad():
+        assert torch.equal(DenseCRF(2)(GOOD_LOGITS, image), DenseCRF(2)(GOOD_LOGITS, image.byte()))
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ from hubmodels.refine.mean_field import (
 from hubmodels.refine.photo_kernels import PhotoKernels, build_photo_kernels
 from hubmodels.refine.prepared_crf import KEPT_ITERATIONS, PreparedCRF
 
+SUM_TOLERANCE = 1e-3  # of probabilities; a float16 softmax over 21 classes strays by a few 1e-4
 MAX_PIXELS = 600_000  # larger photos are refined at this many pixels; 950 x 630, 2.5 times the reference size
 
 
@@ -80,9 +81,11 @@ class DenseCRF(nn.Module):
     iterations and more; pydensecrf's example, which was not in the grid, is weight 10 and colour 13.
 
     The weights are parameters: outside `torch.no_grad()` or `torch.inference_mode()` the call records a graph, which
-    costs several times the time and keeps every iteration in memory.
+    costs several times the time and keeps every iteration in memory. Transforms of `torch.func` (vmap, grad, jvp) are
+    not supported.
 
-    Raises: ValueError or TypeError for negative or non-finite settings.
+    Raises: ValueError or TypeError for settings that are negative, not finite in float32, or out of range; at a photo,
+        ValueError for a sigma so small that the photo does not fit its lattice.
     Source: Kraehenbuehl & Koltun 2011, eq. 3 (kernels) and algorithm 1.
     """
 
@@ -267,8 +270,7 @@ def _checked_probs(probs: Tensor) -> Tensor:
     if not isinstance(probs, Tensor) or probs.ndim not in (3, 4) or not probs.is_floating_point():
         raise TypeError(f"probs must be a float tensor (N, C, H, W) or (C, H, W); got {shape(probs)}")
     total = probs.sum(dim=-3, dtype=torch.float64 if probs.dtype == torch.float64 else torch.float32)
-    # 1e-3: a float16 softmax over 21 classes strays by a few 1e-4, one in bfloat16 by a few 1e-3
-    tolerance = 1e-2 if probs.dtype == torch.bfloat16 else 1e-3
+    tolerance = 1e-2 if probs.dtype == torch.bfloat16 else SUM_TOLERANCE  # the former strays by a few 1e-3
     if not bool(((probs >= 0).all() & ((total - 1).abs() < tolerance).all()).item()):
         raise ValueError(
             f"probs must be in 0..1 and sum to 1 over axis {probs.ndim - 3}; got {probs.min():g} to {probs.max():g}, "

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+WEIGHT_MAX = 1e30  # nats; messages are sums in float32, which ends at 3e38, and infinity less infinity is no number
+
 
 def shape(value: object) -> str:
     shape = getattr(value, "shape", None)
@@ -24,6 +26,8 @@ def checked_sigma(name: str, value: float) -> float:
 def checked_weight(name: str, value: float) -> float:
     if not math.isfinite(value) or value < 0:
         raise ValueError(f"{name} must be finite and at least 0; got {value}: pass the strength, not an energy")
+    if value > WEIGHT_MAX:
+        raise ValueError(f"{name} must be at most {WEIGHT_MAX:g}, as float32 ends soon after; got {value:g}")
     return float(value)
 
 
@@ -85,5 +89,6 @@ def check_range(image: Tensor) -> None:
     low, high = (value.item() for value in torch.aminmax(image.detach()))
     if not (low >= 0 and high <= 255):
         raise ValueError(f"image must be in 0..255; got {low:g} to {high:g}: pass the photo before normalisation")
-    if 0 < high <= 1:
+    # Of a photo that is nearly black, values are 0 and 1: others so small are shares of 255.
+    if 0 < high <= 1 and not bool(((image == 0) | (image == 1)).all()):
         raise ValueError(f"image must be in 0..255; got {low:g} to {high:g}, which looks like 0..1: multiply by 255")

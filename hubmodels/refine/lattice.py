@@ -247,7 +247,7 @@ class PermutohedralLattice:
             values: (N, C) float on the lattice's device. float64 is filtered in float64, everything else in float32.
 
         Returns: (N, C), same dtype, with gradient to `values`: the filter is linear, and its transpose is the
-            same filter with the axes blurred in reverse order.
+            same filter with the axes blurred in reverse order. Transforms of `torch.func` are not supported.
         """
         if not isinstance(values, Tensor) or not values.is_floating_point():
             raise TypeError(f"values must be a float tensor (N, C); got {getattr(values, 'dtype', type(values))}")

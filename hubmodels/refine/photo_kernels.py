@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hubmodels.refine.lattice import Backend, PermutohedralLattice
+from hubmodels.refine.lattice import Backend, PermutohedralLattice, choose_kernels
 
 SPATIAL_CACHE_PIXELS = 1_200_000  # smoothness lattices kept, in pixels; 40 to 50 bytes each, so at most 60 MB
 
@@ -38,19 +38,38 @@ class PhotoKernels:
 def build_photo_kernels(
     colours: Tensor, hw: tuple[int, int], sigmas: tuple[float, float, float], *, backend: Backend
 ) -> PhotoKernels:
-    """Both lattices of one photo (3, H, W) in 0..255, built at the working size `hw` for `sigmas` at that size."""
+    """Both lattices of one photo (3, H, W) in 0..255, built at the working size `hw` for `sigmas` at that size.
+
+    Raises: ValueError for a backend that cannot run, or a sigma so small that the photo does not fit a lattice.
+    """
     full_hw = (int(colours.shape[1]), int(colours.shape[2]))
+    choose_kernels(backend, colours.device)  # so that what the lattices refuse below are sigmas alone
     # Outside of inference mode: what is cached here may be used in training later.
     with torch.inference_mode(False), torch.no_grad():
         colours = colours.float()
         if hw != full_hw:
             colours = F.interpolate(colours[None], hw, mode="area")[0]
         features = torch.cat([_positions(hw, sigmas[0], colours.device), colours.flatten(1) / sigmas[1]])
-        appearance = PermutohedralLattice(features.t(), backend=backend)
-    smoothness = _spatial_lattice(hw, sigmas[2], colours.device, backend)
+        try:
+            appearance = PermutohedralLattice(features.t(), backend=backend)
+        except ValueError as error:
+            by_place = max(hw) * sigmas[1] > float(colours.max()) * sigmas[0]
+            widest = "appearance_sigma_px" if by_place else "appearance_sigma_colour"
+            raise _too_small(widest, sigmas[0] if by_place else sigmas[1], hw) from error
+    try:
+        smoothness = _spatial_lattice(hw, sigmas[2], colours.device, backend)
+    except ValueError as error:
+        raise _too_small("smoothness_sigma_px", sigmas[2], hw) from error
     for lattice in (appearance, smoothness):
         lattice.prepare_normaliser()
     return PhotoKernels(full_hw, hw, sigmas, appearance, smoothness)
+
+
+def _too_small(name: str, sigma: float, hw: tuple[int, int]) -> ValueError:
+    return ValueError(
+        f"{name} is too small: got {sigma:g} at the size the CRF works at, {hw[0]}x{hw[1]} pixels, and the photo would "
+        "be too many standard deviations wide for a lattice: raise it"
+    )
 
 
 def _positions(hw: tuple[int, int], sigma_px: float, device: torch.device) -> Tensor:
