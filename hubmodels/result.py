@@ -47,6 +47,10 @@ class Segmentation:
             view.setflags(write=False)
             object.__setattr__(self, name, view)
 
+    def __reduce__(self) -> tuple[type[Segmentation], tuple[np.ndarray, np.ndarray, np.ndarray, LabelSet]]:
+        """Copies and pickles are made anew, as arrays that are copied can be written to again."""
+        return type(self), (self.image, self.labels, self.probs, self.label_set)
+
     def __repr__(self) -> str:
         """Size and areas: the arrays themselves would fill a screen."""
         height, width = self.labels.shape

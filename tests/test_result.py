@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -95,6 +98,16 @@ def test_labels_and_probabilities_cannot_be_changed(seg):
     for array in (seg.image, seg.labels, seg.probs):
         with pytest.raises(ValueError, match="read-only"):
             array[...] = 0
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda seg: pickle.loads(pickle.dumps(seg))])
+def test_copies_cannot_be_changed_either(seg, copied):
+    other = copied(seg)
+    for name in ("image", "labels", "probs"):
+        assert_array_equal(getattr(other, name), getattr(seg, name))
+        with pytest.raises(ValueError, match="read-only"):
+            getattr(other, name)[...] = 0
+    assert type(other) is Segmentation and other.label_set == seg.label_set
 
 
 def test_arrays_stay_the_callers_to_write_to():
