@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -72,6 +74,17 @@ def test_slider_from_several_threads() -> None:
         results = list(pool.map(tuner.refine, [t % 6 for t in range(24)]))
     for t in range(24):
         assert torch.equal(results[t], results[t % 6])
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda crf: pickle.loads(pickle.dumps(crf))])
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+def test_copies_answer_the_same_and_keep_no_state(copied, backend: str) -> None:
+    logits, image = scene()
+    tuner = DenseCRF(backend=backend).prepare(logits[0], image[0], keep=4)
+    expected = tuner.refine(3)
+    other = copied(tuner)
+    assert other.kept_iterations == [0] and tuner.kept_iterations != [0]
+    assert torch.equal(other.refine(3), expected) and torch.equal(other.refine(), tuner.refine())
 
 
 def test_photo_kernels_are_reused_for_other_weights() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
+import pickle
 import subprocess
 import sys
 import time
@@ -18,7 +20,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import hubmodels.refine.tuner
 from hubmodels import Refinement
 from hubmodels.errors import RegionsError
-from hubmodels.labels import TASKS
+from hubmodels.labels import TASKS, LabelSet
 from hubmodels.refine import (
     PRESETS,
     SETTINGS,
@@ -34,6 +36,7 @@ from hubmodels.refine import (
 )
 from hubmodels.refine.region_classifier import RegionSettings
 from hubmodels.refine.stopwatch import Stopwatch
+from hubmodels.segmenter import PhotoTuner
 from tests.conftest import ROOT
 
 
@@ -180,9 +183,40 @@ def test_a_threshold_needs_two_labels(probs, photo):
 
 def test_results_are_read_only_because_they_are_shared(probs, photo):
     tuner = Tuner(probs, photo)
-    for array in tuner.refine(Refinement(crf_iterations=1, min_region_px=9)):
+    answers = [tuner.refine(Refinement(crf_iterations=1, min_region_px=9)), tuner.refine(Refinement())]
+    for array in (*answers[0], *answers[1], tuner.probs, tuner.superpixels(Refinement(superpixel_scale=80))):
         with pytest.raises(ValueError, match="read-only"):
             array[:] = 0
+    assert np.shares_memory(answers[1][1], probs)  # it is large, and not copied
+    probs[:] = 0  # still the caller's to write to
+
+
+@pytest.mark.parametrize("iterations", [0, 1])
+def test_what_is_refined_once_is_the_callers_to_write_to(probs, photo, iterations):
+    before = probs.copy()
+    labels, after = refine(probs, photo, Refinement(crf_iterations=iterations, superpixel_scale=80, min_region_px=9))
+    labels[:] = 0
+    assert (after is probs) == (iterations == 0)
+    after[:] = 1
+    assert_array_equal(probs, before if iterations else after)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda tuner: pickle.loads(pickle.dumps(tuner))])
+def test_copies_of_a_tuner_answer_the_same_and_remember_nothing(probs, photo, copied):
+    settings = Refinement(crf_iterations=1, superpixel_scale=80, min_region_px=9)
+    labels = LabelSet.custom(["background", "one", "two"])
+    for tuner in (Tuner(probs, photo), PhotoTuner(Tuner(probs, photo), labels)):
+        expected = tuner.refine(settings)
+        other = copied(tuner)
+        inner = getattr(other, "_tuner", other)
+        assert len(inner._votes) == len(inner._crfs) == 0
+        answers = [other.refine(settings), expected]
+        if isinstance(other, PhotoTuner):
+            answers = [(each.labels, each.probs) for each in answers]
+        for got, wanted in zip(*answers, strict=True):
+            assert_array_equal(got, wanted)
+        with pytest.raises(ValueError, match="read-only"):
+            inner.probs[:] = 0
 
 
 def test_threads_may_share_a_tuner(probs, photo):
@@ -348,6 +382,18 @@ def test_numbers_that_are_none_are_refused_with_and_without_a_crf(probs, photo):
     for settings in (Refinement(), Refinement(crf_iterations=1)):
         with pytest.raises(ValueError, match="finite"):
             refine(probs, photo, settings)
+
+
+@pytest.mark.parametrize("iterations", [0, 1])
+@pytest.mark.parametrize(
+    "change",
+    [lambda p: 4 * p - 1, np.log, lambda p: p * 0.99, lambda p: p + np.array([-2, 1, 1], "f4")[:, None, None]],
+    ids=["stretched", "logits", "too little", "below zero"],
+)
+def test_what_are_no_probabilities_is_refused_with_and_without_a_crf(probs, photo, change, iterations):
+    for values in (change(probs), change(probs)[:, ::-1]):
+        with pytest.raises(ValueError, match=r"in 0\.\.1 and sum to 1 over axis 0; got .*: apply softmax over classes"):
+            refine(values, photo, Refinement(crf_iterations=iterations))
 
 
 def test_probabilities_are_prepared_for_the_crf_once(probs, photo, monkeypatch):

@@ -6,11 +6,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any
 
-import numpy as np
-
 
 class LastUsed:
-    """Results by key; the least recently used one goes first. Arrays in it become read-only, as callers share them.
+    """Results by key; the least recently used one goes first. Callers share them: nobody may write into them.
 
     Args:
         size: how many are kept, 1 or more.
@@ -28,9 +26,6 @@ class LastUsed:
         if key not in self._items:
             while len(self._items) >= self._size:
                 self._items.popitem(last=False)  # before the next is made, so that there is never one too many
-            value = compute()
-            if isinstance(value, np.ndarray):
-                value.flags.writeable = False
-            self._items[key] = value
+            self._items[key] = compute()
         self._items.move_to_end(key)
         return self._items[key]

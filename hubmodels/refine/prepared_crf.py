@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ class PreparedCRF:
     ones. At most `keep` states of 4 * C * h * w bytes (h, w: the working size) are kept beside the logits and the
     photo's kernels; past that they thin out evenly, and what went is recomputed from the nearest earlier one. For 7
     classes and the default 12 that is 81 MB at 600x400 and never above 202 MB (at `max_pixels`), briefly twice that
-    while new ones are computed. Safe to use from several threads.
+    while new ones are computed. Safe to use from several threads. Copies and pickles start with no state kept.
     """
 
     def __init__(self, unaries: Unaries, steps: MeanField, *, iterations: int, keep: int = KEPT_ITERATIONS) -> None:
@@ -30,6 +31,13 @@ class PreparedCRF:
         self._unaries, self._steps = unaries, steps
         self._lock = threading.Lock()
         self._states: dict[int, Tensor] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the lock, which is of one process, and the states, which can be computed again."""
+        return {name: value for name, value in vars(self).items() if name not in ("_lock", "_states")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.Lock(), _states={})
 
     @property
     def kept_iterations(self) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 
 from hubmodels.errors import RegionsError
-from hubmodels.refine.crf import DenseCRF
+from hubmodels.refine.crf import SUM_TOLERANCE, DenseCRF
 from hubmodels.refine.memory import LastUsed
 from hubmodels.refine.merge import RegionGraph
 from hubmodels.refine.prepared_crf import PreparedCRF
@@ -20,7 +19,7 @@ from hubmodels.refine.regions import clean_regions
 from hubmodels.refine.settings import REFERENCE_PX, Refinement, checked_settings
 from hubmodels.refine.stopwatch import Stopwatch
 from hubmodels.refine.superpixels import PreparedSuperpixels
-from hubmodels.refine.vote import decide, vote
+from hubmodels.refine.vote import check_finite, decide, vote
 
 KEPT_RESULTS = 4  # of each stage; a slider mostly goes back and forth between a few values
 KEPT_CRF_STATES = 8
@@ -37,28 +36,32 @@ def refine(probs: np.ndarray, image: np.ndarray, settings: Refinement) -> tuple[
 
     Returns:
         (H, W) uint8 label ids and (C, H, W) float32 probabilities; with default settings the argmax of `probs`, and
-        `probs` itself if float32. The CRF changes both, the later stages the labels alone.
+        `probs` itself if float32. The CRF changes both, the later stages the labels alone. New arrays are the
+        caller's to write to.
 
     Raises:
         TypeError: no settings.
-        ValueError: the sizes disagree, or a probability is NaN or infinite.
+        ValueError: the sizes disagree, or `probs` are not finite, not in 0..1, or do not sum to 1 within 1e-3.
     """
     checked_settings(settings)
-    return Tuner(probs, image).refine(settings)
+    return Tuner(probs, image)._refine(settings)  # which nobody else will ask for them
 
 
 class Tuner:
     """One photo's stages, so that a slider recomputes only what follows from it.
 
     Args:
-        probs: (C, H, W) float32, the network's answer; another float type is turned into it.
-        image: (H, W, 3) uint8 sRGB.
+        probs: (C, H, W) float32, the network's answer, each pixel summing to 1; another float type is turned into it.
+        image: (H, W, 3) uint8 sRGB. Both are used as they are, as photos are large: leave them unchanged meanwhile.
         region_classifier: returns the trained classifier for `vote="classifier"`; None: that vote is refused.
 
     Memory beside both arrays, for 7 labels at 600x400: 27 MB of probabilities after the CRF, 30 MB of superpixels,
     their graph and votes, and, once the CRF was used, 90 MB of its own; the CRF works at 600,000 pixels at most,
     superpixels at 240,000. Safe to share between threads: stages run one at a time. Results are read-only, as later
-    calls may return them too.
+    calls may return them too. Copies and pickles start with nothing remembered.
+
+    Raises:
+        ValueError: the sizes disagree, or `probs` are not finite, not in 0..1, or do not sum to 1 within 1e-3.
     """
 
     def __init__(
@@ -72,9 +75,21 @@ class Tuner:
             raise ValueError(
                 f"image must be (H, W, 3) with the size of probs (C, H, W); got {image.shape}, {probs.shape}"
             )
-        self.probs, self.image = np.asarray(probs, np.float32), image
-        if not math.isfinite(float(self.probs.sum())):
-            raise ValueError("probs must be finite numbers; got NaN or infinity: such pixels would become background")
+        own = np.asarray(probs, np.float32)
+        _check_distribution(own)
+        self._begin(own, image, region_classifier)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What it was made of: a lock is of one process, and what is remembered can be computed again."""
+        return {"probs": self._probs, "image": self.image, "region_classifier": self._region_classifier}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._begin(**state)
+
+    def _begin(
+        self, probs: np.ndarray, image: np.ndarray, region_classifier: Callable[[], RegionClassifier] | None
+    ) -> None:
+        self._probs, self.probs, self.image = probs, _read_only(probs), image
         self._region_classifier = region_classifier
         # What only prepares a stage is heavy, and a slider leaves it alone: one of each.
         self._unaries, self._kernels, self._crfs, self._prepared, self._graphs = (LastUsed(1) for _ in range(5))
@@ -103,9 +118,8 @@ class Tuner:
         checked_settings(settings)
         with self._lock:
             self._watch = Stopwatch()
-            probs = self._after_crf(settings)
-            voted = self._votes.get(_vote_key(settings), lambda: self._decide(probs, settings))
-            return self._after_cleaning(voted, settings), probs, self._watch.seconds
+            labels, probs = self._refine(settings)
+            return _read_only(labels), _read_only(probs), self._watch.seconds
 
     def superpixels(self, settings: Refinement) -> np.ndarray:
         """(H, W) int32 ids from 0 of the superpixels that vote under `settings`, merged if that is turned on.
@@ -117,11 +131,17 @@ class Tuner:
         if checked_settings(settings).superpixel_scale == 0:
             raise ValueError("superpixel_scale is 0, which is off; expected a positive scale")
         with self._lock:
-            return self._regions(self._after_crf(settings), settings)
+            return _read_only(self._regions(self._after_crf(settings), settings))
+
+    def _refine(self, settings: Refinement) -> tuple[np.ndarray, np.ndarray]:
+        """`refine` with the arrays themselves that are remembered, by one thread at a time."""
+        probs = self._after_crf(settings)
+        voted = self._votes.get(_vote_key(settings), lambda: self._decide(probs, settings))
+        return self._after_cleaning(voted, settings), probs
 
     def _after_crf(self, settings: Refinement) -> np.ndarray:
         if settings.crf_iterations == 0:
-            return self.probs
+            return self._probs
         return self._sharpened.get(_crf_key(settings), lambda: self._run_crf(settings))
 
     def _run_crf(self, settings: Refinement) -> np.ndarray:
@@ -140,7 +160,7 @@ class Tuner:
             )
             reach = (crf.appearance_sigma_px, crf.appearance_sigma_colour, crf.smoothness_sigma_px)
             kernels = self._kernels.get(reach, lambda: crf.photo(self._channels_first()))
-            unaries = self._unaries.get((), lambda: crf.unaries_of_probs(_as_tensor(self.probs)))
+            unaries = self._unaries.get((), lambda: crf.unaries_of_probs(_as_tensor(self._probs)))
             return crf.prepare(unaries, kernels, keep=KEPT_CRF_STATES)
 
         crf = self._crfs.get(_crf_key(settings)[1:], prepare)
@@ -229,6 +249,26 @@ class Tuner:
 
         cleaning = (settings.min_region_px, settings.fill_holes_px, settings.keep_largest, settings.connectivity)
         return self._cleaned.get((*_vote_key(settings), *cleaning), compute)
+
+
+def _check_distribution(probs: np.ndarray) -> None:
+    """Raise ValueError unless probs (C, H, W) are probabilities, in 4 bytes a pixel: photos are large."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        total = probs.sum(0)
+    check_finite(total)  # a sum is finite only if all of it is
+    low, high, least = float(total.min()), float(total.max()), float(probs.min())
+    if least < 0 or max(1 - low, high - 1) >= SUM_TOLERANCE:
+        raise ValueError(
+            f"probs must be in 0..1 and sum to 1 over axis 0; got {least:g} to {probs.max():g}, sums {low:g} to "
+            f"{high:g}: apply softmax over classes"
+        )
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    """A view of one's own: whose array it is may go on writing to it."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def _as_tensor(array: np.ndarray) -> torch.Tensor:
