@@ -81,6 +81,18 @@ def _ids(picture: Image.Image, labels: LabelSet) -> np.ndarray:
     return _from_colours(np.asarray(picture.convert("RGB")), labels)
 
 
+def indexed_ids(picture: Image.Image, labels: LabelSet) -> np.ndarray:
+    """(H, W) uint8 ids of a picture of mode P: by colour if all it uses are exactly those of labels, else its indices.
+
+    Programs that edit pictures give the colours of a palette any order. A palette of one colour says nothing.
+    """
+    indices = np.array(picture)
+    if not _in_our_colours(picture, labels):
+        return indices
+    ids = _from_colours(np.asarray(picture.convert("RGB")), labels)
+    return indices if np.ptp(indices) > 0 and np.ptp(ids) == 0 else ids
+
+
 def _white(picture: Image.Image) -> np.ndarray | None:
     """(H, W) uint8: 1 where a picture of black and white is white; None if it has other colours, or no white.
 

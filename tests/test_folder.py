@@ -19,10 +19,12 @@ from PIL import Image
 import hubmodels
 from hubmodels import WeightsError
 from hubmodels.entries import ENTRIES, list_models
+from hubmodels.export import indexed_png, save_image
+from hubmodels.labels import LabelSet
 from hubmodels.networks import build_network, is_head
 from tests.conftest import ROOT
 from training.checkpoint import load_checkpoint
-from training.data import IGNORE
+from training.data import IGNORE, read_labels
 from training.engine import network_for
 from training.errors import DataError, RecipeError
 from training.export import export_folder
@@ -83,6 +85,44 @@ def test_what_macos_puts_beside_files_is_no_photo_and_no_mask(photos):
     (photos / "images" / "._0001.jpg").write_bytes(b"\0\5\x16\7 resource fork")
     (photos / "masks" / "._0001.png").write_bytes(b"\0\5\x16\7 resource fork")
     assert split_photos(photos) == before
+
+
+def indexed(ids: np.ndarray, *colours: tuple[int, int, int]) -> Image.Image:
+    picture = Image.frombytes("P", ids.shape[::-1], ids.tobytes())
+    picture.putpalette([channel for colour in colours for channel in colour])
+    return picture
+
+
+def test_indexed_masks_in_the_colours_of_our_own_are_read_by_colour(photos):
+    """Editors give the colours of a palette any order; other palettes say nothing of ours, and 255 is undecided."""
+    mask = photos / "masks" / f"{VAL}.png"
+    ids = np.arange(96 * 64, dtype=np.uint8).reshape(96, 64) % 3
+    undecided = np.where(np.arange(64) < 9, np.uint8(IGNORE), ids)
+    background, hat, bag = LabelSet.custom(CLASSES).palette
+    ours = indexed_png(ids, LabelSet.custom(CLASSES))
+    moved = np.array([2, 0, 1], np.uint8)[ids]
+    all_grey = [(90, 90, 90)] * 256
+    for picture, expected in (
+        (ours, ids),
+        (indexed(moved, hat, bag, background), ids),
+        (ours.convert("RGB").quantize(3), ids),
+        (indexed_png(undecided, LabelSet.custom(CLASSES)), undecided),
+        (indexed(ids, (255, 255, 255), (255, 0, 0), (0, 0, 255)), ids),
+        (indexed(ids, hat, bag, (0, 0, 255)), ids),
+        (indexed(undecided, *all_grey), undecided),
+        (indexed(undecided, *[background] * 256), undecided),
+    ):
+        picture.save(mask)
+        assert_array_equal(load_folder(photos, "val", "custom")[0].labels["custom"], expected)
+
+
+@pytest.mark.parametrize("count", [2, 17, 255])
+def test_our_own_masks_have_the_same_ids_by_colour(tmp_path, count):
+    labels = LabelSet.custom(count)
+    ids = np.arange(16 * 16, dtype=np.uint8).reshape(16, 16) % count
+    save_image(indexed_png(ids, labels), tmp_path / "mask.png")
+    assert_array_equal(read_labels(tmp_path / "mask.png", (16, 16), labels), ids)
+    assert_array_equal(read_labels(tmp_path / "mask.png", (16, 16)), ids)
 
 
 def test_large_photos_are_narrowed_and_ids_never_mixed(photos):

@@ -18,7 +18,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from hubmodels.labels import TASKS
+from hubmodels.labels import TASKS, LabelSet
+from hubmodels.masks import indexed_ids
 from training.errors import DataError
 from training.files import read_json
 from training.tags import IGNORE, read_tags, tag_table
@@ -66,8 +67,14 @@ def read_split(root: Path, split: str) -> list[str]:
     return [f"{number:04d}" for number in numbers]
 
 
-def read_labels(path: Path, size: tuple[int, int]) -> np.ndarray:
+def read_labels(path: Path, size: tuple[int, int], labels: LabelSet | None = None) -> np.ndarray:
     """(H, W) uint8 label ids of a PNG that must have `size` = (width, height).
+
+    Args:
+        path: the PNG, grey or indexed.
+        size: that of the photo.
+        labels: if given, an indexed PNG in exactly their colours is read by colour, as editors may have given these
+            another order than that of the ids; with any other palette, and without `labels`, ids are the indices.
 
     Raises:
         DataError: it is missing, cannot be decoded, or has another size or mode.
@@ -76,7 +83,8 @@ def read_labels(path: Path, size: tuple[int, int]) -> np.ndarray:
         raise DataError(f"{path}: missing label file")
     try:
         with Image.open(path) as picture:
-            mode, ids = picture.mode, np.array(picture)
+            mode, by_colour = picture.mode, picture.mode == "P" and labels is not None
+            ids = indexed_ids(picture, labels) if by_colour else np.array(picture)
     except (UnidentifiedImageError, OSError) as error:
         raise DataError(f"{path}: cannot be decoded ({error})") from error
     if mode not in ("L", "P"):

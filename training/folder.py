@@ -2,7 +2,8 @@
 
 FOLDER/images/NAME.jpg (or .png, .webp), FOLDER/masks/NAME.png, FOLDER/classes.json, and FOLDER/splits.json if the split
 is not to be drawn by lot. A mask is an 8-bit PNG of the photo's size whose pixel values are label ids, 255 where
-nothing is to be learnt. classes.json is the list of label names in id order, the background first.
+nothing is to be learnt. An indexed one in the colours of our own masks may have them in any order. classes.json is the
+list of label names in id order, the background first.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def load_folder(folder: Path, split: str, task: str, *, limit: int | None = None
             has no decided pixel, or the train photos show one label alone.
     """
     names = read_classes(folder)
-    count = len(names)
+    labels, count = LabelSet.custom(names), len(names)
     samples = []
     for path in tqdm(split_photos(folder)[split][:limit], desc=f"{folder.name} {split}", unit="photo", leave=False):
         try:
@@ -68,7 +69,7 @@ def load_folder(folder: Path, split: str, task: str, *, limit: int | None = None
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
         mask_path = folder / "masks" / f"{path.stem}.png"
-        ids = read_labels(mask_path, image.shape[1::-1])
+        ids = read_labels(mask_path, image.shape[1::-1], labels)
         if wrong := sorted(set(np.unique(ids).tolist()) - set(range(count)) - {IGNORE})[:3]:
             raise DataError(
                 f"{mask_path}: ids {wrong} are out of range; classes.json names 0..{count - 1}, {IGNORE} is undecided"
