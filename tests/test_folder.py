@@ -66,6 +66,24 @@ def test_a_fifth_of_the_photos_is_for_validation_unless_the_split_is_given(photo
     assert_array_equal(sample.labels["custom"], np.array(Image.open(photos / "masks" / "0006.png")))
 
 
+def test_photos_in_no_split_are_said_once(photos, caplog):
+    for split in ("train", "val"):
+        load_folder(photos, split, "custom")
+    assert not caplog.records
+    (photos / "splits.json").write_text(json.dumps({"train": ["0001"], "val": ["0006"]}))
+    for split in ("train", "val"):
+        load_folder(photos, split, "custom")
+    (record,) = caplog.records
+    assert "splits.json: names 2 of 6 photos; unused: 0002, 0003, 0004 and 1 more: add them" in record.getMessage()
+
+
+def test_files_that_begin_with_a_mark_are_read(photos):
+    """As editors on Windows save them."""
+    for name, value in (("classes.json", CLASSES), ("splits.json", {"train": ["0001"], "val": ["0006"]})):
+        (photos / name).write_text(json.dumps(value), encoding="utf-8-sig")
+    assert read_classes(photos) == tuple(CLASSES) and len(load_folder(photos, "val", "custom")) == 1
+
+
 def test_photos_that_are_added_move_few(tmp_path):
     """One more leaves the val photos as they are, joins them, or takes the place of one."""
     (tmp_path / "images").mkdir()
@@ -163,7 +181,7 @@ def spoiled(folder):
     mask, photo = folder / "masks" / f"{VAL}.png", folder / "images" / f"{VAL}.jpg"
     yield lambda: mask.unlink(), "missing label file"
     yield lambda: Image.new("L", (64, 96), 3).save(mask), r"ids \[3\] are out of range; classes.json names 0\.\.2"
-    yield lambda: Image.new("L", (96, 64)).save(mask), "labels are"
+    yield lambda: Image.new("L", (96, 64)).save(mask), "labels are .* EXIF orientation, its mask must be upright too"
     yield lambda: Image.new("RGB", (64, 96)).save(mask), "expected an 8-bit PNG"
     yield lambda: mask.write_bytes(b"no picture"), "cannot be decoded"
     yield lambda: photo.write_bytes(b"no photo"), f"{VAL}.jpg"

@@ -90,7 +90,12 @@ def read_labels(path: Path, size: tuple[int, int], labels: LabelSet | None = Non
     if mode not in ("L", "P"):
         raise DataError(f"{path}: expected an 8-bit PNG of label ids (mode L or P); got mode {mode}")
     if ids.shape[::-1] != size:
-        raise DataError(f"{path}: labels are {ids.shape[::-1]}, the photo is {size} (width, height)")
+        hint = (
+            "; if the photo is turned by its EXIF orientation, its mask must be upright too"
+            if ids.shape == size
+            else ""
+        )
+        raise DataError(f"{path}: labels are {ids.shape[::-1]}, the photo is {size} (width, height){hint}")
     return ids
 
 

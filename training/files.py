@@ -32,7 +32,7 @@ def read_json(path: Path) -> Any:
         DataError: it is missing, cannot be read, or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))  # editors on Windows begin files with a mark
     except FileNotFoundError:
         raise DataError(f"{path}: missing; expected a JSON file of that name") from None
     except OSError as error:

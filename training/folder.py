@@ -9,10 +9,11 @@ list of label names in id order, the background first.
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import os
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,8 @@ from training.data import Sample, count_pixels, read_labels
 from training.errors import DataError
 from training.files import read_json
 from training.tags import IGNORE
+
+log = logging.getLogger("training")
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 LONG_SIDE_PX = 600  # that of the photos the published models saw
@@ -61,7 +64,10 @@ def load_folder(folder: Path, split: str, task: str, *, limit: int | None = None
     names = read_classes(folder)
     labels, count = LabelSet.custom(names), len(names)
     samples = []
-    for path in tqdm(split_photos(folder)[split][:limit], desc=f"{folder.name} {split}", unit="photo", leave=False):
+    splits = split_photos(folder)
+    if split == "train":  # once for both
+        _warn_of_unused(folder, splits)
+    for path in tqdm(splits[split][:limit], desc=f"{folder.name} {split}", unit="photo", leave=False):
         try:
             image = read_image(path)
         except ImageError as error:  # which names the photo
@@ -106,7 +112,7 @@ def split_photos(folder: Path) -> dict[str, list[Path]]:
             not there, or a photo that is named twice.
     """
     base = folder / "images"
-    paths = sorted(path for path in _visible(base, "*") if path.suffix.lower() in SUFFIXES)
+    paths = _photos(base)
     photos = {path.stem: path for path in paths}
     _check_masks(folder / "masks", photos)
     if len(photos) < 2:
@@ -121,6 +127,24 @@ def split_photos(folder: Path) -> dict[str, list[Path]]:
         "train": [path for path in paths if path not in drawn],
         "val": [path for path in paths if path in drawn],
     }
+
+
+def _photos(folder: Path) -> list[Path]:
+    return sorted(path for path in _visible(folder, "*") if path.suffix.lower() in SUFFIXES)
+
+
+def _warn_of_unused(folder: Path, splits: Mapping[str, Sequence[Path]]) -> None:
+    """Log how many photos are in no split: those that were added after splits.json was written would go unused."""
+    used = {path for paths in splits.values() for path in paths}
+    if unused := [path.stem for path in _photos(folder / "images") if path not in used]:
+        named = f"{', '.join(unused[:3])}{f' and {len(unused) - 3} more' if len(unused) > 3 else ''}"
+        log.warning(
+            "%s: names %d of %d photos; unused: %s: add them to train or val, or remove the file to draw a split",
+            folder / "splits.json",
+            len(used),
+            len(used) + len(unused),
+            named,
+        )
 
 
 def _lot(path: Path) -> bytes:
