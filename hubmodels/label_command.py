@@ -189,9 +189,9 @@ def _label_all(model: Segmenter, jobs: list[Job], settings: Refinement, made_by:
     """Label every photo, with a bar of progress and a summary; returns the exit status."""
     from tqdm import tqdm
 
-    from hubmodels.batch import run
+    from hubmodels.batch import FULL, run
 
-    started, done, failed, stopped = time.monotonic(), 0, 0, False
+    started, done, failed, stopped, status = time.monotonic(), 0, 0, "", 0
     totals = dict.fromkeys(model.labels.names, 0.0)
     try:
         for outcome in tqdm(
@@ -205,13 +205,18 @@ def _label_all(model: Segmenter, jobs: list[Job], settings: Refinement, made_by:
             for name, share in outcome.areas.items():
                 totals[name] += share
     except KeyboardInterrupt:
-        stopped = True
-        print("\nstopped; the same call with --resume goes on", file=sys.stderr)
+        stopped, status = "stopped", INTERRUPTED
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        stopped, status = f"hubmodels: --out {out} can take no more results: {error.strerror}", 2
+    if stopped:
+        print(f"\n{stopped}; the same call with --resume goes on", file=sys.stderr)
     seconds = time.monotonic() - started
     print(f"{done} of {len(jobs)} photos labelled in {seconds:.1f} s, results in {out}")
     if done:
         print("mean area: " + ", ".join(f"{name} {100 * share / done:.1f} %" for name, share in totals.items()))
-    return INTERRUPTED if stopped else 1 if failed else 0
+    return status or (1 if failed else 0)
 
 
 def _made_by(model: Segmenter, settings: Refinement) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from PIL import Image
 import hubmodels
 from hubmodels.cli import build_parser, main
 from hubmodels.entries import DEFAULTS, ENTRIES
+from hubmodels.files import write_bytes
 from hubmodels.hub import with_labels
 from hubmodels.label_command import _refinement
 from hubmodels.labels import LabelSet
@@ -178,12 +180,25 @@ def test_other_faults_of_the_network_are_not_taken_for_a_lack_of_memory(photos, 
 
 
 def test_a_full_disk_ends_the_run(photos, tmp_path, quick, monkeypatch, capsys):
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    """With what was done until then, and how to go on once there is room."""
+    written = []
 
-    monkeypatch.setattr("hubmodels.export.write_bytes", full)
-    assert main(["label", str(photos), *quick, "--out", str(tmp_path / "out")]) == 2
-    assert capsys.readouterr().err.count("No space left") == 1
+    def full(data: bytes, path: Path) -> Path:
+        if len(written) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(path)
+        return write_bytes(data, path)
+
+    out, call = tmp_path / "out", ["label", str(photos), *quick, "--out", str(tmp_path / "out")]
+    with monkeypatch.context() as patch:
+        patch.setattr("hubmodels.export.write_bytes", full)
+        assert main(call) == 2
+    said = capsys.readouterr()
+    assert said.err.count("No space left") == 1 and "Errno" not in said.err
+    assert f"--out {out} can take no more results: No space left on device; the same call with --resume" in said.err
+    assert said.out.startswith("1 of 3 photos labelled") and names(out) == ["a_mask.png", "a_overlay.jpg"]
+    assert main([*call, "--resume"]) == 0
+    assert "1 of 3 photos are labelled already" in capsys.readouterr().err
 
 
 def test_list_and_info_print_the_table(capsys):
