@@ -32,6 +32,13 @@ def test_any_size_is_seen_as_if_padded_to_the_grid(arch):
         torch.testing.assert_close(net(x), whole[..., :70, :45])
 
 
+@pytest.mark.parametrize("arch", [*DEEPLABS, "u2net_small"])
+def test_whole_numbers_are_no_photo_in_0_to_1(arch):
+    net = build_network(arch, num_classes=3, **(LITE if arch in DEEPLABS else {})).eval()
+    with pytest.raises(ValueError, match=r"float RGB in 0\.\.1; got torch\.uint8: divide by 255"):
+        net(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+
+
 @pytest.mark.parametrize("arch", DEEPLABS)
 def test_gradients_reach_every_parameter_even_for_a_batch_of_one(arch):
     net = build_network(arch, num_classes=3, **LITE).train()

@@ -111,7 +111,13 @@ class _DeepLab(nn.Module):
         raise NotImplementedError
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, 3, H, W) float RGB in 0..1, H and W at least 32 -> (N, C, H, W) logits."""
+        """(N, 3, H, W) float RGB in 0..1, H and W at least 32 -> (N, C, H, W) logits.
+
+        Raises:
+            ValueError: another shape, a side under 32 pixels, or whole numbers, as of a photo in 0..255.
+        """
+        if not x.is_floating_point():
+            raise ValueError(f"input must be float RGB in 0..1; got {x.dtype}: divide by 255")
         if x.ndim != 4 or x.shape[1] != 3 or min(x.shape[2:]) < 32:
             raise ValueError(f"input must be (N, 3, H, W) with H, W >= 32; got {tuple(x.shape)}")
         height, width = x.shape[2:]

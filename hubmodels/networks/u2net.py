@@ -129,8 +129,10 @@ class U2Net(nn.Module):
         """Seven (N, C, H, W) maps of logits: the fused one, then those of depths 1 (finest) to 6.
 
         Raises:
-            ValueError: another shape, or a side under 32 pixels.
+            ValueError: another shape, a side under 32 pixels, or whole numbers, as of a photo in 0..255.
         """
+        if not x.is_floating_point():
+            raise ValueError(f"input must be float RGB in 0..1; got {x.dtype}: divide by 255")
         if x.ndim != 4 or x.shape[1] != 3 or min(x.shape[2:]) < GRID_PX:
             raise ValueError(f"input must be (N, 3, H, W) with H, W >= {GRID_PX}; got {tuple(x.shape)}")
         height, width = x.shape[2:]
