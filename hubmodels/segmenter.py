@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import numbers
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from hubmodels.bands import softmax_
-from hubmodels.config import ModelConfig
+from hubmodels.config import INPUT_PX, ModelConfig
 from hubmodels.errors import WeightsError
 from hubmodels.images import ImageSource, read_image
 from hubmodels.labels import LabelSet
@@ -33,9 +34,13 @@ class Segmenter(Pretrained):
         network: (N, 3, H, W) float RGB in 0..1 -> (N, C, H, W) logits.
         labels: the C labels.
         name: the entry it was loaded from, or any name.
-        input_px: `predict` brings the long side of a larger photo to so many pixels for the network.
+        input_px: `predict` brings the long side of a larger photo to so many pixels for the network; 32..4096.
         region_classifier: loads the classifier for `Refinement(vote="classifier")`; None: that vote is refused.
         config: how the network is built; without it the model cannot be saved by `save_pretrained`.
+
+    Raises:
+        TypeError: `input_px` is no whole number.
+        ValueError: it is out of range.
     """
 
     def __init__(
@@ -53,7 +58,7 @@ class Segmenter(Pretrained):
         self.network = network
         self.labels = labels
         self.name = name
-        self.input_px = input_px
+        self.input_px = _checked_px(input_px)
         self.config = config
         self._folded = FoldedCopy()
 
@@ -69,7 +74,7 @@ class Segmenter(Pretrained):
         Raises:
             TypeError: no tensor.
             ValueError: another shape or dtype; float64 is for networks in float64. Half precision and float32 become
-                what the network is.
+                what the network is, be that float64.
         """
         if not isinstance(x, torch.Tensor):
             raise TypeError(f"input must be a tensor (N, 3, H, W); got {type(x).__name__}: photos go to predict()")
@@ -78,12 +83,12 @@ class Segmenter(Pretrained):
             raise ValueError(f"input must be (N, 3, H, W); got {tuple(x.shape)}{hint}")
         if not x.is_floating_point():
             raise ValueError(f"input must be float RGB in 0..1; got {x.dtype}: divide by 255")
-        if x.dtype == torch.float64 and _dtype(self.network) != torch.float64:
+        dtype = _dtype(self.network)
+        if x.dtype == torch.float64 and dtype != torch.float64:
             raise ValueError("input must be float32, as the network is; got float64, NumPy's default: call x.float()")
         if min(x.shape[2:]) < GRID_PX:
             raise ValueError(f"input must be at least {GRID_PX} pixels high and wide; got {tuple(x.shape[2:])}")
-        dtype = _dtype(self.network)
-        return self.network(x.to(dtype) if dtype in (torch.float16, torch.bfloat16) else x)
+        return self.network(x.to(dtype))
 
     @torch.inference_mode()
     def probabilities(self, image: np.ndarray, *, flip: bool = False, scales: Sequence[float] = (1.0,)) -> np.ndarray:
@@ -98,9 +103,10 @@ class Segmenter(Pretrained):
                 in 0.25..2.
 
         Raises:
-            TypeError: scales that are no sequence of numbers.
+            TypeError: scales that are no sequence of numbers; or the network answers with no tensor.
             ValueError: no scale, or one out of range; or the network is in training mode, in which its answer would
-                depend on chance and a photo would change its batch norms.
+                depend on chance and a photo would change its batch norms; or it answers with a tensor that is not
+                (N, C, H, W), C the number of labels.
             WeightsError: the network answers with values that are not finite.
         """
         if isinstance(scales, (int, float)):
@@ -115,7 +121,7 @@ class Segmenter(Pretrained):
         def answer(scale: float, mirrored: bool) -> torch.Tensor:
             seen = image[:, ::-1] if mirrored else image
             long_side_px = round(scale * min(self.input_px, max(image.shape[:2])))
-            logits = photo_logits(network, seen, long_side_px=long_side_px, enlarge=scale > 1)
+            logits = photo_logits(network, seen, long_side_px=long_side_px, enlarge=scale > 1, check=self._check_answer)
             return softmax_(logits.flip(-1) if mirrored else logits)
 
         mean = functools.reduce(torch.Tensor.add_, itertools.starmap(answer, passes)).div_(len(passes))
@@ -125,6 +131,15 @@ class Segmenter(Pretrained):
                 "training diverged: go back to a checkpoint before that"
             )
         return mean.cpu().numpy()
+
+    def _check_answer(self, logits: object) -> None:
+        """Raise TypeError or ValueError unless a network of one's own answers a photo as one for these labels does."""
+        wanted = f"{self.name}: the network must answer a photo with a tensor (1, {len(self.labels)}, H, W) of logits"
+        names = f"one channel for each label of {self.labels.task}: {', '.join(self.labels.names):.300}"
+        if not isinstance(logits, torch.Tensor):
+            raise TypeError(f"{wanted}, {names}; got {type(logits).__name__}: wrap it in a module that returns them")
+        if logits.ndim != 4 or tuple(logits.shape[:2]) != (1, len(self.labels)):
+            raise ValueError(f"{wanted}, {names}; got {tuple(logits.shape)}: pass its own labels, as a LabelSet")
 
     def predict(
         self,
@@ -146,7 +161,7 @@ class Segmenter(Pretrained):
 
         Raises:
             ImageError: the photo cannot be read.
-            TypeError: a refinement or photo of another type.
+            TypeError: a refinement or photo of another type; or as of `probabilities`.
             ValueError, WeightsError: as of `probabilities` and `refine`.
         """
         settings = checked_settings(Refinement() if refinement is None else refinement)  # before the network runs
@@ -180,17 +195,32 @@ class PhotoTuner:
         return self._tuner.superpixels(settings)
 
 
+def _checked_px(input_px: int) -> int:
+    if isinstance(input_px, bool) or not isinstance(input_px, numbers.Integral):
+        raise TypeError(f"input_px must be a whole number of pixels, such as 576; got {input_px!r}")
+    if int(input_px) not in INPUT_PX:
+        raise ValueError(f"input_px must be in {INPUT_PX[0]}..{INPUT_PX[-1]}; got {input_px}")
+    return int(input_px)
+
+
 def _dtype(network: nn.Module) -> torch.dtype:
     """That of the weights; ONNX Runtime, which has none, computes in float32."""
-    return next((each.dtype for each in network.parameters()), torch.float32)
+    return next((each.dtype for each in network.parameters() if each.is_floating_point()), torch.float32)
 
 
 @torch.inference_mode()
-def photo_logits(network: nn.Module, image: np.ndarray, *, long_side_px: int, enlarge: bool = False) -> torch.Tensor:
+def photo_logits(
+    network: nn.Module,
+    image: np.ndarray,
+    *,
+    long_side_px: int,
+    enlarge: bool = False,
+    check: Callable[[object], None] | None = None,
+) -> torch.Tensor:
     """(C, H, W) float logits of an (H, W, 3) uint8 photo at its own size, on the network's device.
 
     The photo goes through the network at its working size; what is resized back are logits, never label ids. A network
-    in half precision gets the photo in its own, and all around it stays float32.
+    in half precision gets the photo in its own, and all around it stays float32. `check` sees its answer first.
     """
     weights = next(network.parameters(), torch.zeros(()))  # ONNX Runtime has none
     height, width = image.shape[:2]
@@ -198,7 +228,9 @@ def photo_logits(network: nn.Module, image: np.ndarray, *, long_side_px: int, en
     pixels = torch.from_numpy(np.array(image, order="C")).to(weights.device)
     x = pixels.permute(2, 0, 1)[None].float().div_(255)
     x = F.interpolate(x, working_size(height, width, long_side_px, enlarge=enlarge), mode="bilinear", antialias=True)
-    logits = network(x.to(weights.dtype, memory_format=torch.channels_last))
+    logits = network(x.to(_dtype(network), memory_format=torch.channels_last))
+    if check is not None:
+        check(logits)
     return F.interpolate(logits.float(), (height, width), mode="bilinear")[0]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
 import hubmodels
-from hubmodels import FASHION, Refinement, Segmenter, WeightsError
+from hubmodels import FASHION, LabelSet, Refinement, Segmenter, WeightsError
 from hubmodels.refine import clean_regions, refine
 from hubmodels.segmenter import working_size
 from tests.golden.regenerate import GOLDEN
@@ -32,12 +33,61 @@ class Ramp(torch.nn.Module):
         return self.scale * torch.stack([torch.full((n, h, w), 0.5), across, down], 1)
 
 
+THREE = LabelSet("ramp", ("none", "across", "down"), ((0, 0, 0), (255, 0, 0), (0, 0, 255)))
+
+
 @pytest.fixture
 def ramp() -> Segmenter:
-    from hubmodels import LabelSet
+    return Segmenter(Ramp(), THREE, name="ramp", input_px=64).eval()
 
-    labels = LabelSet("ramp", ("none", "across", "down"), ((0, 0, 0), (255, 0, 0), (0, 0, 255)))
-    return Segmenter(Ramp(), labels, name="ramp", input_px=64).eval()
+
+class Answer(torch.nn.Module):
+    """Answers whatever it is told to."""
+
+    def __init__(self, answer: Callable[[torch.Tensor], object]) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, x):
+        return self.answer(x)
+
+
+@pytest.mark.parametrize(
+    "answer, error, message",
+    [
+        (lambda x: {"out": x}, TypeError, r"a tensor \(1, 3, H, W\).*none, across, down; got dict: wrap it"),
+        (lambda x: (x,), TypeError, "got tuple: wrap it in a module"),
+        (lambda x: x[:, :2], ValueError, r"^own: .*each label of ramp.*got \(1, 2, 64, 64\): pass its own labels"),
+        (lambda x: x[:, :, 0], ValueError, r"got \(1, 3, 64\)"),
+        (lambda x: torch.cat([x, x]), ValueError, r"got \(2, 3, 64, 64\)"),
+    ],
+    ids=["dict", "tuple", "channels", "a row", "two photos"],
+)
+def test_answers_that_are_none_for_these_labels_are_named(answer, error, message):
+    model = Segmenter(Answer(answer), THREE, name="own", input_px=64).eval()
+    with pytest.raises(error, match=message):
+        model.predict(np.zeros((64, 64, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    "input_px, error, message",
+    [
+        (0, ValueError, r"input_px must be in 32\.\.4096; got 0"),
+        (-64, ValueError, "got -64"),
+        (5000, ValueError, "got 5000"),
+        (57.5, TypeError, r"whole number of pixels, such as 576; got 57\.5"),
+        (True, TypeError, "got True"),
+        (None, TypeError, "got None"),
+        ("576", TypeError, "got '576'"),
+    ],
+)
+def test_sizes_that_no_network_works_at_are_refused(input_px, error, message):
+    with pytest.raises(error, match=message):
+        Segmenter(Ramp(), THREE, name="ramp", input_px=input_px)
+
+
+def test_a_size_may_be_numpys():
+    assert type(Segmenter(Ramp(), THREE, name="ramp", input_px=np.int64(64)).input_px) is int
 
 
 def test_the_astronaut_is_labelled_as_the_golden_map_says(fashion, person, astronaut):
@@ -287,3 +337,13 @@ def test_a_network_in_half_precision_takes_float32(person):
     x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert torch.equal(half(x), half(x.to(torch.bfloat16)))
+
+
+@pytest.mark.parametrize("of_network", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("of_input", [torch.float16, torch.bfloat16, torch.float32])
+def test_networks_get_their_own_precision(of_network, of_input):
+    network = torch.nn.Conv2d(3, 3, 1).to(of_network)
+    model = Segmenter(network, THREE, name="own").eval()
+    x = torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(0)).to(of_input)
+    with torch.no_grad():
+        assert torch.equal(model(x), network(x.to(of_network)))
