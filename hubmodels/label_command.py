@@ -20,6 +20,16 @@ if TYPE_CHECKING:
     from hubmodels.batch import Job, Plan
     from hubmodels.segmenter import Segmenter
 
+# Setting that is off by default -> those that do nothing without it.
+NEEDED_BY = {
+    "crf_iterations": [name for name in SETTINGS if name.startswith("crf_") and name != "crf_iterations"],
+    "superpixel_scale": [
+        *(name for name in SETTINGS if name.startswith(("superpixel_", "merge")) and name != "superpixel_scale"),
+        "vote",
+        "keep_confident",
+    ],
+    "merge": ["merge_threshold", "merge_clusters"],
+}
 INTERRUPTED = 130  # what shells say of a command that was ended by Ctrl-C
 
 
@@ -60,11 +70,16 @@ def _add_refinement(parser: argparse.ArgumentParser) -> None:
     for name, setting in SETTINGS.items():
         # argparse formats help texts with %; values are checked by Refinement itself, which says more.
         group.add_argument(
-            f"--{name.replace('_', '-')}",
+            _option(name),
             type=_parse_setting(setting),
             metavar="|".join(map(str, setting.choices)).lower() or "N",
             help=setting.help.replace("%", "%%"),
         )
+
+
+def _option(name: str) -> str:
+    """What the option of a setting is called."""
+    return f"--{name.replace('_', '-')}"
 
 
 def _parse_setting(setting: Setting) -> Callable[[str], Any]:
@@ -127,6 +142,7 @@ def label_photos(arguments: argparse.Namespace) -> int:
         if wanted is None:
             _check_task(tuned_for, task, name, model.labels, arguments)
         settings = _refinement(arguments, task, values)
+    _say_what_does_nothing(arguments, settings)
     made_by = _made_by(model, settings)  # before ONNX Runtime may run it: that answers the same, and looks otherwise
     if arguments.resume:
         planned, jobs = len(jobs), [job for job in jobs if not is_done(job, made_by)]
@@ -155,6 +171,19 @@ def _check_task(
         f"{arguments.settings} was tuned for {tuned_for}, but {name} labels {task or ', '.join(labels.names)}; "
         f"choose another model, or {anyway} to take the settings all the same"
     )
+
+
+def _say_what_does_nothing(arguments: argparse.Namespace, settings: Refinement) -> None:
+    """Options of the command line whose stage is off; presets and files may well hold such settings."""
+    given = {name for name in SETTINGS if getattr(arguments, name) is not None and getattr(settings, name) != "off"}
+    idle = []
+    for switch, names in NEEDED_BY.items():
+        options = ", ".join(_option(name) for name in names if name in given)
+        if options and getattr(settings, switch) == getattr(Refinement(), switch):
+            idle.append(f"{options} without {_option(switch)}")
+            given -= set(names)
+    if idle:
+        print(f"these options do nothing: {'; '.join(idle)}", file=sys.stderr)
 
 
 def _say_what_is_left_out(found: Plan) -> None:

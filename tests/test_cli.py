@@ -24,10 +24,11 @@ from hubmodels.cli import build_parser, main
 from hubmodels.entries import DEFAULTS, ENTRIES
 from hubmodels.files import write_bytes
 from hubmodels.hub import with_labels
-from hubmodels.label_command import _refinement
+from hubmodels.label_command import _refinement, _say_what_does_nothing
 from hubmodels.labels import LabelSet
 from hubmodels.refine.settings import PRESETS, SETTINGS
 from hubmodels.segmenter import Segmenter
+from hubmodels.settings_files import read_settings
 from tests.conftest import ROOT
 
 RESULTS = ("mask.png", "overlay.jpg")
@@ -107,6 +108,37 @@ def test_every_setting_has_an_option():
     assert all(
         type(getattr(wanted, name)) is type(getattr(arguments, name)) for name, s in SETTINGS.items() if s.choices
     )
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        (["--merge", "cut", "--vote", "majority"], "--merge, --vote without --superpixel-scale"),
+        (
+            ["--superpixel-sigma", "1", "--keep-confident", "0.9"],
+            "--superpixel-sigma, --keep-confident without",
+        ),
+        (["--crf-smoothness-weight", "1"], "--crf-smoothness-weight without --crf-iterations"),
+        (["--superpixel-scale", "9", "--merge-clusters", "9"], "--merge-clusters without --merge"),
+        (
+            ["--crf-appearance-weight", "1", "--merge-threshold", "9"],
+            "--crf-iterations; --merge-threshold without",
+        ),
+        (["--superpixel-scale", "9", "--merge", "cut", "--merge-threshold", "9", "--vote", "majority"], None),
+        (["--merge", "off", "--crf-iterations", "2", "--crf-smoothness-weight", "1"], None),
+        (["--preset", "gentle", "--crf-smoothness-weight", "1", "--min-region-px", "9"], None),
+        (["--settings", "idle.json"], None),
+    ],
+)
+def test_options_that_do_nothing_are_named(tmp_path, monkeypatch, capsys, options, said):
+    monkeypatch.chdir(tmp_path)
+    Path("idle.json").write_text('{"merge": "cut", "crf_smoothness_weight": 1}')
+    arguments = build_parser().parse_args(["label", "a.jpg", "--out", "o", *options])
+    values = None if arguments.settings is None else read_settings(arguments.settings)[0]
+    _say_what_does_nothing(arguments, _refinement(arguments, "person", values))
+    error = capsys.readouterr().err
+    assert error == "" if said is None else error.startswith("these options do nothing: ") and said in error
+    assert error.count("\n") == (said is not None)
 
 
 def test_a_preset_is_that_of_the_task():
