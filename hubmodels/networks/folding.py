@@ -10,13 +10,29 @@ import copy
 import functools
 import itertools
 import threading
+import types
+from collections.abc import Iterable
 
+import numpy as np
 import torch
 from torch import nn
 
 from hubmodels.networks.dilation import use_fast_dilation
 
 PROBE_PX = 32  # the least that networks take
+
+# Where the classes are that compute large photos as they do the small one of a trial: those of PyTorch, ours, and what
+# timm makes our backbones of. Others may look at the size of a photo, or need a larger one.
+KNOWN = (
+    "torch.nn.modules.",
+    "hubmodels.networks.",
+    "timm.layers.",
+    "timm.models._efficientnet_blocks",
+    "timm.models._features",
+    "timm.models.efficientnet",
+    "timm.models.mobilenetv3",
+    "timm.models.resnet",
+)
 
 
 @torch.no_grad()
@@ -37,11 +53,18 @@ def folded_tensors(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[torch.Tensor,
     return (weight * scale[:, None, None, None]).to(conv.weight), bias.to(conv.weight)
 
 
+def is_known(network: nn.Module) -> bool:
+    """Whether a network is made wholly of classes of which `fold_batch_norms` holds at every size of photo."""
+    return _are_known(map(type, network.modules()))
+
+
+@torch.inference_mode(False)  # in it, tensors do not count how often they were written to
 def fold_batch_norms(network: nn.Module) -> nn.Module:
     """A copy of an eval network in which every batch norm right behind a convolution is part of that convolution.
 
     Which batch norm follows which convolution is observed on a forward pass of a small photo of noise, so it depends
     on no names. A convolution that is called more than once, or a batch norm that is fed by something else, stays.
+    Of a network that is not `is_known`, what holds for the small photo may be wrong for others.
 
     Args:
         network: (N, 3, H, W) float -> a tensor or tensors, H and W at least 32, in eval mode; not touched.
@@ -53,7 +76,8 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
     Raises:
         ValueError: the network is in training mode, where batch norm depends on the batch; or the copy answers a
             trial otherwise, as it does where the output of a convolution goes to its batch norm and elsewhere too; or
-            the network answers it with values that are not finite.
+            the network answers it with values that are not finite, or with no tensors.
+        RuntimeError: the network fails on a photo so small.
     """
     if any(module.training for module in network.modules()):
         raise ValueError("expected a network in eval mode, as folding is for inference only: call network.eval() first")
@@ -90,7 +114,8 @@ class FoldedCopy:
     """The folded copy of a network for inference, kept for as long as the network stays what it is.
 
     Made at the first call. Weights that were loaded, trained, moved or replaced since, through `.data` too, are
-    noticed by looking at all of them, at a few hundredths of the time of a pass; so is another `eps` of a norm.
+    noticed by looking at all of them, at a few hundredths of the time of a pass; so are other numbers, text or
+    functions as attributes of a module, such as the `eps` of a norm or the `dilation` of a convolution.
     """
 
     def __init__(self) -> None:
@@ -101,11 +126,13 @@ class FoldedCopy:
     def of(self, network: nn.Module) -> nn.Module:
         """What to run instead of `network`: a folded copy, or the network itself where that would not be the same.
 
-        That is a network in training mode, one with hooks or another `forward`, which a copy would not call in time,
-        a compiled one, and one without batch norms.
+        That is a network with a class that is not `KNOWN`, such as most of a user's own; one in training mode; one with
+        hooks or another `forward`, which a copy would not call in time; a compiled one; one without batch norms.
         """
         modules = tuple(network.modules())
-        if any(map(_is_peculiar, modules)) or not any(map(_is_foldable, modules)):
+        if not _are_known(map(type, modules)) or any(map(_is_peculiar, modules)):
+            return network
+        if not any(map(_is_foldable, modules)):
             return network
         with self._lock:
             state = _State(network, modules)
@@ -126,8 +153,14 @@ def _folded_or_same(network: nn.Module) -> nn.Module:
         folded = fold_batch_norms(network)
         use_fast_dilation(folded)
         return folded
-    except ValueError:  # not foldable: then it runs as it is, which is slower and nothing else
+    # Not foldable, or of layers that need more than the pixels of a trial: then it runs as it is, which is slower and
+    # nothing else. What is wrong with it at any size, its own run says.
+    except (ValueError, RuntimeError):
         return network
+
+
+def _are_known(classes: Iterable[type]) -> bool:
+    return all(each.__module__.startswith(KNOWN) for each in set(classes))
 
 
 def _is_peculiar(module: nn.Module) -> bool:
@@ -137,14 +170,14 @@ def _is_peculiar(module: nn.Module) -> bool:
 
 
 class _State:
-    """What the results of a network depend on: its modules, and where its tensors are and what they hold."""
+    """What the results of a network depend on: its modules, their attributes, and its tensors' places and values."""
 
     def __init__(self, network: nn.Module, modules: tuple[nn.Module, ...]) -> None:
         self._modules = modules
         # Aliases keep the memory from being used anew, so that an equal address is the same memory.
         self._tensors = [t.detach() for t in itertools.chain(network.parameters(), network.buffers())]
         self._versions = [None if t.is_inference() else t._version for t in self._tensors]
-        self._eps = [getattr(module, "eps", None) for module in modules]
+        self._attributes = [_attributes(module) for module in modules]
         prints = [_fingerprint(t) for t in self._tensors if t.is_floating_point()]
         self._prints = torch.stack([each.to(prints[0].device) for each in prints]).cpu()
 
@@ -154,9 +187,31 @@ class _State:
             and all(one is two for one, two in zip(self._modules, other._modules, strict=True))
             and [_place(t) for t in self._tensors] == [_place(t) for t in other._tensors]
             and self._versions == other._versions
-            and self._eps == other._eps
+            and self._attributes == other._attributes
             and torch.equal(self._prints, other._prints)
         )
+
+
+_VALUES = (bool, int, float, complex, str, types.NoneType, torch.dtype)
+_FUNCTIONS = (types.FunctionType, types.MethodType, types.BuiltinFunctionType)
+_PLAIN = frozenset((*_VALUES, *_FUNCTIONS))
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))  # parameters, hooks and so on, which are looked at elsewhere
+
+
+def _attributes(module: nn.Module) -> tuple[type, dict[str, object]]:
+    """The class of a module and its attributes, in a form that can be compared with that of later."""
+    own = {name: value for name, value in vars(module).items() if name not in _OF_EVERY_MODULE}
+    # The first alternative is the second written out for nearly all of them: this runs at every photo.
+    return type(module), {name: each if type(each) in _PLAIN else _comparable(each) for name, each in own.items()}
+
+
+def _comparable(value: object) -> object:
+    """Numbers, text and functions, and sequences of them, as they are now; of all else the class."""
+    if type(value) in _PLAIN:
+        return value
+    if isinstance(value, (tuple, list)):
+        return tuple(map(_comparable, value))
+    return value.item() if isinstance(value, np.generic) else type(value)
 
 
 def _place(tensor: torch.Tensor) -> tuple[int, torch.Size, tuple[int, ...], torch.dtype, torch.device]:
@@ -189,29 +244,37 @@ def _probe(network: nn.Module) -> torch.Tensor:
 @torch.no_grad()
 def _answers(network: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
     answer = network(x)
-    return [answer] if isinstance(answer, torch.Tensor) else list(answer)
+    answers = [answer] if isinstance(answer, torch.Tensor) else list(answer)
+    if not all(isinstance(each, torch.Tensor) for each in answers):
+        raise ValueError(f"expected a network that answers with a tensor or tensors; got {type(answer).__name__}")
+    return answers
 
 
 @torch.no_grad()
 def _pairs(network: nn.Module, x: torch.Tensor) -> list[tuple[str, str]]:
-    """Names of convolutions and of the batch norms that got their output, object by object."""
+    """Names of convolutions and of the batch norms that got their output, object by object, and as it was."""
     outputs: dict[str, list[torch.Tensor]] = {}  # holds the tensors, so that no other gets the id of one
-    inputs: dict[str, list[torch.Tensor]] = {}
+    inputs: dict[str, list[tuple[int, int]]] = {}
+    versions: dict[int, int] = {}
+
+    def made(name: str, y: torch.Tensor) -> None:
+        outputs.setdefault(name, []).append(y)
+        versions[id(y)] = y._version
+
     hooks = []
     for name, module in network.named_modules():
         if _is_foldable(module):
-            hooks.append(module.register_forward_pre_hook(lambda _, x, n=name: inputs.setdefault(n, []).append(x[0])))
+            take = lambda _, x, n=name: inputs.setdefault(n, []).append((id(x[0]), x[0]._version))  # noqa: E731
+            hooks.append(module.register_forward_pre_hook(take))
         elif isinstance(module, nn.Conv2d) and "weight" in module._parameters:  # not one that is computed or pruned
-            hooks.append(module.register_forward_hook(lambda _, __, y, n=name: outputs.setdefault(n, []).append(y)))
+            hooks.append(module.register_forward_hook(lambda _, __, y, n=name: made(n, y)))
     try:
         network(x)
     finally:
         for hook in hooks:
             hook.remove()
-    makers = {id(calls[0]): name for name, calls in outputs.items() if len(calls) == 1}
-    return [
-        (makers[id(calls[0])], name) for name, calls in inputs.items() if len(calls) == 1 and id(calls[0]) in makers
-    ]
+    makers = {(id(calls[0]), versions[id(calls[0])]): name for name, calls in outputs.items() if len(calls) == 1}
+    return [(makers[calls[0]], name) for name, calls in inputs.items() if len(calls) == 1 and calls[0] in makers]
 
 
 def _is_foldable(module: nn.Module) -> bool:

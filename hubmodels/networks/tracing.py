@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram, export
 
-from hubmodels.networks.folding import fold_batch_norms, replace_module
+from hubmodels.networks.folding import fold_batch_norms, is_known, replace_module
 
 GRID_PX = 32  # networks pad photos to whole multiples of it
 SAME_PADDED = ("SameConv2d", "Conv2dSame")  # convolutions padded as in TensorFlow: ours, and timm's
@@ -18,8 +18,8 @@ TRACED_SHAPE = (2, 3, 90, 70)  # neither 1, which is always traced as a constant
 def trace(network: nn.Module) -> ExportedProgram:
     """The graph of an eval network: (N, 3, H, W) float32 RGB in 0..1 -> (N, C, H, W) float32 logits, any N, H, W.
 
-    H and W are at least 32, for U-2-Net 33; smaller ones are refused when it runs. Batch norms are folded,
-    normalisation is part of the graph. Nothing in it tells where it was made.
+    H and W are at least 32, for U-2-Net 33; smaller ones are refused when it runs. Batch norms are folded if the
+    network `is_known`, normalisation is part of the graph. Nothing in it tells where it was made.
 
     Raises:
         ValueError: the network is in training mode.
@@ -108,7 +108,9 @@ def _out_of_place(graph: torch.fx.GraphModule) -> None:
 
 def _traceable(network: nn.Module) -> nn.Module:
     """A copy for sizes on the grid, on CPU in float32, that is quick to trace: it computes no paddings."""
-    network = fold_batch_norms(copy.deepcopy(network).cpu().float())
+    network = copy.deepcopy(network).cpu().float()
+    if is_known(network):
+        network = fold_batch_norms(network)
     for name, module in list(network.named_modules()):
         if type(module).__name__ in SAME_PADDED:
             assert isinstance(module, nn.Conv2d)
