@@ -58,14 +58,14 @@ class Plan:
 
     Attributes:
         jobs: one per photo.
-        unread: suffix -> number of files in folders that are photos of kinds which cannot be read, such as .heic.
+        unread: what folders hold that looks like photos and is not read, such as .heic: a line to print, or nothing.
         closed: of each folder that cannot be searched, the reason.
         kept: files where results would go that are none, such as masks corrected by hand; their photos have no jobs.
         drawn: files named as results that are none, beside their photo or where its result would be; no photos either.
     """
 
     jobs: list[Job]
-    unread: dict[str, int]
+    unread: str
     closed: list[str]
     kept: list[Path]
     drawn: list[Path]
@@ -105,12 +105,12 @@ def plan(sources: Iterable[str | Path], out: str | Path) -> Plan:
     drawn |= {job.photo for job in jobs if job.photo.absolute() in places}  # in a folder for results
     planned = [job for job in jobs if job.photo not in drawn]
     if not planned:
-        reasons = [f"no photos found; expected files ending in {', '.join(sorted(SUFFIXES))}", *search.closed]
-        raise ValueError("; ".join(reasons))
+        expected = f"no photos found; expected files ending in {', '.join(sorted(SUFFIXES))}"
+        raise ValueError("; ".join(filter(None, (expected, search.unread(), *search.closed))))
     in_the_way = {job: _in_the_way(job) for job in planned}
     return Plan(
         jobs=[job for job, file in in_the_way.items() if file is None],
-        unread={suffix: search.suffixes[suffix] for suffix in sorted(UNREAD_SUFFIXES & set(search.suffixes))},
+        unread=search.unread(),
         closed=search.closed,
         kept=[file for file in in_the_way.values() if file is not None],
         drawn=sorted(drawn),
@@ -203,10 +203,26 @@ def _in_the_way(job: Job) -> Path | None:
 
 @dataclass
 class _Search:
-    """A walk through folders, and what it finds beside photos; attributes as of `Plan`, but for all suffixes."""
+    """A walk through folders, and what it finds beside photos.
+
+    Attributes:
+        suffixes: suffix -> number of files in folders.
+        bare: number of files without suffix that begin like a photo.
+        closed: as of `Plan`.
+    """
 
     suffixes: collections.Counter[str] = field(default_factory=collections.Counter)
+    bare: int = 0
     closed: list[str] = field(default_factory=list)
+
+    def unread(self) -> str:
+        """What was found that looks like photos and is not read, and what to do about it; empty if there is nothing."""
+        found = [f"{self.suffixes[suffix]} {suffix}" for suffix in sorted(UNREAD_SUFFIXES & set(self.suffixes))]
+        remedies = ["convert them to JPEG first"] if found else []
+        if self.bare:
+            found.append(f"{self.bare} without a suffix that {'begin' if self.bare > 1 else 'begins'} like JPEG or PNG")
+            remedies.append("name those without a suffix .jpg or .png" if remedies else "name them .jpg or .png")
+        return f"files of these kinds are not read: {', '.join(found)}; {' and '.join(remedies)}" if found else ""
 
     def photos_in(self, source: Path) -> Iterator[tuple[Path, Path]]:
         """Pairs of photo and its folder as seen from the source.
@@ -222,6 +238,7 @@ class _Search:
             return
         for path in self._files_in(source):
             self.suffixes[path.suffix.lower()] += 1
+            self.bare += not path.suffix and _begins_like_a_photo(path)
             if path.suffix.lower() in SUFFIXES and not is_result(path):
                 yield path, path.relative_to(source).parent
 
@@ -254,6 +271,16 @@ def _kind(path: Path) -> int | None:
         return stat.S_IFMT(path.stat().st_mode)
     except OSError:  # such as a link to nothing
         return None
+
+
+def _begins_like_a_photo(path: Path) -> bool:
+    """Whether a file begins as JPEG or PNG does."""
+    try:
+        with path.open("rb") as file:
+            first = file.read(max(len(begin) for begin, _ in ENDS.values()))
+    except OSError:
+        return False
+    return any(first.startswith(begin) for begin, _ in ENDS.values())
 
 
 def is_result(path: Path) -> bool:

@@ -30,9 +30,12 @@ FORMATS = (
     "PPM",  # but for pixels written as text
 )  # all that strangers may reach; JPEG reads MPO too
 SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .avif .gif .bmp .tif .tiff .ppm .pgm .pbm .pnm".split()
+    ".jpg .jpeg .jpe .jfif .pjpeg .pjp .mpo .png .apng .webp .avif .gif .bmp .tif .tiff .ppm .pgm .pbm .pnm".split()
 )
-UNREAD_SUFFIXES = frozenset(".heic .heif .jp2 .jxl .cr2 .cr3 .nef .arw .dng .orf .raf .rw2".split())
+UNREAD_SUFFIXES = frozenset(
+    ".heic .heif .hif .jp2 .jpf .j2k .jxl .psd .tga"
+    " .cr2 .cr3 .nef .arw .dng .orf .raf .rw2 .pef .srw .x3f .rwl".split()  # raw files of cameras
+)
 TURNS = {  # value of EXIF's orientation -> what brings the stored picture upright (TIFF 6.0, tag 274)
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

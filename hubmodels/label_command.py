@@ -189,8 +189,7 @@ def _say_what_does_nothing(arguments: argparse.Namespace, settings: Refinement) 
 def _say_what_is_left_out(found: Plan) -> None:
     """Files of kinds that are not read, files by somebody else, and folders that cannot be searched."""
     if found.unread:
-        counts = ", ".join(f"{count} {suffix}" for suffix, count in found.unread.items())
-        print(f"files of these kinds are not read: {counts}; convert them to JPEG first", file=sys.stderr)
+        print(found.unread, file=sys.stderr)
     if found.drawn:
         print(
             f"{_counted(found.drawn, 'file')} taken for masks or overlays of photos, not for photos",

@@ -325,6 +325,37 @@ def test_what_looks_like_a_photo_is_found_or_named(photos, tmp_path, call):
     assert {"linked/more/b_mask.png", "linked/more/deep/a_mask.png", "again/a_mask.png"} <= set(found)
 
 
+def test_photos_that_no_suffix_tells_are_counted(photos, tmp_path):
+    """A backup of a phone, say: what begins as a photo does, and nothing else; other kinds in the same line."""
+    folder = tmp_path / "backup"
+    folder.mkdir()
+    for name, kind in (("8a01", "JPEG"), ("8a02", "PNG"), (".8a03", "PNG")):
+        Image.new("L", (40, 32)).save(folder / name, kind)
+    (folder / "8a04").write_bytes(b"text")
+    (folder / "8a05").touch()
+    (folder / "8a06").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"no photos .*; .*not read: 3 without .* JPEG or PNG; name them \.jpg or"):
+        plan([folder], tmp_path / "out")
+    (folder / "raw.PEF").touch()
+    with pytest.raises(ValueError, match=r"not read: 1 \.pef, 3 without .*; convert them to JPEG first and name those"):
+        plan([folder], tmp_path / "out")
+    (photos / "a.png").rename(photos / "a")
+    assert "1 without a suffix that begins" in plan([photos], tmp_path / "out").unread
+    assert plan([photos / "a"], tmp_path / "out").unread == ""  # named on its own
+
+
+@pytest.mark.parametrize("suffix", ["pjpeg", "PJP"])
+def test_jpegs_have_many_suffixes(tmp_path, suffix):
+    (tmp_path / f"a.{suffix}").touch()
+    assert len(plan([tmp_path], tmp_path / "out").jobs) == 1
+
+
+@pytest.mark.parametrize("suffix", ["hif", "psd", "tga", "pef", "srw", "x3f", "jpf", "j2k", "rwl"])
+def test_photos_of_kinds_that_are_not_read_are_counted(photos, tmp_path, suffix):
+    (photos / f"c.{suffix}").touch()
+    assert f"not read: 1 .{suffix}; convert them to JPEG first" in plan([photos], tmp_path / "out").unread
+
+
 def test_what_cannot_be_opened_is_reported_and_the_rest_goes_on(photos, tmp_path, call, monkeypatch):
     """A link to a photo that is gone, and a folder that may not be searched; tests may run as somebody who may."""
     (photos / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
