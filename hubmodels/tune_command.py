@@ -113,7 +113,7 @@ def _check_place(path: Path) -> None:
 
 def _say_what_masks_are(examples: list[Example], without: int) -> None:
     """Photos without a mask, and masks that say themselves that nobody drew them."""
-    from hubmodels.batch import is_result
+    from hubmodels.result_files import is_result
 
     if without:
         print(f"{without} photos have no mask and are left out", file=sys.stderr)

@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hubmodels.batch import MASK, find_photos
 from hubmodels.bootstrap import PhotoScores, compare, rounded, split_scores
 from hubmodels.errors import ImageError
 from hubmodels.images import MAX_PIXELS, fit_within, read_image
 from hubmodels.labels import LabelSet
 from hubmodels.masks import read_truth
 from hubmodels.metrics import Scores
+from hubmodels.photo_search import find_photos
 from hubmodels.refine import Refinement
+from hubmodels.result_files import MASK
 
 if TYPE_CHECKING:
     from hubmodels.segmenter import Segmenter
@@ -45,8 +46,9 @@ def find_examples(photos: Iterable[Path], masks: Path) -> tuple[list[Example], i
 
     Args:
         photos: photos and folders of photos, searched at any depth.
-        masks: folder of masks: NAME.png or NAME_mask.png for a photo NAME, in the same folder below this one as the
-            photo has below its source. It may be the folder of the photos; masks are not taken for photos then.
+        masks: folder of masks, in the same folder below this one as the photo has below its source: NAME.png or
+            NAME_mask.png for a photo NAME.jpg, or NAME.jpg_mask.png. It may be the folder of the photos; masks are not
+            taken for photos then.
 
     Raises:
         FileNotFoundError: there is no such source or folder.
@@ -75,7 +77,7 @@ def find_examples(photos: Iterable[Path], masks: Path) -> tuple[list[Example], i
 
 def _masks_of(photo: Path, folder: Path) -> list[Path]:
     """Files that may be the mask of a photo."""
-    paths = (folder / f"{photo.stem}.png", folder / f"{photo.stem}{MASK}")
+    paths = (folder / f"{photo.stem}.png", folder / f"{photo.stem}{MASK}", folder / f"{photo.name}{MASK}")
     return [path for path in paths if path.is_file() and path.resolve() != photo.resolve()]
 
 

@@ -14,12 +14,13 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 import hubmodels
-from hubmodels.batch import MASK, OVERLAY, is_result, plan
+from hubmodels.batch import plan
 from hubmodels.cli import main
 from hubmodels.entries import DEFAULTS
 from hubmodels.files import write_bytes
 from hubmodels.label_command import _made_by
 from hubmodels.labels import LabelSet
+from hubmodels.result_files import MASK, OVERLAY, is_result
 
 
 @pytest.fixture

@@ -95,11 +95,11 @@ def test_masks_are_found_by_the_names_of_photos(folders):
 
 def test_masks_among_photos_are_no_photos(tmp_path):
     grey = np.full((40, 40, 3), 90, np.uint8)
-    for name in ("a.jpg", "b.jpg", "c.jpg", "a_mask.png", "b.png"):
+    for name in ("a.jpg", "b.jpg", "c.jpg", "d.jpg", "a_mask.png", "b.png", "d.jpg_mask.png"):
         save(tmp_path, name, grey)
     found, without = find_examples([tmp_path], tmp_path)
-    assert [(each.photo.name, each.mask.name) for each in found] == [("a.jpg", "a_mask.png"), ("b.jpg", "b.png")]
-    assert without == 1
+    pairs = [("a.jpg", "a_mask.png"), ("b.jpg", "b.png"), ("d.jpg", "d.jpg_mask.png")]
+    assert [(each.photo.name, each.mask.name) for each in found] == pairs and without == 1
 
 
 def test_no_masks_are_refused(folders, tmp_path):
@@ -232,7 +232,7 @@ def test_the_command_writes_settings_that_label_reads(tune, folders, model, tmp_
 
     monkeypatch.setattr("hubmodels.label_command.load_chosen", lambda *_: model)
     monkeypatch.setattr("hubmodels.label_command._made_by", lambda *_: {})
-    job = Job.of(photos / "p0.png", tmp_path / "out")
+    job = Job.of(photos / "p0.png", tmp_path / "out", "p0")
     call = ["label", str(job.photo), "--out", str(tmp_path / "out"), "--runtime", "torch"]  # the file says the task
     assert main([*call, "--settings", str(tmp_path / "tuned.json")]) == 0
     assert_array_equal(np.asarray(Image.open(job.mask)), np.asarray(Image.open(masks / "p0.png")))
