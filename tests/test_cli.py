@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import threading
@@ -139,6 +140,15 @@ def test_options_that_do_nothing_are_named(tmp_path, monkeypatch, capsys, option
     error = capsys.readouterr().err
     assert error == "" if said is None else error.startswith("these options do nothing: ") and said in error
     assert error.count("\n") == (said is not None)
+
+
+def test_the_commands_of_the_readme_are_understood():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", readme, re.S) for line in block.splitlines()]
+    commands = [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("hubmodels ")]
+    assert {command[0] for command in commands} >= {"demo", "info", "label", "list", "space", "tune"}
+    for command in commands:
+        build_parser().parse_args(command)  # ends the test if it is not
 
 
 def test_a_preset_is_that_of_the_task():
