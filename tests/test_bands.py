@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -58,9 +59,10 @@ print((after - before) * 1024 / (6_000_000 - 667_000))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
-@pytest.mark.parametrize(("iterations", "bytes_per_pixel"), [(0, 45), (1, 85)])
+@pytest.mark.parametrize(("iterations", "bytes_per_pixel"), [(0, 40), (1, 70)])
 def test_memory_of_a_large_photo(iterations, bytes_per_pixel):
     """28 bytes of every pixel are its answer: one more such array with a CRF, none without, beside the photo."""
     call = [sys.executable, "-c", PEAK, str(iterations)]
-    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=True)
+    exact = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "1000000"}  # what is freed is given back, as far as glibc can
+    done = subprocess.run(call, cwd=ROOT, env=exact, capture_output=True, text=True, check=True)
     assert 28 < float(done.stdout) < bytes_per_pixel

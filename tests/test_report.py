@@ -371,6 +371,7 @@ def test_settings_that_cannot_be_used(tmp_path):
         ("{", "expected a JSON file"),
         ("[]", "a JSON object of settings; got list"),
         ('{"a": 1}', "'a'"),
+        ('{"task": "fashion"}', "was tuned for fashion, but deeplabv3plus_person labels person"),
     ):
         file.write_text(text)
         with pytest.raises(CommandError, match=message):

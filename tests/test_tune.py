@@ -11,6 +11,7 @@ from hubmodels import Refinement
 from hubmodels.entries import DEFAULTS, ENTRIES
 from hubmodels.labels import TASKS
 from hubmodels.refine import PRESETS
+from hubmodels.tuning import changed
 from training import tune
 from training.data import Sample
 
@@ -34,8 +35,8 @@ def test_the_rule_of_choice(rows, chosen):
 
 
 def test_a_row_names_what_differs_from_off():
-    assert tune.differences(Refinement()) == {}
-    assert tune.differences(Refinement(crf_iterations=2, vote="majority")) == {"crf_iterations": 2, "vote": "majority"}
+    assert changed(Refinement()) == {}
+    assert changed(Refinement(crf_iterations=2, vote="majority")) == {"crf_iterations": 2, "vote": "majority"}
 
 
 @pytest.mark.parametrize("study", tune.STUDIES)
@@ -67,7 +68,7 @@ def test_shipped_results_are_of_the_shipped_models_and_on_val(study, task):
     entry = ENTRIES[DEFAULTS[task]]
     result = json.loads((tune.RESULTS / f"tune_{study}_{entry.name}.json").read_text())
     assert result["sha256"] == entry.sha256 and result["data"] == "Fashionista val split" and result["images"] == 60
-    wanted = [(stage, tune.differences(settings)) for stage, settings in tune.STUDIES[study](task)]
+    wanted = [(stage, changed(settings)) for stage, settings in tune.STUDIES[study](task)]
     assert [(each["stage"], each["settings"]) for each in result["rows"]] == wanted
     assert result["chosen"] == tune.choose(result["off"], result["rows"])
 
@@ -84,7 +85,7 @@ def test_presets_are_settings_that_were_measured_and_raise_both_scores(task):
 def test_the_crf_of_the_presets_is_the_one_chosen_on_val():
     for task in TASKS:
         chosen = json.loads((tune.RESULTS / f"tune_crf_{DEFAULTS[task]}.json").read_text())["chosen"]["settings"]
-        preset = tune.differences(Refinement.preset("gentle", task=task))
+        preset = changed(Refinement.preset("gentle", task=task))
         assert {name: value for name, value in preset.items() if name.startswith("crf_")} == chosen
 
 

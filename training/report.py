@@ -9,7 +9,6 @@ is for reading only: nothing may be chosen by it.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,13 +18,14 @@ from hubmodels.entries import Entry, find_entry
 from hubmodels.files import write_bytes
 from hubmodels.labels import LabelSet
 from hubmodels.refine import Refinement
+from hubmodels.settings_files import read_settings
+from hubmodels.tuning import changed
 from training.data import load_fashionista
 from training.errors import CommandError, run_command
 from training.evaluate import Answer, add_options, answers, machine, subject
 from training.files import make_folder
 from training.metrics import Scores
 from training.report_page import NOTES, Photo, Report, page
-from training.tune import differences
 
 
 def measure(found: Iterable[Answer], labels: LabelSet) -> tuple[Scores, list[Photo], float]:
@@ -56,23 +56,20 @@ def settings_for(entry: Entry, *, preset: str, file: Path | None) -> Refinement 
     if preset != "off":
         raise CommandError(f"expected a preset or a file of settings; got both {preset!r} and {file}: leave out one")
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values, task = read_settings(file)
     except OSError as error:
         raise CommandError(f"{file}: expected a JSON file of settings; got {error.strerror or error}") from error
-    except ValueError as error:
-        raise CommandError(f"{file}: expected a JSON file of settings; got something else ({error})") from error
-    if not isinstance(values, dict):
-        raise CommandError(f"{file}: expected a JSON object of settings; got {type(values).__name__}")
-    try:
-        return Refinement.from_dict(values)
-    except (TypeError, ValueError) as error:
-        raise CommandError(f"{file}: {error}") from error
+    except ValueError as error:  # which names the file
+        raise CommandError(str(error)) from error
+    if task not in (None, entry.task):
+        raise CommandError(f"{file} was tuned for {task}, but {entry.name} labels {entry.task}; choose another model")
+    return Refinement.from_dict(values)
 
 
 def describe(refinement: Refinement | None) -> str:
     """Post-processing in words: the settings that are not at their defaults."""
-    changed = {} if refinement is None else differences(refinement)
-    return ", ".join(f"{name}={value!r}" for name, value in changed.items()) or "none"
+    other = {} if refinement is None else changed(refinement)
+    return ", ".join(f"{name}={value!r}" for name, value in other.items()) or "none"
 
 
 def default_folder(name: str, arguments: argparse.Namespace) -> Path:
