@@ -18,6 +18,7 @@ from hubmodels.jpeg_scans import MAX_SCANS, most_scans
 ImageSource: TypeAlias = "str | Path | bytes | Image.Image | np.ndarray"
 
 MAX_PIXELS = 50_000_000  # a decoded photo takes 3 bytes a pixel, its probabilities 28
+WORK_PX = 800  # long side of a larger photo while settings are tried, which mean the same at any size
 MAX_PYTHON_VALUES = 5_000_000  # that Pillow decodes one by one, a million a second
 FORMATS = (
     "JPEG",

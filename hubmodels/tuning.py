@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hubmodels.bootstrap import PhotoScores, compare, rounded, split_scores
-from hubmodels.errors import ImageError
-from hubmodels.images import MAX_PIXELS, fit_within, read_image
+from hubmodels.errors import ImageError, RegionsError
+from hubmodels.images import MAX_PIXELS, WORK_PX, fit_within, read_image
 from hubmodels.labels import LabelSet
 from hubmodels.masks import read_truth
 from hubmodels.metrics import Scores
@@ -28,7 +28,6 @@ from hubmodels.result_files import MASK
 if TYPE_CHECKING:
     from hubmodels.segmenter import Segmenter
 
-WORK_PX = 800  # long side at which larger photos are tried; settings mean the same at any size
 FOLDS = 10  # parts of the photos, each scored with the settings chosen on the others
 SHARE = 0.9  # of draws in which chosen settings must be better than none, to be taken
 
@@ -81,18 +80,13 @@ def _masks_of(photo: Path, folder: Path) -> list[Path]:
     return [path for path in paths if path.is_file() and path.resolve() != photo.resolve()]
 
 
-def crf_grid(
-    *,
-    reaches_px: Sequence[float] = (30.0, 80.0),
-    colours: Sequence[float] = (3.0, 5.0, 10.0),
-    weights: Sequence[float] = (1.5, 3.0, 10.0),
-    iterations: Sequence[int] = (2, 5, 10),
-) -> Iterator[dict[str, Any]]:
+def crf_grid() -> Iterator[dict[str, Any]]:
     """Settings of the CRF in a grid as DeepLab's (Chen et al. 2016: smoothness fixed at weight 3, reach 3 px), coarser.
 
     Reaches vary slowest, as they cost most to change, and iterations fastest, as they are kept.
     """
-    for reach, colour, weight, count in itertools.product(reaches_px, colours, weights, iterations):
+    grid = itertools.product((30.0, 80.0), (3.0, 5.0, 10.0), (1.5, 3.0, 10.0), (2, 5, 10))
+    for reach, colour, weight, count in grid:
         yield {
             "crf_iterations": count,
             "crf_appearance_sigma_px": reach,
@@ -184,6 +178,8 @@ class Trials:
         total = self.confusion.sum(1) if photos is None else self.confusion[:, photos].sum(1)
         whole = PhotoScores(total, np.full(len(total), np.nan))
         miou = split_scores(whole, np.eye(len(total), dtype=np.int64))["miou"]
+        if np.isnan(miou).all():  # nothing is decided on these photos
+            return 0
         return min(np.flatnonzero(miou == np.nanmax(miou)).tolist(), key=lambda i: len(changed(self.settings[i])))
 
     def cross_validated(self) -> PhotoScores:
@@ -222,7 +218,7 @@ def measure(
     for example in examples:
         try:
             scored.append(try_settings(model, example, settings))
-        except (ImageError, OSError) as error:
+        except (ImageError, RegionsError, OSError) as error:
             failed(str(error) if str(example.photo) in str(error) else f"{example.photo}: {error}")
     if len(scored) < 2:
         raise ValueError(f"expected two photos with masks, and better twenty or more; got {len(scored)} to learn from")

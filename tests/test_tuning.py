@@ -150,6 +150,23 @@ def test_the_best_does_least_of_equals():
     assert trials([[50, 50], [60, 60], [60, 60]], [NONE, both, CLEAN]).best() == 2
 
 
+def test_photos_on_which_nothing_is_decided_choose_nothing():
+    undecided = Trials([NONE, CLEAN], np.zeros((2, 2, 2, 2), np.int64), np.full((2, 2), np.nan))
+    result = conclude(undecided, LabelSet.custom(2))
+    assert not result["taken"] and result["best"] == {} and result["share"] is None
+    assert result["scores"]["cross_validated"]["miou"] is None
+
+
+def test_a_photo_with_too_many_superpixels_is_left_out(folders, model, monkeypatch):
+    photos, masks = folders
+    monkeypatch.setattr("hubmodels.refine.tuner.MERGEABLE", 0)
+    said: list[str] = []
+    merged = Refinement(superpixel_scale=30, merge="kmeans")
+    with pytest.raises(ValueError, match="got 0 to learn from"):
+        measure(model, find_examples([photos], masks)[0], [merged], failed=said.append)
+    assert len(said) == 4 and "p0.png: merge 'kmeans' takes at most 0 superpixels" in said[1]
+
+
 def test_every_photo_is_scored_by_the_choice_of_the_others():
     """CLEAN is best on the first photo alone, by so much that it is best on all; HOLES on the other two."""
     found = trials([[50, 50, 50], [100, 52, 52], [50, 60, 60]], [NONE, CLEAN, HOLES])

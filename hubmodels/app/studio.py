@@ -18,7 +18,7 @@ from hubmodels.app.options import MAX_MEGAPIXELS
 from hubmodels.entries import DEFAULTS, Entry, find_entry, list_models
 from hubmodels.errors import ImageError, ModelNotFoundError
 from hubmodels.hub import load_model
-from hubmodels.images import fit_within, read_image
+from hubmodels.images import WORK_PX, fit_within, read_image
 from hubmodels.labels import LabelSet
 from hubmodels.masks import read_truth
 from hubmodels.refine import SETTINGS, Refinement
@@ -27,7 +27,6 @@ from hubmodels.runtime import RUNTIMES, choose_runtime, is_prepared, runtime_of
 from hubmodels.segmenter import PhotoTuner, Segmenter
 from hubmodels.weights_files import find_weights
 
-WORK_PX = 800  # long side at which the page works on larger photos; networks see 576 at most
 KEPT_PHOTOS, KEPT_PIXELS, KEPT_S = 8, 2_500_000, 1800  # a pixel with 7 labels and a CRF takes about 600 bytes
 KEPT_LABELS = 7  # so many labels take as much as all that does not depend on labels: two labels, two thirds
 STAGES = ("network", "crf", "superpixels", "final")
