@@ -12,7 +12,7 @@ CHROMIUM = "/usr/bin/chromium"
 WAIT_MS = 60_000
 
 try:
-    from playwright.sync_api import Browser, Page, expect, sync_playwright
+    from playwright.sync_api import Browser, Download, Page, expect, sync_playwright
 except ImportError:
     pytest.skip("playwright is not installed: pip install 'hubmodels[dev]'", allow_module_level=True)
 if not shutil.which(CHROMIUM):
@@ -36,4 +36,4 @@ def set_number(page: Page, name: str, value: object) -> None:
     number.press("Tab")
 
 
-__all__ = ["CHROMIUM", "WAIT_MS", "Browser", "Page", "expect", "running_browser", "set_number"]
+__all__ = ["CHROMIUM", "WAIT_MS", "Browser", "Download", "Page", "expect", "running_browser", "set_number"]
