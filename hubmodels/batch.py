@@ -12,14 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL.PngImagePlugin import PngInfo
-
 from hubmodels.errors import ImageError, RegionsError
-from hubmodels.export import fit_jpeg, indexed_png, save_image
 from hubmodels.images import SUFFIXES
 from hubmodels.photo_search import PhotoSearch
 from hubmodels.refine import Refinement
-from hubmodels.result_files import MADE_BY, MASK, OVERLAY, is_remains, is_result, is_whole, note_in, note_of, short_note
+from hubmodels.result_files import (
+    MASK,
+    OVERLAY,
+    is_remains,
+    is_result,
+    is_whole,
+    note_in,
+    note_of,
+    short_note,
+    write_results,
+)
 from hubmodels.segmenter import Segmenter
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # no other photo's results could be written either
@@ -184,7 +191,7 @@ def is_done(job: Job, made_by: Mapping[str, Any]) -> bool:
     """Whether both results of a job are there and whole, of the photo as it is now and made as `made_by` says."""
     said = note_in(job.mask)
     try:
-        if said is None or not (is_whole(job.mask) and is_whole(job.overlay)):
+        if said is None or not is_whole(job.overlay):
             return False
         return said == note_of(job.photo, made_by) and note_in(job.overlay) == short_note(said)
     except OSError:  # a result is missing, or the photo cannot be read, which labelling it will report
@@ -199,7 +206,7 @@ def run(
 
     Args:
         model, jobs: as of `plan`.
-        made_by: all that decides what comes out, JSON-able; masks hold it in the text chunk MADE_BY.
+        made_by: all that decides what comes out, JSON-able; masks hold it in a text chunk.
         refinement: post-processing.
 
     Yields:
@@ -234,9 +241,5 @@ def _label(model: Segmenter, job: Job, refinement: Refinement | None, made_by: M
     """Write the results of one photo; returns the shares of its labels. Nothing of it is kept for the next."""
     note = note_of(job.photo, made_by)  # before it is read: if it changes meanwhile, it will not be taken for done
     result = model.predict(job.photo, refinement=refinement)
-    info = PngInfo()
-    info.add_text(MADE_BY, note)
-    # The mask last: its name is the shorter one, and without it nothing passes for a result in full.
-    save_image(fit_jpeg(result.overlay()), job.overlay, quality=90, comment=short_note(note))
-    save_image(indexed_png(result.labels, result.label_set), job.mask, pnginfo=info)
+    write_results(result, job.mask, job.overlay, note=note)
     return result.areas()

@@ -46,9 +46,14 @@ def save_image(picture: Image.Image, path: str | Path, **options: object) -> Pat
         ValueError: the suffix names no format that can be written.
     """
     path = Path(path)
+    return write_bytes(encode_image(picture, path, **options), path)
+
+
+def encode_image(picture: Image.Image, path: str | Path, **options: object) -> bytes:
+    """What `save_image` writes; ValueError as there."""
     encoded = io.BytesIO()
-    picture.save(encoded, format=_format_of(path), **options)
-    return write_bytes(encoded.getvalue(), path)
+    picture.save(encoded, format=_format_of(Path(path)), **options)
+    return encoded.getvalue()
 
 
 def _format_of(path: Path) -> str:

@@ -1,19 +1,29 @@
 """Results of labelling as files: a mask and an overlay for each photo, each saying how it was made.
 
 A mask says so in a text chunk, an overlay in a comment. So a result is known wherever it lies, and told from what
-somebody else made.
+somebody else made. A mask is sealed, too, by the digest of all else in its file: corrected by hand it is a result no
+more, even if the program it was corrected with has kept the text.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from hubmodels.export import encode_image, fit_jpeg, indexed_png
+from hubmodels.files import write_bytes
+
+if TYPE_CHECKING:
+    from hubmodels.result import Segmentation
 
 MASK, OVERLAY = "_mask.png", "_overlay.jpg"  # what results are called, behind the photo's name
 # What whole files of these kinds begin and end with: PNG's signature and last chunk, JPEG's first markers and its last.
@@ -22,10 +32,14 @@ ENDS = {
     OVERLAY: (b"\xff\xd8\xff", b"\xff\xd9"),
 }
 MADE_BY = "hubmodels"  # text chunk of a mask, and first word of an overlay's comment
+SEAL = b"hubmodels_sha256\0"  # key of the text chunk that seals a mask
 
 
 def is_result(path: Path) -> bool:
-    """Whether a file was written by `run`. An overlay without a comment is known by the mask beside it."""
+    """Whether a file was written by `run` and, if a mask, not changed since.
+
+    An overlay without a comment is known by the mask beside it.
+    """
     if path.name.endswith(OVERLAY):
         mask = path.with_name(f"{path.name.removesuffix(OVERLAY)}{MASK}")
         return note_in(path) is not None or note_in(mask) is not None
@@ -49,23 +63,44 @@ def is_remains(path: Path) -> bool:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a result ends as whole ones do; nothing is decoded. OSError if it cannot be read, or is shorter yet."""
-    _, end = ENDS[MASK if path.name.endswith(MASK) else OVERLAY]
+    """Whether an overlay ends as whole ones do; nothing is decoded. OSError if it cannot be read, or is shorter yet."""
+    _, end = ENDS[OVERLAY]
     with path.open("rb") as file:
         file.seek(-len(end), os.SEEK_END)
         return file.read() == end
 
 
+def sealed(png: bytes) -> bytes:
+    """The file of a mask with the digest of all else in it, in a text chunk before the last chunk."""
+    last = len(ENDS[MASK][1])
+    content = SEAL + hashlib.sha256(png).hexdigest().encode()
+    chunk = b"tEXt" + content
+    return b"".join(
+        (png[:-last], len(content).to_bytes(4, "big"), chunk, zlib.crc32(chunk).to_bytes(4, "big"), png[-last:])
+    )
+
+
+def _unsealed(data: bytes) -> bytes | None:
+    """The file of a mask without its seal; None if it has none, or one of another content."""
+    last = len(ENDS[MASK][1])
+    seal = 12 + len(SEAL) + 64  # length, type and checksum of the chunk; key; digits
+    png = data[: -last - seal] + data[-last:]
+    return png if data == sealed(png) else None
+
+
 def note_in(path: Path) -> str | None:
     """What a result says of how it was made: a mask the note itself, an overlay its digest. None: it is no result."""
     try:
-        with Image.open(path, formats=["PNG", "JPEG"]) as picture:
-            if picture.format == "PNG":
-                return picture.info.get(MADE_BY)
-            comment = picture.info.get("comment", b"").decode("ascii")
+        if path.name.endswith(OVERLAY):
+            with Image.open(path, formats=["JPEG"]) as picture:
+                comment = picture.info.get("comment", b"").decode("ascii")
+            return comment if comment.startswith(f"{MADE_BY} ") else None
+        if (png := _unsealed(path.read_bytes())) is None:
+            return None
+        with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
+            return picture.info.get(MADE_BY)
     except Exception:  # none there, or none of ours: what is damaged makes Pillow raise anything
         return None
-    return comment if comment.startswith(f"{MADE_BY} ") else None
 
 
 def note_of(photo: Path, made_by: Mapping[str, Any]) -> str:
@@ -78,3 +113,23 @@ def note_of(photo: Path, made_by: Mapping[str, Any]) -> str:
 def short_note(note: str) -> str:
     """The note of an overlay, as comments of JPEG hold 65533 bytes at most, and many labels take more."""
     return f"{MADE_BY} {hashlib.sha256(note.encode()).hexdigest()}"
+
+
+def write_results(result: Segmentation, mask: Path, overlay: Path, *, note: str) -> None:
+    """Write the results of a photo.
+
+    Args:
+        result: what came out.
+        mask, overlay: where they go, each replaced as a whole.
+        note: of `note_of`.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    info = PngInfo()
+    info.add_text(MADE_BY, note)
+    mask_file = sealed(encode_image(indexed_png(result.labels, result.label_set), mask, pnginfo=info))
+    overlay_file = encode_image(fit_jpeg(result.overlay()), overlay, quality=90, comment=short_note(note))
+    # The mask last: its name is the shorter one, and without it nothing passes for a result in full.
+    write_bytes(overlay_file, overlay)
+    write_bytes(mask_file, mask)

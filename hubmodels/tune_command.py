@@ -119,7 +119,7 @@ def _say_what_masks_are(examples: list[Example], without: int) -> None:
         print(f"{without} photos have no mask and are left out", file=sys.stderr)
     if made := sum(is_result(example.mask) for example in examples):
         print(
-            f"{made} of {len(examples)} masks were written by hubmodels: unless you have corrected them, scores say "
+            f"{made} of {len(examples)} masks are as hubmodels wrote them: if nobody has looked at them, scores say "
             "how well it agrees with itself",
             file=sys.stderr,
         )

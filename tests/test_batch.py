@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 import hubmodels
 from hubmodels.batch import plan
@@ -20,7 +22,7 @@ from hubmodels.entries import DEFAULTS
 from hubmodels.files import write_bytes
 from hubmodels.label_command import _made_by
 from hubmodels.labels import LabelSet
-from hubmodels.result_files import MASK, OVERLAY, is_result
+from hubmodels.result_files import MASK, OVERLAY, is_result, note_in
 
 
 @pytest.fixture
@@ -127,19 +129,17 @@ def test_a_result_belongs_to_its_photo_not_to_a_name(photos, tmp_path, left_out)
 
 @pytest.mark.parametrize("resumed", [(), ("--fill-holes-px", "9")], ids=["as before", "as stopped"])
 def test_a_stop_between_the_two_results_of_a_photo_leaves_it_to_be_done(photos, tmp_path, call, monkeypatch, resumed):
-    from hubmodels.batch import save_image
-
     saved = []
 
     def stopping(*arguments, **options):
         if saved:
             raise KeyboardInterrupt
-        saved.append(save_image(*arguments, **options))
+        saved.append(write_bytes(*arguments, **options))
 
     arguments = (photos / "a.png", "--out", tmp_path / "out")
     assert call(*arguments)[0] == 0
     with monkeypatch.context() as patch:
-        patch.setattr("hubmodels.batch.save_image", stopping)
+        patch.setattr("hubmodels.result_files.write_bytes", stopping)
         assert call(*arguments, "--fill-holes-px", "9")[0] == 130 and saved
     assert "0 of 1 photos are labelled already" in call(*arguments, *resumed, "--resume")[2]
     assert "1 of 1 photos are labelled already" in call(*arguments, *resumed, "--resume")[2]
@@ -228,11 +228,12 @@ def test_results_are_never_taken_for_photos_and_nothing_else_is_replaced(photos,
 
 
 @pytest.mark.parametrize("resumed", [(), ("--resume",)], ids=["anew", "resumed"])
-def test_a_mask_corrected_by_hand_is_kept_and_the_rest_goes_on(photos, tmp_path, call, resumed):
+@pytest.mark.parametrize("keeps_text", [False, True])
+def test_a_mask_corrected_by_hand_is_kept_and_the_rest_goes_on(photos, tmp_path, call, resumed, keeps_text):
     out = tmp_path / "out"
     assert call(photos, "--out", out)[0] == 0
     corrected = out / "more" / "b_mask.png"
-    Image.fromarray(stored(corrected)).save(corrected)  # an editor keeps no note
+    correct(corrected, keeps_text=keeps_text)
     (out / "a_mask.png").unlink()
     (out / "a_overlay.jpg").unlink()
     (out / "a_overlay.jpg").symlink_to(photos / "a.png")
@@ -242,6 +243,36 @@ def test_a_mask_corrected_by_hand_is_kept_and_the_rest_goes_on(photos, tmp_path,
     assert said.count("kept: ") == 1
     assert f"kept: 2 files ({out / 'a_overlay.jpg'}, {corrected}) were not made by hubmodels" in said
     assert (corrected.read_bytes(), (photos / "a.png").read_bytes()) == before
+
+
+def correct(mask: Path, *, keeps_text: bool) -> None:
+    """Change one pixel, as some editor does: with all text that the file has in the new one, or none."""
+    with Image.open(mask) as picture:
+        picture.putpixel((3, 5), 1 - picture.getpixel((3, 5)))
+        assert len(picture.text) == 2
+        info = PngInfo()
+        for key, text in picture.text.items() if keeps_text else ():
+            info.add_text(key, text)
+    picture.save(mask, pnginfo=info)
+
+
+def test_a_mask_says_how_it_was_made_and_is_sealed(photos, call):
+    """Any change of the file breaks the seal, and what others read stays a PNG."""
+    assert call(photos / "a.png", "--out", photos)[0] == 0
+    mask = photos / "a_mask.png"
+    with Image.open(mask) as picture:
+        picture.load()
+        assert set(picture.text) == {"hubmodels", "hubmodels_sha256"}
+        assert json.loads(picture.text["hubmodels"]) and note_in(mask) == picture.text["hubmodels"]
+    data = mask.read_bytes()
+    without = data.replace(picture.text["hubmodels_sha256"].encode(), b"")
+    rest = data[: data.index(b"hubmodels_sha256") - 8] + data[-12:]
+    assert picture.text["hubmodels_sha256"] == hashlib.sha256(rest).hexdigest()
+    changed = bytearray(data)
+    changed[len(data) // 2] ^= 1
+    for other in (without, rest, bytes(changed), data + b"\0", data[:-1]):
+        mask.write_bytes(other)
+        assert not is_result(mask)
 
 
 def test_masks_drawn_beside_their_photos_are_not_labelled(photos, tmp_path, call):

@@ -18,9 +18,10 @@ from hubmodels import ImageError, LabelSet, Refinement
 from hubmodels.batch import Job
 from hubmodels.bootstrap import PhotoScores
 from hubmodels.cli import main
-from hubmodels.export import indexed_png
+from hubmodels.export import encode_image, indexed_png
 from hubmodels.labels import PERSON
 from hubmodels.metrics import Scores
+from hubmodels.result_files import sealed
 from hubmodels.segmenter import Segmenter
 from hubmodels.settings_files import read_settings
 from hubmodels.tuning import (
@@ -281,11 +282,12 @@ def test_what_is_left_out_is_said(tune, folders, tmp_path):
     info = PngInfo()
     info.add_text("hubmodels", "{}")  # as `hubmodels label` marks what it made
     (masks / "p0.png").unlink()
-    indexed_png(truth, PERSON).save(masks / "p0_mask.png", pnginfo=info)
+    mask = masks / "p0_mask.png"
+    mask.write_bytes(sealed(encode_image(indexed_png(truth, PERSON), mask, pnginfo=info)))
     (photos / "deep" / "p3.png").write_bytes(b"")
     status, out, err = tune()
     assert status == 1 and "2 photos" in out
-    assert "1 photos have no mask" in err and "1 of 3 masks were written by hubmodels" in err and "p3.png" in err
+    assert "1 photos have no mask" in err and "1 of 3 masks are as hubmodels wrote them" in err and "p3.png" in err
 
 
 @pytest.mark.parametrize(
