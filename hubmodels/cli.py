@@ -15,10 +15,11 @@ from pathlib import Path
 
 from hubmodels import __version__
 from hubmodels.app.options import add_options
+from hubmodels.ctrl_c import INTERRUPTED
 from hubmodels.entries import DEFAULTS, ENTRIES, Entry, find_entry, list_models
 from hubmodels.entry_docs import entry_facts, text_table
 from hubmodels.errors import HubmodelsError
-from hubmodels.label_command import INTERRUPTED, add_label
+from hubmodels.label_command import add_label
 from hubmodels.model_names import find_model
 from hubmodels.model_options import MODEL_HELP, REVISION_HELP
 from hubmodels.tune_command import add_tune

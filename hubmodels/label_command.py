@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hubmodels.ctrl_c import INTERRUPTED
 from hubmodels.files import make_writable
 from hubmodels.labels import TASKS, LabelSet
 from hubmodels.model_options import add_model_options, check_device, chosen_model, load_chosen, published_task
@@ -30,7 +31,6 @@ NEEDED_BY = {
     ],
     "merge": ["merge_threshold", "merge_clusters"],
 }
-INTERRUPTED = 130  # what shells say of a command that was ended by Ctrl-C
 
 
 def add_label(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hubmodels.ctrl_c import INTERRUPTED, stops_on_ctrl_c
 from hubmodels.files import make_writable, write_bytes
 from hubmodels.model_options import add_model_options, chosen_model, load_chosen, published_task
 from hubmodels.refine.settings import PRESETS, Refinement
@@ -65,7 +67,10 @@ def _share(text: str) -> float:
 
 
 def tune_on_photos(arguments: argparse.Namespace) -> int:
-    """Tune on what `arguments` name; returns the exit status, 1 if a photo was left out because it is damaged."""
+    """Tune on what `arguments` name; returns the exit status: 1 if a photo was left out because it is damaged.
+
+    Stopped by Ctrl-C it chooses on the photos that have been scored, and returns INTERRUPTED.
+    """
     name, entry = chosen_model(arguments)
     if entry is not None:
         published_task(name, entry.labels, arguments)
@@ -88,8 +93,13 @@ def tune_on_photos(arguments: argparse.Namespace) -> int:
         failures.append(reason)
         tqdm.write(f"hubmodels: {reason}", file=sys.stderr)
 
+    def stopping() -> None:
+        tqdm.write("hubmodels: stops after this photo, to choose on those scored; Ctrl-C again: now", file=sys.stderr)
+
     progress = tqdm(examples, unit="photo", desc=model.name)
-    trials = measure(model, progress, [*presets, *own, *candidates(model.labels)], failed=failed)
+    with stops_on_ctrl_c(is_worth_it=lambda: progress.n - len(failures) >= 2, say=stopping) as stop:
+        going_on = itertools.takewhile(lambda _: not stop.is_set(), progress)
+        trials = measure(model, going_on, [*presets, *own, *candidates(model.labels)], failed=failed)
     found = conclude(trials, model.labels, share=arguments.share)
     chosen = Refinement.from_dict(found["best"]) if found["taken"] else Refinement()
     write_bytes(encoded_settings(chosen, task), arguments.out)
@@ -98,6 +108,9 @@ def tune_on_photos(arguments: argparse.Namespace) -> int:
         whole = {**facts, **found, "rows": trials.rows()}
         write_bytes(json.dumps(whole, indent=1).encode() + b"\n", arguments.report)
     _tell(found, arguments, name)
+    if stop.is_set():
+        print(f"stopped: chosen on {found['photos']} of {len(examples)} photos", file=sys.stderr)
+        return INTERRUPTED
     return 1 if failures else 0
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from hubmodels import ImageError, LabelSet, Refinement
 from hubmodels.batch import Job
 from hubmodels.bootstrap import PhotoScores
 from hubmodels.cli import main
+from hubmodels.ctrl_c import stops_on_ctrl_c
 from hubmodels.export import encode_image, indexed_png
 from hubmodels.labels import PERSON
 from hubmodels.metrics import Scores
@@ -265,6 +268,39 @@ def test_without_a_sure_gain_all_is_off(tune, folders, tmp_path, rng):
     status, out, _ = tune()
     assert status == 0 and read_settings(tmp_path / "tuned.json")[0] == NONE.to_dict()
     assert "not better than none by more than chance: in 50 % of 10,000 draws" in out and "best settings: none" in out
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("photo", [1, 2, 3])
+def test_ctrl_c_chooses_on_the_photos_that_are_scored(tune, model, tmp_path, monkeypatch, photo, times):
+    """One that comes before two photos are scored, or a second one, ends at once and writes nothing."""
+    seen = []
+
+    def tuned(image: np.ndarray) -> Any:
+        seen.append(image)
+        for _ in range(times if len(seen) == photo else 0):
+            signal.raise_signal(signal.SIGINT)
+        return Segmenter.tune(model, image)
+
+    monkeypatch.setattr(model, "tune", tuned, raising=False)
+    status, out, err = tune()
+    assert status == 130 and len(seen) == photo
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert (tmp_path / "tuned.json").exists() == (photo == 3 and times == 1)
+    if photo == 3 and times == 1:
+        assert "3 photos, 5 settings" in out and "stopped: chosen on 3 of 4 photos" in err
+        assert Refinement.from_dict(read_settings(tmp_path / "tuned.json")[0]) == CLEAN
+
+
+def test_an_ignored_ctrl_c_stays_ignored():
+    """As of commands that a script has put into the background."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with stops_on_ctrl_c(is_worth_it=lambda: True, say=pytest.fail) as stop:
+            signal.raise_signal(signal.SIGINT)
+        assert not stop.is_set() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_settings_of_ones_own_are_tried_too(tune, tmp_path):
