@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hubmodels.entry_docs import SCORES
 from hubmodels.labels import LabelSet
 
@@ -41,9 +43,10 @@ def read_scores(source: Mapping[str, Any] | str | Path, labels: LabelSet) -> dic
         raise ValueError(f"{where}: expected one or more of {', '.join(SCORES)}, iou; got {list(values)!r:.200}")
     for key in ("images", "boundary_px"):
         if key in values:
-            if type(values[key]) is not int or values[key] < 1:
-                raise ValueError(f"{where}: {key} must be a whole number above 0; got {values[key]!r:.100}")
-            scores[key] = values[key]
+            count = _plain(values[key])
+            if type(count) is not int or count < 1:
+                raise ValueError(f"{where}: {key} must be a whole number above 0; got {count!r:.100}")
+            scores[key] = count
     data = values.get("data")
     if not isinstance(data, str) or not 1 <= len(data) <= DATA_LENGTH_MAX or not data.isprintable():
         raise ValueError(f'{where}: data must say in a line what was labelled, such as "my photos"; got {data!r:.100}')
@@ -60,7 +63,13 @@ def _read_json(path: Path) -> Mapping[str, Any]:
     return values
 
 
+def _plain(value: Any) -> Any:
+    """A number of Python's own for one of NumPy's; others as they are."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def _share(what: str, value: Any) -> float:
+    value = _plain(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not 0 <= value <= 1:
         raise ValueError(f"{what} must be in 0..1 (of percentages, the hundredth); got {value!r:.100}")
     return float(value)

@@ -29,6 +29,7 @@ class LabelSet:
             raise ValueError(f"expected one colour per label; got {len(self.names)} names, {len(self.palette)} colours")
         if len(set(self.names)) != len(self.names):
             raise ValueError(f"label names must differ; got {self.names}")
+        object.__setattr__(self, "palette", tuple(map(_checked_colour, self.palette)))
         _check_count(len(self.names))
 
     def __len__(self) -> int:
@@ -71,6 +72,17 @@ class LabelSet:
         """
         listed = _listed(names)
         return cls(task=task, names=listed, palette=tuple(map(_colour, range(len(listed)))))
+
+
+def _checked_colour(colour: Iterable[int]) -> Colour:
+    """Red, green and blue as Python's own whole numbers, each 0..255; lists and NumPy's are taken too."""
+    try:
+        red, green, blue = map(operator.index, colour)
+    except (TypeError, ValueError):
+        red = green = blue = -1
+    if not all(0 <= channel <= 255 for channel in (red, green, blue)):
+        raise ValueError(f"a colour of the palette must be three whole numbers in 0..255; got {colour!r:.100}")
+    return red, green, blue
 
 
 def _listed(names: Sequence[str] | int) -> tuple[str, ...]:

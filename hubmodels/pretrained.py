@@ -162,8 +162,8 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
             license, data, limits, metrics: for the card, as of `hubmodels.cards.model_card`: licence of the weights,
                 what the model was trained on, what its labels mean and where it fails, and its scores, or a file with
                 them that `python -m training.evaluate` wrote.
-            push_to_hub, repo_id: also commit these files to the Hub, to the folder's name unless told; further options
-                are those of `push_to_hub`.
+            push_to_hub, repo_id: also commit these files to the Hub, to the repository "user/name"; further options are
+                those of `push_to_hub`.
 
         Returns:
             The commit's address if it was pushed.
@@ -179,8 +179,13 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
         if not push_to_hub and (push_options or repo_id):
             raise TypeError(f"options of push_to_hub without push_to_hub=True: {sorted(push_options) or repo_id}")
         facts = {"license": license, "data": data, "limits": limits, "metrics": metrics}
-        files = self._save(folder, facts)
-        return upload_model(folder, files, repo_id or folder.name, facts, **push_options) if push_to_hub else None
+        if not push_to_hub:
+            self._save(folder, facts)
+            return None
+        if not repo_id:  # the folder's name, which other libraries take, says no user
+            raise TypeError(f"push_to_hub=True needs a repository, such as repo_id='user/{folder.name}'")
+        remote.check_name(repo_id)
+        return upload_model(folder, self._save(folder, facts), repo_id, facts, **push_options)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """The mixin's hook, which none of its methods reaches any more."""
@@ -195,7 +200,11 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
         data = save(state, metadata={"hubmodels": json.dumps(about, sort_keys=True)})
         files = {WEIGHTS: data}
         if self.region_classifier is not None:
-            classifier = self.region_classifier()
+            try:
+                classifier = self.region_classifier()
+            except WeightsError as error:
+                hint = "or set model.region_classifier = None to save the model without it"
+                raise WeightsError(f"{error}; {hint}") from error
             check_labels(classifier, config.labels, what=f"region classifier of {config.name}")
             files[REGIONS] = classifier.to_bytes()
         # Config last: a folder that was left half written has one that does not fit, or none.

@@ -1,7 +1,8 @@
 """What runs the network of a Segmenter: PyTorch, or ONNX Runtime, which is faster on CPU.
 
 ONNX Runtime needs an exported network. It is made at the first use, which takes some ten seconds, and kept in a cache
-folder: HUBMODELS_CACHE, else hubmodels in XDG_CACHE_HOME or ~/.cache.
+folder: HUBMODELS_CACHE, else hubmodels in XDG_CACHE_HOME or ~/.cache. One with modules of your own is made for every
+Segmenter, as nothing tells whether their code is still what it was.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from hubmodels import __version__
 from hubmodels.errors import ExportError
 from hubmodels.files import write_bytes
 from hubmodels.model_export import PACKAGES, describe, missing_packages, network_digest, onnx_bytes
+from hubmodels.networks.folding import is_known
 from hubmodels.onnx_network import OnnxNetwork
 from hubmodels.segmenter import Segmenter
 
@@ -106,7 +108,7 @@ def prepared_path(model: Segmenter) -> Path:
 def is_prepared(model: Segmenter) -> bool:
     """Whether the model was exported before and is still in the cache folder."""
     try:
-        return prepared_path(model).is_file()
+        return is_known(model.network) and prepared_path(model).is_file()
     except ExportError:
         return False
 
@@ -123,6 +125,8 @@ def _onnx_segmenter(model: Segmenter) -> Segmenter:
 
 def _prepared(model: Segmenter) -> OnnxNetwork:
     """The exported network, from the cache if it is there and sound, else made and kept."""
+    if not is_known(model.network):
+        return OnnxNetwork(onnx_bytes(model, describe(model)))
     path, facts = prepared_path(model), describe(model)
     if path.is_file():
         try:

@@ -40,7 +40,8 @@ def read_regions(path: Path | str, *, digest: str, labels: LabelSet, what: str) 
     """
     if isinstance(path, str):
         raise WeightsError(f"{path}; or choose another vote than 'classifier'")
-    remedy = f"restore {path.resolve()}, or delete it to have it downloaded again; or choose another vote"
+    whole = path.resolve()
+    remedy = f"restore {whole}, or delete it if the Hub has it, to have it downloaded again; or choose another vote"
     data = read_file(path, most_bytes=BYTES_MAX, what=what, remedy=remedy)
     check_digest(data, digest, what=what, remedy=remedy)
     classifier = RegionClassifier.from_bytes(data, what=what, remedy=remedy)

@@ -104,14 +104,14 @@ class Segmenter(Pretrained):
 
         Raises:
             TypeError: scales that are no sequence of numbers; or the network answers with no tensor.
-            ValueError: no scale, or one out of range; or the network is in training mode, in which its answer would
-                depend on chance and a photo would change its batch norms; or it answers with a tensor that is not
-                (N, C, H, W), C the number of labels.
+            ValueError: no scale, or one out of range; or the network or a part of it is in training mode, in which its
+                answer would depend on chance and a photo would change its batch norms; or it answers with a tensor that
+                is not (N, C, H, W), C the number of labels.
             WeightsError: the network answers with values that are not finite.
         """
-        if isinstance(scales, (int, float)):
+        if isinstance(scales, numbers.Real):
             raise TypeError(f"scales must be a sequence of numbers; got {scales}: pass ({scales},)")
-        if self.network.training:
+        if any(module.training for module in self.network.modules()):
             raise ValueError(f"{self.name} is in training mode: call eval() before it predicts, and train() afterwards")
         if len(scales) == 0 or not all(0.25 <= scale <= 2 for scale in scales):
             raise ValueError(f"scales must be one or more numbers in 0.25..2; got {tuple(scales)}")

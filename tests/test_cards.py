@@ -6,15 +6,18 @@ import json
 import re
 from contextlib import nullcontext
 
+import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 from PIL import Image
 
 import hubmodels
+from hubmodels.card_scores import read_scores
 from hubmodels.cards import entry_card, model_card
 from hubmodels.cli import main
 from hubmodels.config import ModelConfig
 from hubmodels.entries import ENTRIES, list_models
+from hubmodels.errors import WeightsError
 from hubmodels.labels import PERSON
 from hubmodels.publish import publish, write_repository
 from hubmodels.weights_files import WEIGHTS_FOLDER
@@ -53,6 +56,13 @@ def test_every_snippet_runs(name, tmp_path, monkeypatch, astronaut):
     for snippet in snippets:
         code = snippet.replace("path/to/a/clone", str(ROOT)).replace("me/mine", "./mine")
         exec(compile(code, name, "exec"), {})
+
+
+def test_scores_may_be_numbers_of_numpy():
+    scores = {"data": "my photos", "miou": np.float32(0.5), "images": np.int64(20), "iou": {"person": np.float64(0.25)}}
+    read = read_scores(scores, hubmodels.PERSON)
+    assert read == {"data": "my photos", "miou": 0.5, "images": 20, "iou": {"person": 0.25}}
+    assert {type(each) for each in (read["miou"], read["images"], read["iou"]["person"])} == {float, int}
 
 
 def test_a_row_without_weights_has_no_card():
@@ -212,4 +222,8 @@ def test_a_misspelt_option_of_a_save_is_named(person, tmp_path):
         person.save_pretrained(tmp_path / "mine", licence="mit")
     with pytest.raises(TypeError, match="without push_to_hub=True"):
         person.save_pretrained(tmp_path / "mine", private=True)
+    with pytest.raises(TypeError, match=r"needs a repository, such as repo_id='user/mine'"):
+        person.save_pretrained(tmp_path / "mine", push_to_hub=True)
+    with pytest.raises(WeightsError, match="mine: expected user/name"):
+        person.save_pretrained(tmp_path / "mine", push_to_hub=True, repo_id="mine")
     assert not (tmp_path / "mine").exists()

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from safetensors import safe_open
 
@@ -145,6 +146,10 @@ def test_labels_check_themselves():
         LabelSet("x", ("a", "b"), ((0, 0, 0),))
     with pytest.raises(ValueError, match="differ"):
         LabelSet("x", ("a", "a"), ((0, 0, 0), (1, 1, 1)))
+    for colour in ((300, 0, 0), (0.5, 0, 0), (0, 0), "red", 7):
+        with pytest.raises(ValueError, match=r"three whole numbers in 0\.\.255; got"):
+            LabelSet("x", ("a", "b"), ((0, 0, 0), colour))
+    assert LabelSet("x", ("a", "b"), [[0, 0, 0], np.uint8([1, 2, 3])]).palette == ((0, 0, 0), (1, 2, 3))
     with pytest.raises(ValueError, match=r"no label 'shirt'.*t-shirt"):
         hubmodels.FASHION.id_of("shirt")
 

@@ -140,7 +140,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "onnx_network": {"errors"},
     "model_export": {"", "errors", "files", "networks.tracing", "onnx_network", "segmenter"},
-    "runtime": {"", "errors", "files", "model_export", "onnx_network", "segmenter"},
+    "runtime": {"", "errors", "files", "model_export", "networks.folding", "onnx_network", "segmenter"},
     "result_files": {"export", "files", "result"},
     "photo_search": {"images", "result_files"},
     "batch": {"errors", "images", "photo_search", "refine", "result_files", "segmenter"},

@@ -156,6 +156,28 @@ def test_every_change_of_a_network_changes_the_name_of_its_file():
     assert len(set(paths)) == 4 and name_of(path()) == paths[0]
 
 
+class Doubling(Tiny):
+    """What it computes hangs on more than its modules and weights."""
+
+    factor = 2.0
+
+    def forward(self, x):
+        return self.factor * super().forward(x)
+
+
+def test_a_network_of_ones_own_is_never_taken_from_the_cache(tmp_path, monkeypatch, astronaut):
+    """Its code may have changed since, as by `%autoreload`, and no digest would tell."""
+    monkeypatch.setenv("HUBMODELS_CACHE", str(tmp_path))
+    model = Segmenter(used(Doubling()), PERSON, name="own").eval()
+    photo = astronaut[:64, :64]
+    for factor in (2.0, -3.0):
+        monkeypatch.setattr(Doubling, "factor", factor)
+        with_onnx = with_runtime(model, "onnx")
+        assert isinstance(with_onnx.network, OnnxNetwork)
+        assert_allclose(with_onnx.probabilities(photo), model.probabilities(photo), rtol=0, atol=1e-3)
+    assert list(tmp_path.iterdir()) == [] and not runtime.is_prepared(model)
+
+
 def test_many_at_once_leave_one_whole_file(cache, person, monkeypatch):
     good = cache.read_bytes()
     cache.unlink()

@@ -121,6 +121,17 @@ def test_folders_without_one_load_and_refuse_that_vote(folder, photo, fashion):
         model.predict(photo, refinement=BY_CLASSIFIER)
 
 
+def test_a_model_whose_file_is_gone_is_saved_without_it_if_told_so(folder, tmp_path):
+    (folder / FILE).unlink()
+    model = hubmodels.load(folder)
+    with pytest.raises(WeightsError, match=f"{FILE} is missing; .*or set model.region_classifier = None to save"):
+        model.save_pretrained(tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+    model.region_classifier = None
+    model.save_pretrained(tmp_path / "again")
+    assert hubmodels.load(tmp_path / "again").region_classifier is None
+
+
 def test_a_model_for_other_labels_leaves_it_behind(saved, tmp_path):
     model = hubmodels.load(saved, labels=["nothing", "hat", "bag"])
     model.save_pretrained(tmp_path)

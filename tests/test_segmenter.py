@@ -218,8 +218,10 @@ def test_networks_in_float64_take_float64(ramp):
     assert ramp.double()(torch.rand(1, 3, 40, 40).double()).shape == (1, 3, 40, 40)
 
 
-def test_a_network_in_training_mode_predicts_nothing_and_stays_as_it_is(person, astronaut):
-    model = copy.deepcopy(person).train()
+@pytest.mark.parametrize("part", ["", "aspp"])
+def test_a_network_in_training_mode_predicts_nothing_and_stays_as_it_is(person, astronaut, part):
+    model = copy.deepcopy(person)
+    model.network.get_submodule(part).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(ValueError, match=r"deeplabv3plus_person is in training mode: call eval\(\)"):
         model.predict(astronaut)
