@@ -13,7 +13,7 @@ import pytest
 from tests.tiny_runs import TINY
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.errors import DataError, RecipeError
-from training.photos import check_same_photos
+from training.photos import check_same_photos, warn_of_seen
 from training.recipe import Recipe
 from training.train import Run, main, train
 
@@ -179,6 +179,31 @@ def test_a_folder_may_move_and_have_another_name():
     recipe = SimpleNamespace(folder="elsewhere/new", name="mine")
     now, before = ({"train": [f"{name}/0001"], "val": [f"{name}/0002"]} for name in ("new", "old"))
     check_same_photos(now, before, recipe)
+
+
+@pytest.mark.parametrize(
+    ("seen", "said"),
+    [
+        (
+            ["mine/0001", "mine/0002"],
+            "1 of 2 val photos were trained on before, or photos of the same name, in start.pt",
+        ),
+        (["mine_copy/0002", "mine_copy/0003"], "2 of 2 val photos were trained on before, or photos of the same name"),
+        (["fashionista/0002", "ccp/0003", "ccp_unlabelled/0003"], ""),  # which are other photos
+        (["mine/0001"], ""),
+    ],
+)
+def test_photos_of_a_folder_are_known_in_a_copy_of_it(caplog, seen, said):
+    recipe = SimpleNamespace(folder="elsewhere/mine_copy", init="start.pt")
+    if "mine/0002" in seen:
+        recipe.folder = "elsewhere/mine"
+    warn_of_seen([f"{Path(recipe.folder).name}/{number}" for number in ("0002", "0003")], seen, recipe)
+    assert bool(caplog.records) == bool(said) and said in caplog.text
+
+
+def test_photos_of_our_own_sources_are_never_mistaken_for_those_of_a_folder(caplog):
+    warn_of_seen(["fashionista/0002"], ["mine/0002"], SimpleNamespace(folder="", init="start.pt"))
+    assert not caplog.records
 
 
 def test_a_start_from_a_run_that_has_seen_val_photos_says_so(ended, drawn, tmp_path, caplog):

@@ -9,7 +9,7 @@ from pathlib import Path
 from hubmodels.entries import ENTRIES
 from hubmodels.labels import TASKS
 from training.checkpoint import load_checkpoint
-from training.data import Sample, count_pixels, load_fashionista, load_sources
+from training.data import SOURCES, Sample, count_pixels, load_fashionista, load_sources
 from training.errors import DataError
 from training.folder import load_folder
 from training.recipe import Recipe
@@ -80,13 +80,20 @@ def seen_before(recipe: Recipe) -> list[str]:
 
 
 def warn_of_seen(val: Sequence[str], seen: Sequence[str], recipe: Recipe) -> None:
-    """Log how many val photos the network was trained on before this run."""
-    if count := len(set(val) & set(seen)):
+    """Log how many val photos the network was trained on before this run.
+
+    A folder of one's own may have been copied or renamed since: its photos are told by their names alone, among those
+    of folders.
+    """
+    known = set(seen)
+    places = {_place(name, recipe) for name in known if recipe.folder and name.partition("/")[0] not in SOURCES}
+    if count := sum(name in known or _place(name, recipe) in places for name in val):
         log.warning(
-            "%d of %d val photos were trained on before, in %s or what it started from: scores on them will be too "
+            "%d of %d val photos were trained on before%s, in %s or what it started from: scores on them will be too "
             "good; keep the val photos of that run, by splits.json",
             count,
             len(val),
+            ", or photos of the same name" if recipe.folder else "",
             recipe.init,
         )
 
