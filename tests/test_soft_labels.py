@@ -200,6 +200,28 @@ def test_soft_labels_get_the_geometry_of_the_photo():
         assert difference.mean() < 0.01 and difference.max() < 0.03
 
 
+@pytest.mark.parametrize("size", [(61, 41), (60, 41), (61, 40)])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_soft_labels_of_odd_photos_are_not_shifted(size, axis):
+    """A ramp is what it was before it was shrunk, but at the edges; its steps are larger than the tolerance."""
+    ramp = np.broadcast_to(np.expand_dims(np.arange(size[axis]) / size[axis], 1 - axis), size).astype(np.float32)
+    nothing = {"person": np.full(size, IGNORE, np.uint8)}
+    sample = Sample("drawn", np.zeros((*size, 3), np.uint8), nothing, {"person": shrunk(np.stack([1 - ramp, ramp]))})
+    still = Augment(size, (1.0, 1.0), 0, 0, 0, 0)
+    soft = augment(sample, still, np.random.default_rng(0)).soft["person"]
+    assert (soft.sum(0) > 0.9).all(), "the last rows and columns are of the photo"
+    assert_allclose(soft[1][2:-2, 2:-2], ramp[2:-2, 2:-2], atol=0.25 / size[axis] + 1 / 255)
+
+
+def test_a_map_of_the_photos_own_size_covers_the_photo():
+    rng = np.random.default_rng(0)
+    probs = rng.integers(0, 256, (2, 41, 27), np.uint8)
+    nothing = {"person": np.full((41, 27), IGNORE, np.uint8)}
+    sample = Sample("drawn", np.zeros((41, 27, 3), np.uint8), nothing, {"person": probs})
+    soft = augment(sample, Augment((41, 27), (1.0, 1.0), 0, 0, 0, 0), rng).soft["person"]
+    assert_allclose(soft, probs / 255, atol=1e-3)
+
+
 def test_soft_cross_entropy_by_hand():
     logits = torch.tensor([2.0, 0.0]).view(1, 2, 1, 1).expand(1, 2, 1, 2)
     target = torch.tensor([[0.75, 0.0], [0.25, 0.0]]).view(1, 2, 1, 2)  # the second pixel is not covered

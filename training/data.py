@@ -26,6 +26,7 @@ from training.tags import IGNORE, read_tags, tag_table
 
 DATA_ROOT = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 SPLITS = ("train", "val", "test")
+SHRINK = 2  # pixels of a photo to one of its soft labels: they are smooth; at half the size they take a quarter of RAM
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,9 @@ class Sample:
         name: data set and number, for messages.
         image: (H, W, 3) uint8 sRGB.
         labels: task -> (H, W) uint8 label ids, IGNORE where undecided.
-        soft: task -> (C, h, w) uint8 probabilities times 255 at a smaller size, as `training.soft_labels` writes them;
-            empty for photos without.
+        soft: task -> (C, h, w) uint8 probabilities times 255 at a size `SHRINK` times smaller, rounded up, as
+            `training.soft_labels` writes them, or at another one that the photo is stretched to; empty for photos
+            without.
     """
 
     name: str

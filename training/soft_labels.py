@@ -32,14 +32,12 @@ from hubmodels.refine import PRESETS, Refinement, Tuner
 from hubmodels.segmenter import Segmenter
 from training.allocator import keep_freed_memory
 from training.checkpoint import averaged_weights, load_checkpoint
-from training.data import DATA_ROOT, SOURCES, Sample, load_sources
+from training.data import DATA_ROOT, SHRINK, SOURCES, Sample, load_sources
 from training.engine import select_tasks
 from training.errors import DataError, run_command
 from training.files import write_json
 from training.recipe import Recipe
 from training.tags import IGNORE
-
-SHRINK = 2  # probabilities are smooth; at half the size they take a quarter of the memory
 
 
 def load_teacher(name: str, task: str) -> Segmenter:
@@ -71,7 +69,7 @@ def teach(image: np.ndarray, teachers: Sequence[Segmenter], refinement: Refineme
 
 
 def shrunk(probs: np.ndarray) -> np.ndarray:
-    """(C, H, W) float32 probabilities as (C, H/2, W/2) uint8, times 255."""
+    """(C, H, W) float32 probabilities as (C, ceil(H/2), ceil(W/2)) uint8, times 255."""
     channels = [Image.fromarray(channel).reduce(SHRINK) for channel in probs]
     return np.stack([np.round(255 * np.asarray(channel)) for channel in channels]).astype(np.uint8)
 

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from hubmodels.labels import FASHION, LabelSet
-from training.data import Sample
+from training.data import SHRINK, Sample
 from training.tags import IGNORE
 from training.typed import misfit
 
@@ -112,12 +112,19 @@ def _resample(
     The map may be smaller than the photo, so that the box falls between its pixels.
     """
     top, left, view_h, view_w = box
-    rows = (top + (torch.arange(size[0]) + 0.5) * view_h / size[0]) / photo_h * 2 - 1
-    columns = (left + (torch.arange(size[1]) + 0.5) * view_w / size[1]) / photo_w * 2 - 1
+    rows = top + (torch.arange(size[0]) + 0.5) * view_h / size[0]
+    columns = left + (torch.arange(size[1]) + 0.5) * view_w / size[1]
+    inside = ((rows >= 0) & (rows <= photo_h))[:, None] & ((columns >= 0) & (columns <= photo_w))
+    rows = rows / _covered(probs.shape[1], photo_h) * 2 - 1
+    columns = columns / _covered(probs.shape[2], photo_w) * 2 - 1
     points = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)
-    inside = (points.abs() <= 1).all(-1)
     values = F.grid_sample(probs[None].float() / 255, points[None], padding_mode="border", align_corners=False)[0]
     return values * inside
+
+
+def _covered(length: int, photo_length: int) -> int:
+    """Pixels of the photo that a side of its map stands for: of an odd side one more than it has."""
+    return SHRINK * length if length == math.ceil(photo_length / SHRINK) else photo_length
 
 
 def _cut(x: torch.Tensor, top: int, left: int, height: int, width: int, *, fill: int) -> torch.Tensor:
