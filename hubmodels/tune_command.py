@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +76,8 @@ def tune_on_photos(arguments: argparse.Namespace) -> int:
     own = [Refinement.from_dict(read_settings(path)[0]) for path in arguments.settings]
     for path in filter(None, (arguments.out, arguments.report)):
         _check_place(path)
+    if arguments.report is not None and arguments.report.resolve() == arguments.out.resolve():
+        raise ValueError(f"--report must be another file than --out; got {arguments.out} for both")
 
     from tqdm import tqdm  # heavy imports only once the call is known to make sense
 
@@ -96,10 +97,17 @@ def tune_on_photos(arguments: argparse.Namespace) -> int:
     def stopping() -> None:
         tqdm.write("hubmodels: stops after this photo, to choose on those scored; Ctrl-C again: now", file=sys.stderr)
 
-    progress = tqdm(examples, unit="photo", desc=model.name)
-    with stops_on_ctrl_c(is_worth_it=lambda: progress.n - len(failures) >= 2, say=stopping) as stop:
-        going_on = itertools.takewhile(lambda _: not stop.is_set(), progress)
-        trials = measure(model, going_on, [*presets, *own, *candidates(model.labels)], failed=failed)
+    begun: list[Example] = []
+    with stops_on_ctrl_c(is_worth_it=lambda: len(begun) - 1 - len(failures) >= 2, say=stopping) as stop:
+
+        def until_stopped() -> Iterator[Example]:
+            for example in tqdm(examples, unit="photo", desc=model.name):
+                if stop.is_set():
+                    return
+                begun.append(example)
+                yield example
+
+        trials = measure(model, until_stopped(), [*presets, *own, *candidates(model.labels)], failed=failed)
     found = conclude(trials, model.labels, share=arguments.share)
     chosen = Refinement.from_dict(found["best"]) if found["taken"] else Refinement()
     write_bytes(encoded_settings(chosen, task), arguments.out)
@@ -108,7 +116,7 @@ def tune_on_photos(arguments: argparse.Namespace) -> int:
         whole = {**facts, **found, "rows": trials.rows()}
         write_bytes(json.dumps(whole, indent=1).encode() + b"\n", arguments.report)
     _tell(found, arguments, name)
-    if stop.is_set():
+    if len(begun) < len(examples):
         print(f"stopped: chosen on {found['photos']} of {len(examples)} photos", file=sys.stderr)
         return INTERRUPTED
     return 1 if failures else 0

@@ -51,7 +51,7 @@ def find_examples(photos: Iterable[Path], masks: Path) -> tuple[list[Example], i
 
     Raises:
         FileNotFoundError: there is no such source or folder.
-        ValueError: no photo has a mask, or one has two.
+        ValueError: no photo has a mask, or one has two, or a mask would be that of two photos.
     """
     if not masks.is_dir():
         raise FileNotFoundError(f"{masks}: no such folder of masks")
@@ -59,12 +59,16 @@ def find_examples(photos: Iterable[Path], masks: Path) -> tuple[list[Example], i
     masks_of = {photo: _masks_of(photo, masks / folder) for photo, folder in found}
     taken = {mask.resolve() for each in masks_of.values() for mask in each}
     examples, without = [], 0
-    for photo, _ in found:
+    owners: dict[Path, Path] = {}  # mask -> photo
+    for photo, _ in {photo.resolve(): (photo, folder) for photo, folder in found}.values():  # each once
         if photo.resolve() in taken:  # a mask that lies among the photos
             continue
         there = masks_of[photo]
         if len(there) > 1:
             raise ValueError(f"expected one mask of {photo}; got {there[0]} and {there[1]}: remove one")
+        for mask in there:
+            if (other := owners.setdefault(mask.resolve(), photo)) != photo:
+                raise ValueError(f"expected a mask for each photo; got {mask} for {other} and {photo}: rename one")
         examples += [Example(photo, mask) for mask in there]
         without += not there
     if not examples:

@@ -97,6 +97,14 @@ def test_masks_are_found_by_the_names_of_photos(folders):
         find_examples([photos], masks)
 
 
+def test_a_photo_counts_once_and_a_mask_is_that_of_one_photo(folders, tmp_path):
+    photos, masks = folders
+    assert len(find_examples([photos, photos / "p0.png", photos / "deep" / ".." / "p1.png"], masks)[0]) == 4
+    save(tmp_path / "others", "p0.png", np.zeros((96, 64, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"a mask for each photo; got .*p0\.png for .*photos/p0\.png and .*others/p0"):
+        find_examples([photos, tmp_path / "others"], masks)
+
+
 def test_masks_among_photos_are_no_photos(tmp_path):
     grey = np.full((40, 40, 3), 90, np.uint8)
     for name in ("a.jpg", "b.jpg", "c.jpg", "d.jpg", "a_mask.png", "b.png", "d.jpg_mask.png"):
@@ -272,8 +280,10 @@ def test_without_a_sure_gain_all_is_off(tune, folders, tmp_path, rng):
 
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("photo", [1, 2, 3])
-def test_ctrl_c_chooses_on_the_photos_that_are_scored(tune, model, tmp_path, monkeypatch, photo, times):
+@pytest.mark.parametrize("bar", ["", "1"], ids=["bar", "no bar"])
+def test_ctrl_c_chooses_on_the_photos_that_are_scored(tune, model, tmp_path, monkeypatch, photo, times, bar):
     """One that comes before two photos are scored, or a second one, ends at once and writes nothing."""
+    monkeypatch.setenv("TQDM_DISABLE", bar)
     seen = []
 
     def tuned(image: np.ndarray) -> Any:
@@ -290,6 +300,20 @@ def test_ctrl_c_chooses_on_the_photos_that_are_scored(tune, model, tmp_path, mon
     if photo == 3 and times == 1:
         assert "3 photos, 5 settings" in out and "stopped: chosen on 3 of 4 photos" in err
         assert Refinement.from_dict(read_settings(tmp_path / "tuned.json")[0]) == CLEAN
+
+
+def test_ctrl_c_during_the_last_photo_stops_nothing(tune, model, monkeypatch):
+    seen = []
+
+    def tuned(image: np.ndarray) -> Any:
+        seen.append(image)
+        if len(seen) == 4:
+            signal.raise_signal(signal.SIGINT)
+        return Segmenter.tune(model, image)
+
+    monkeypatch.setattr(model, "tune", tuned, raising=False)
+    status, out, err = tune()
+    assert status == 0 and "4 photos, 5 settings" in out and "stopped" not in err
 
 
 def test_an_ignored_ctrl_c_stays_ignored():
@@ -333,6 +357,7 @@ def test_what_is_left_out_is_said(tune, folders, tmp_path):
         (["--model", "u2net_small_fashion"], r"labels fashion, not person"),
         (["--settings", "nowhere.json"], "nowhere.json"),
         (["--report", "."], r"expected a file to write; got is a folder"),
+        (["--out", "same.json", "--report", "./same.json"], r"--report must be another file than --out"),
     ],
 )
 def test_calls_that_make_no_sense_are_refused_before_the_work(tune, monkeypatch, arguments, message):
