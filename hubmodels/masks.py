@@ -57,7 +57,8 @@ def read_truth(
 
 def _ids(picture: Image.Image, labels: LabelSet) -> np.ndarray:
     if picture.mode == "P" and _in_our_colours(picture, labels):
-        return _from_colours(np.asarray(picture.convert("RGB")), labels)  # whatever order its palette has
+        ids = _from_colours(np.asarray(picture.convert("RGB")), labels)  # whatever order its palette has
+        return _with_undecided(ids, picture, labels)
     if len(labels) == 2 and picture.mode in ("P", "LA", "RGB", "RGBA") and (white := _white(picture)) is not None:
         return white  # before ids: programs give black and white any place in a palette
     if picture.mode in ("P", "L", "1"):
@@ -84,13 +85,33 @@ def _ids(picture: Image.Image, labels: LabelSet) -> np.ndarray:
 def indexed_ids(picture: Image.Image, labels: LabelSet) -> np.ndarray:
     """(H, W) uint8 ids of a picture of mode P: by colour if all it uses are exactly those of labels, else its indices.
 
-    Programs that edit pictures give the colours of a palette any order. A palette of one colour says nothing.
+    Programs that edit pictures give the colours of a palette any order. A palette of one colour says nothing, nor does
+    the filling of one at the index IGNORE, which stays.
     """
     indices = np.array(picture)
     if not _in_our_colours(picture, labels):
         return indices
     ids = _from_colours(np.asarray(picture.convert("RGB")), labels)
-    return indices if np.ptp(indices) > 0 and np.ptp(ids) == 0 else ids
+    return indices if np.ptp(indices) > 0 and np.ptp(ids) == 0 else _with_undecided(ids, picture, labels)
+
+
+def _with_undecided(ids: np.ndarray, picture: Image.Image, labels: LabelSet) -> np.ndarray:
+    """Ids by colour, but IGNORE where that is the index and its colour is only what a palette is filled up with.
+
+    Palettes are filled with zeros, the colour of the background, or with their last colour. It is filling if another
+    index that is used has the colour too, or if that is in the palette once more and the others that are used have the
+    order of the ids: then nobody has ordered them anew.
+    """
+    indices = np.asarray(picture)
+    undecided = indices == IGNORE
+    if not undecided.any():
+        return ids
+    palette = np.reshape(picture.getpalette(), (-1, 3)).tolist()
+    others = np.unique(indices[~undecided]).tolist()
+    is_used = palette[IGNORE] in [palette[index] for index in others]
+    is_ours = all(index < len(labels) and tuple(palette[index]) == labels.palette[index] for index in others)
+    is_filling = is_used or (is_ours and palette.count(palette[IGNORE]) > 1)
+    return np.where(undecided, np.uint8(IGNORE), ids) if is_filling else ids
 
 
 def _white(picture: Image.Image) -> np.ndarray | None:

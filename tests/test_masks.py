@@ -79,6 +79,35 @@ def test_only_white_makes_a_mask_black_and_white(tmp_path):
         read(saved(tmp_path, black_and_white("L")), FASHION)
 
 
+@pytest.mark.parametrize(
+    ("ids", "colours", "filling", "expected"),
+    [
+        ("0123 4569", FASHION.palette, FASHION.palette[0], "0123 4569"),
+        ("1123 4569", FASHION.palette, FASHION.palette[0], "1123 4569"),  # no pixel of the background
+        ("0123 4569", FASHION.palette, FASHION.palette[-1], "0123 4569"),
+        ("9999 9999", FASHION.palette, FASHION.palette[0], "9999 9999"),
+        ("0129 9999", [FASHION.palette[id] for id in (0, 2, 1)], FASHION.palette[0], "0219 9999"),
+        # By programs that gave the colours another order, with one of them at the end.
+        ("0019 0199", FASHION.palette[1:], FASHION.palette[0], "1120 1200"),
+        ("0019 0199", FASHION.palette[:2], FASHION.palette[3], "0013 0133"),
+    ],
+    ids=["zeros", "no background", "last colour", "nothing decided", "other order", "black last", "unique"],
+)
+def test_undecided_pixels_stay_so_where_a_palette_is_filled_up(tmp_path, ids, colours, filling, expected):
+    """9 stands for 255, whose colour then is that of a label."""
+    ids, expected = (
+        np.where(each == 9, np.uint8(IGNORE), each) for each in (grid(*s.split()) for s in (ids, expected))
+    )
+    picture = Image.frombytes("P", (4, 2), ids.tobytes())
+    colours = [*colours, *[filling] * (256 - len(colours))]
+    if filling == FASHION.palette[3]:
+        colours[2:255] = [(1, 2, 3)] * 253
+    picture.putpalette([channel for colour in colours for channel in colour])
+    with Image.open(saved(tmp_path, picture)) as again:
+        assert_array_equal(masks.indexed_ids(again, FASHION), expected)
+    assert_array_equal(read(tmp_path / "mask.png"), expected)
+
+
 def test_large_masks_are_brought_to_size_before_they_are_looked_at(tmp_path):
     ids = grid("0123", "4560")
     for picture in (hubmodels.export.indexed_png(ids, FASHION), Image.fromarray(ids)):
