@@ -19,7 +19,7 @@ def test_every_setting_has_a_control_that_says_what_it_does():
         if not control.choices:
             assert "usual" in control.info, control.name  # a typical range
             Refinement(**{control.name: control.minimum}), Refinement(**{control.name: control.maximum})
-            assert control.clamp(control.default) == control.default  # the default is on the slider's grid
+            assert control.clamp(control.default) == control.default  # the default is in the slider's range
 
 
 def test_presets_can_be_shown_by_the_sliders():
@@ -38,6 +38,10 @@ def test_values_are_brought_into_range(name):
         assert [control.clamp(str(choice)) for choice in control.choices] == list(control.choices)
     else:
         assert (control.clamp(-1e9), control.clamp("1e9")) == (control.minimum, control.maximum)
+        typed = round(control.minimum + 0.37 * (control.maximum - control.minimum))  # whole, between steps or on one
+        if control.maximum > 1:
+            assert control.clamp(str(typed)) == typed
+        assert Refinement(**{name: control.clamp(typed + 0.25)})
 
 
 def restored(query: str) -> links.Shared | None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 import zlib
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import gradio as gr
 import numpy as np
@@ -188,6 +191,49 @@ def test_a_misspelt_setting_is_named(api):
     status, answer = get(f"{api.url}/gradio_api/call/v2/segment", {"model": PEOPLE, "crf_iteration": 1})
     assert status == 422 and "`crf_iteration` is not a valid" in json.loads(answer)["error"]
     assert is_well(api)
+
+
+def test_a_photo_inside_of_a_request_is_refused_in_words(api):
+    answer = called(api, {"photo": {"path": "x.png", "url": "data:image/png;base64,AAAA"}, "model": PEOPLE})
+    assert b'"error": "Send the photo as an uploaded file, not inside of the request."' in answer
+
+
+def test_large_requests_are_refused_unless_they_upload_a_photo(api):
+    call = f"{api.url}/gradio_api/call/v2/segment"
+    for size, status in ((1_000_001, 413), (500_000, 200)):
+        body = b'{"model": "' + b"x" * (size - 13) + b'"}'
+        assert get(call, json.loads(body))[0] == status, size
+    with socket.create_connection(urlsplit(api.url).netloc.split(":")) as plain:  # one that does not say how long it is
+        plain.sendall(b"POST /gradio_api/call/v2/segment HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
+        plain.sendall(b"Transfer-Encoding: chunked\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            for _ in range(40):
+                plain.sendall(b"186a0\r\n" + b" " * 100_000 + b"\r\n")
+        with contextlib.suppress(ConnectionError):
+            assert not plain.recv(100).startswith(b"HTTP/1.1 2")
+    assert is_well(api)
+
+
+def test_sessions_hold_nothing_that_went_in_or_came_out(api, photo):
+    """Gradio's links of sessions would be files that nobody deletes."""
+    ask(api, photo)
+    ask(api, photo)
+    sessions = api.page.state_holder.session_data
+    assert api.client.session_hash in sessions
+    shared = {
+        Path(path).parent.name for block in api.page.blocks.values() for path in getattr(block, "keep_in_cache", ())
+    }
+    visitors = {path.parent.name for path in uploads(api).glob(f"{64 * '?'}/*")} - shared
+    said = [json.dumps(session.config_values, default=str) for session in sessions.values()]
+    assert visitors and not any(name in each for name in visitors for each in said)
+    assert get(f"{api.url}/gradio_api/deep_link?session_hash={api.client.session_hash}")[0] == 404
+    assert not (uploads(api) / "deep_links").exists()
+
+
+def test_reset_says_no_more_than_the_names_of_models(api):
+    """Gradio logs values that a menu does not have, whatever a caller makes of them."""
+    (reset,) = (each.fn for each in api.page.fns.values() if getattr(each.fn, "__name__", "") == "reset")
+    assert "x" * 100 not in reset("x" * 100) and PEOPLE in reset(PEOPLE)
 
 
 def test_ways_around_the_queue_are_closed(api):

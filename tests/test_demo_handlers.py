@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 import hubmodels.app
-from hubmodels import Refinement, masks
+from hubmodels import PERSON, ImageError, Refinement, masks
 from hubmodels.app import snippets
 from hubmodels.app.controls import CONTROLS
 from hubmodels.app.handlers import OUTPUTS, Handlers
@@ -132,6 +132,17 @@ def test_scores_follow_the_settings(handlers, tmp_path, studio, astronaut):
     Image.fromarray(grid("01")).save(tmp_path / "mask.png")
     _, details, scores, *_ = handlers.update(photo, CLOTHES, mask, asked())
     assert "ground truth is not used: the mask is 2x1" in details and not scores
+
+
+def test_what_is_wrong_with_a_mask_is_remembered_without_the_calls_that_asked(studio, tmp_path, astronaut):
+    """An exception that is kept gathers the frames of all calls that raise it, and so their pictures."""
+    Image.fromarray(grid("01")).save(tmp_path / "mask.png")
+    raised = []
+    for _ in range(2):
+        with pytest.raises(ImageError, match="the mask is 2x1") as caught:
+            studio.truth(tmp_path / "mask.png", Photo.of(astronaut), PERSON)
+        raised.append(caught.value)
+    assert raised[0] is not raised[1]
 
 
 @pytest.mark.parametrize(

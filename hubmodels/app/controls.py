@@ -53,10 +53,13 @@ class Control:
     @property
     def whole(self) -> bool:
         """Whether only whole numbers make sense."""
-        return SETTINGS[self.name].whole or self.step == math.floor(self.step)
+        return SETTINGS[self.name].whole
 
     def clamp(self, value: Any) -> Any:
-        """`value`, perhaps a text, brought to what the control can show; its default if there is no sense in it."""
+        """`value`, perhaps a text, brought to what the control can show; its default if there is no sense in it.
+
+        The number box beside a slider shows values between its steps too.
+        """
         if self.choices:
             found = [choice for choice in self.choices if str(choice).lower() == str(value).lower()]
             return found[0] if found else self.default
@@ -66,8 +69,7 @@ class Control:
             return self.default
         if not math.isfinite(number):
             return self.default
-        low, high = self.minimum, self.maximum
-        number = low + round((min(max(number, low), high) - low) / self.step) * self.step
+        number = min(max(number, self.minimum), self.maximum)
         return round(number) if self.whole else round(number, 6)
 
 

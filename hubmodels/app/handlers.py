@@ -318,10 +318,11 @@ class Handlers:
 
         Raises:
             FileNotFoundError: it is none of the visitors' files.
+            ValueError: it is no file.
         """
         path, url = (payload.get("path"), payload.get("url")) if isinstance(payload, dict) else (payload, "")
         if not isinstance(path, str) or not path or str(url).startswith("data:"):  # passes by the limit on uploads
-            raise refusal("Send the photo as an uploaded file, not inside of the request.")
+            raise ValueError("Send the photo as an uploaded file, not inside of the request.")
         return own_upload(path, Path(self._cache_dir))
 
     def _file(self, name: str, content: bytes) -> str:

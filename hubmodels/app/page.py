@@ -335,7 +335,8 @@ def _tie_light_events(page: gr.Blocks, parts: Parts, handlers: Handlers) -> None
         button.click(choose(name), [parts.model], settings, **_LIGHT)
 
     def reset(other: str) -> Any:
-        view = {**vars(View()), "other": other}  # whose choices depend on the model
+        # Its choices depend on the model; Gradio hands over and logs whatever a caller says.
+        view = {**vars(View()), "other": other if other in handlers.studio.models else None}
         return [control.default for control in CONTROLS.values()] + [view[name] for name in parts.view]
 
     parts.reset.click(reset, [other], [*settings, *view.values()], **_LIGHT)

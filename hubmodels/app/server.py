@@ -104,15 +104,19 @@ def start(
     Raises:
         OSError: the address or port cannot be had, nor a folder for files of visitors.
     """
+    from starlette.middleware import Middleware
+
     from hubmodels.app.look import CSS, THEME
     from hubmodels.app.page import build
+    from hubmodels.app.strangers import SmallBodies, forget_values
 
     folder = claim_folder()
     page = build(studio, queue_size=queue_size, concurrency=concurrency)
-    handlers = {"exception_handlers": {TypeError: _say_what_is_unknown}}
+    options = {"exception_handlers": {TypeError: _say_what_is_unknown}, "middleware": [Middleware(SmallBodies)]}
     app, _, share_url = page.launch(
-        prevent_thread_lock=True, theme=THEME, css=CSS, app_kwargs=handlers, **where, **LAUNCH
+        prevent_thread_lock=True, theme=THEME, css=CSS, app_kwargs=options, **where, **LAUNCH
     )
+    forget_values(app, page)
     _add_health(app, studio, page)
     limits = {"age_s": file_age_s, "max_bytes": 1e6 * max_disk_mb}
     arguments = (studio, page, folder, clean_every_s, limits)

@@ -173,9 +173,7 @@ class Studio:
         # Choices of settings that do not work here, found by warm_up: field of `Refinement` -> choices.
         self.unavailable: dict[str, set[Any]] = {}
         self._photos: BoundedMemory[Photo] = BoundedMemory(max_items=16, max_cost=8e6, max_age_s=KEPT_S)
-        self._truths: BoundedMemory[np.ndarray | ImageError] = BoundedMemory(
-            max_items=16, max_cost=8e6, max_age_s=KEPT_S
-        )
+        self._truths: BoundedMemory[np.ndarray | str] = BoundedMemory(max_items=16, max_cost=8e6, max_age_s=KEPT_S)
         # One photo with every model, and more; memory is bounded by pixels.
         self._answers: BoundedMemory[Answer] = BoundedMemory(
             max_items=len(self.models) + KEPT_PHOTOS, max_cost=KEPT_PIXELS, max_age_s=KEPT_S
@@ -237,18 +235,18 @@ class Studio:
             ImageError: it cannot be used for this photo and these labels.
         """
 
-        def compute() -> np.ndarray | ImageError:
+        def compute() -> np.ndarray | str:
             try:
                 size = photo.work.shape[:2]
                 return read_truth(path, labels, photo.size, max_pixels=self.max_pixels, out_size=(size[0], size[1]))
             except ImageError as error:
-                return error
+                return str(error)  # the exception itself would gather the frames of every call that raises it
 
         status = path.stat()
         key = (str(path), status.st_mtime_ns, status.st_size, labels, photo.size)
         found = self._truths.get(key, compute, cost=WORK_PX**2)
-        if isinstance(found, ImageError):
-            raise found
+        if isinstance(found, str):
+            raise ImageError(found)
         return found
 
     def answer(self, photo: Photo, name: str) -> tuple[Answer, bool]:

@@ -1,0 +1,76 @@
+"""Bounds on what callers of the server make it keep: Gradio's sessions hold no values, and requests are small."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gradio.state_holder import SessionState, StateHolder
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from hubmodels.app.internals import replaceable
+
+BODY_BYTES = 1_000_000  # of a request that is no upload: settings, links, and paths of uploads
+DEEP_LINK = "/gradio_api/deep_link"
+
+
+class ForgetfulSessions(StateHolder):
+    """Gradio's sessions without the last values that went in and came out, among them pictures of visitors.
+
+    Gradio keeps them for its own kind of links, of 200 visitors, until others come. Menus keep their choices.
+    """
+
+    def __getitem__(self, session_id: str) -> SessionState:
+        """The session of a visitor, begun if there is none."""
+        session = super().__getitem__(session_id)
+        session._update_value_in_config = _forget  # type: ignore[method-assign]
+        return session
+
+
+def _forget(key: int, value: Any) -> None:
+    """In the place of what keeps a value."""
+
+
+def forget_values(app: Any, page: Any) -> None:
+    """Let the sessions of a page that is served hold no values, and no link be made of them.
+
+    Raises:
+        ImportError: this version of Gradio keeps values otherwise.
+    """
+    replaceable(SessionState, "_update_value_in_config", purpose="pictures of visitors would be kept")
+    sessions = ForgetfulSessions()
+    sessions.set_blocks(page)
+    app.state_holder = sessions
+    # What it writes is deleted by nobody, and it is not offered on the page.
+    app.router.routes.insert(0, Route(DEEP_LINK, _not_here, methods=["GET"]))
+
+
+def _not_here(request: Any) -> JSONResponse:
+    return JSONResponse({"detail": "Not Found"}, status_code=404)
+
+
+class SmallBodies:
+    """ASGI middleware: requests with bodies beyond BODY_BYTES are refused, uploads aside, which Gradio limits."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer 413 instead of reading on; one that does not say how long it is ends where it is too long."""
+        if scope["type"] != "http" or scope["path"].rstrip("/").endswith("/upload"):
+            await self.app(scope, receive, send)
+            return
+        said = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        if not said.isdigit() or int(said) > BODY_BYTES:
+            refusal = JSONResponse({"detail": f"expected at most {BODY_BYTES} bytes"}, status_code=413)
+            await refusal(scope, receive, send)
+            return
+        taken = 0
+
+        async def counted() -> Any:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            return message if taken <= BODY_BYTES else {"type": "http.disconnect"}
+
+        await self.app(scope, counted, send)
