@@ -106,10 +106,11 @@ def _with_undecided(ids: np.ndarray, picture: Image.Image, labels: LabelSet) -> 
     undecided = indices == IGNORE
     if not undecided.any():
         return ids
-    palette = np.reshape(picture.getpalette(), (-1, 3)).tolist()
+    flat = picture.getpalette() or []
+    palette = [tuple(flat[i : i + 3]) for i in range(0, len(flat), 3)]
     others = np.unique(indices[~undecided]).tolist()
     is_used = palette[IGNORE] in [palette[index] for index in others]
-    is_ours = all(index < len(labels) and tuple(palette[index]) == labels.palette[index] for index in others)
+    is_ours = all(index < len(labels) and palette[index] == labels.palette[index] for index in others)
     is_filling = is_used or (is_ours and palette.count(palette[IGNORE]) > 1)
     return np.where(undecided, np.uint8(IGNORE), ids) if is_filling else ids
 
