@@ -13,10 +13,14 @@ from hubmodels.entries import ENTRIES
 from hubmodels.hub import read_weights
 from hubmodels.networks import build_network
 from tests.tiny_runs import TINY
-from training.checkpoint import load_checkpoint, save_checkpoint
+from training.average import main as average
+from training.checkpoint import load_checkpoint, load_run, save_checkpoint
 from training.engine import network_for, select_tasks, task_rows
-from training.errors import DataError
-from training.export import export, to_float16
+from training.errors import DataError, OutputError
+from training.export import export, export_folder, to_float16
+from training.import_checkpoint import main as import_checkpoint
+from training.seeds import score_seeds
+from training.soft_labels import load_teacher
 
 
 def test_a_kill_while_saving_leaves_the_old_checkpoint(tmp_path, monkeypatch):
@@ -31,12 +35,59 @@ def test_a_kill_while_saving_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint({"epoch": 2}, path)
     assert load_checkpoint(path) == {"epoch": 1}
+    assert [each.name for each in tmp_path.iterdir()] == ["last.pt"]
 
 
 def test_a_checkpoint_cannot_run_code(tmp_path):
     torch.save({"x": subprocess.Popen}, tmp_path / "bad.pt")
     with pytest.raises(DataError, match=r"bad\.pt: expected a checkpoint .*torch refuses \(Weights only load failed"):
         load_checkpoint(tmp_path / "bad.pt")
+
+
+@pytest.mark.parametrize(
+    "content", [b"0.5\n", b"hello\n", b"\x80\x02e", b"\x80\x02J", b"X\xff\xff"], ids=lambda content: content.hex()
+)
+def test_files_of_other_kinds_are_no_checkpoints(tmp_path, content):
+    (tmp_path / "other.pt").write_bytes(content)
+    with pytest.raises(DataError, match=r"other\.pt: expected a checkpoint of training\.train.*torch refuses"):
+        load_checkpoint(tmp_path / "other.pt")
+
+
+@pytest.mark.parametrize("main", [average, import_checkpoint])
+def test_a_folder_is_no_place_for_a_checkpoint_and_that_is_said_before_the_work(tmp_path, main):
+    """Of files that are not there it would be said while they are read."""
+    with pytest.raises(
+        OutputError, match=r"expected a file to write; got a folder: name a file in it, such as .*x\.pt"
+    ):
+        main(["u2net", "none.pt", "--out", str(tmp_path)])
+    assert not [*tmp_path.iterdir()] and not tmp_path.with_suffix(".tmp").exists()
+
+
+def test_a_checkpoint_that_cannot_be_put_in_its_place_leaves_nothing_behind(tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(OSError, match="out"):
+        save_checkpoint({"epoch": 1}, tmp_path / "out")
+    assert [each.name for each in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("content", [{"w": torch.ones(1)}, {"recipe": {}}, torch.ones(1), []], ids=str)
+def test_a_plain_state_dict_is_no_run(tmp_path, content):
+    path = tmp_path / "plain.pt"
+    torch.save(content, path)
+    person = ENTRIES["deeplabv3plus_person"]
+    for call in (
+        lambda: load_run(path),
+        lambda: average([str(path), str(path), "--out", str(tmp_path / "mean.pt")]),
+        lambda: export(path, person),
+        lambda: export_folder(path, tmp_path / "out"),
+        lambda: load_teacher(str(path), "person"),
+        lambda: score_seeds(person, [path, path], data=tmp_path),
+        lambda: network_for(dataclasses.replace(TINY, init=str(path))),
+    ):
+        with pytest.raises(
+            DataError, match=r"plain\.pt: expected a checkpoint of training\.train; got a file without rec"
+        ):
+            call()
 
 
 def test_exported_weights_answer_like_the_checkpoint(tmp_path, monkeypatch):

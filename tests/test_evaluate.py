@@ -63,6 +63,14 @@ def test_other_splits_are_only_printed(results, capsys):
     assert json.loads(capsys.readouterr().out)["images"] == 1
 
 
+@pytest.mark.parametrize("text", ["0", "3", "nan", "-1", "x"])
+def test_a_scale_that_no_photo_is_looked_at_in_is_refused_before_the_work(monkeypatch, capsys, text):
+    monkeypatch.setattr(training.evaluate, "subject", None)
+    with pytest.raises(SystemExit):
+        main(["deeplabv3plus_fashion", "--scales", "1", text])
+    assert f"--scales: expected a number in 0.25..2; got {text!r}" in capsys.readouterr().err
+
+
 def test_a_preset_for_a_region_classifier_is_refused_before_the_work(monkeypatch, capsys):
     def refuse(*args):
         raise AssertionError("work was done")

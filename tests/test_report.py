@@ -26,7 +26,9 @@ from training.metrics import Scores
 from training.report import describe, main, settings_for
 from training.report_page import NOTES, Photo, Report, confusion_table, label_table, page, percent, worst
 from training.report_pictures import ERROR_COLOURS, HEAT, data_uri, error_map, heat, mean_errors
+from training.soft_labels import main as soft_labels
 from training.tags import IGNORE
+from training.train import main as train
 
 THREE = LabelSet("three", ("ground", "cat", "dog"), ((0, 0, 0), (200, 0, 0), (0, 200, 0)))
 MISSED, EXTRA, CONFUSED = ERROR_COLOURS.values()
@@ -348,6 +350,17 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path, mon
     for place in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(OutputError, match=r"file.*: expected a folder to write into; got .*: name another place"):
             main(["deeplabv3plus_person", "--out", str(place)])
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5"])
+@pytest.mark.parametrize(
+    "command", [[main, "deeplabv3plus_person"], [train, "x.toml"], [soft_labels, "--out", "soft", "--person", "x"]]
+)
+def test_a_limit_of_no_photo_is_refused_before_the_work(capsys, command, text):
+    call, *arguments = command
+    with pytest.raises(SystemExit):
+        call([*arguments, "--limit", text])
+    assert f"--limit: expected a whole number of 1 or more; got {text!r}" in capsys.readouterr().err
 
 
 def test_what_does_not_fit_is_refused(tmp_path):

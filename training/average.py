@@ -17,9 +17,10 @@ from typing import Any
 
 import torch
 
-from training.checkpoint import averaged_weights, load_checkpoint, save_checkpoint
+from training.checkpoint import averaged_weights, load_run, save_checkpoint
 from training.engine import network_for
 from training.errors import DataError, run_command
+from training.files import make_place
 from training.recipe import Recipe
 
 State = dict[str, torch.Tensor]
@@ -78,7 +79,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--with-start", action="store_true", help="average with what the first run started from, too")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args(argv)
-    saved = [load_checkpoint(path) for path in arguments.checkpoints]
+    make_place(arguments.out)
+    saved = [load_run(path) for path in arguments.checkpoints]
     check_alike([each["recipe"] for each in saved])
     states = [averaged_weights(each, path) for each, path in zip(saved, arguments.checkpoints, strict=True)]
     if arguments.with_start:  # built as the run built it, with frozen batch norms folded or not

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import pickle
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import torch
 
@@ -19,11 +17,15 @@ def save_checkpoint(state: dict[str, Any], path: Path) -> None:
     """Write `state` (tensors and plain values only) to `path` atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 DAMAGED = "expected a checkpoint of training.train; if it was damaged, take a copy of it or train again"
@@ -37,15 +39,30 @@ def load_checkpoint(path: Path, *, expected: str = DAMAGED) -> dict[str, Any]:
         expected: what the message says of a file that is something else, with the remedy.
 
     Raises:
-        DataError: no such file, or one that torch refuses: damaged, of another kind, or with code in it.
+        DataError: no such file, or one that torch refuses: unreadable, damaged, of another kind, or with code in it.
     """
     if not path.is_file():
         raise DataError(f"{path}: no checkpoint there")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, BadZipFile, EOFError) as error:
+    except Exception as error:  # of text and damaged files KeyError, IndexError, struct.error and others, as it comes
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(f"{path}: {expected}; got a file that torch refuses ({reason})") from error
+
+
+def load_run(path: Path) -> dict[str, Any]:
+    """A checkpoint with the recipe and the averaged weights of a run, as tools that take the network want it.
+
+    Raises:
+        DataError: as of `load_checkpoint`, or the file holds something else, such as a plain state dict.
+    """
+    saved = load_checkpoint(path)
+    if not isinstance(saved, dict) or not {"recipe", "ema"} <= set(saved):
+        raise DataError(
+            f"{path}: expected a checkpoint of training.train; got a file without recipe and averaged weights: "
+            "name the best.pt of a run, or bring an original checkpoint into that form by training.import_checkpoint"
+        )
+    return saved
 
 
 def averaged_weights(saved: Mapping[str, Any], path: Path) -> dict[str, torch.Tensor]:

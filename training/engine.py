@@ -16,7 +16,7 @@ from hubmodels.hub import read_weights
 from hubmodels.networks import build_network, is_head
 from hubmodels.networks.dilation import use_space_to_batch
 from hubmodels.segmenter import photo_logits
-from training.checkpoint import load_checkpoint
+from training.checkpoint import load_run
 from training.data import Sample
 from training.errors import RecipeError
 from training.frozen_norms import fold_frozen_batch_norms
@@ -99,7 +99,7 @@ def starting_weights(recipe: Recipe, net: nn.Module) -> dict[str, torch.Tensor]:
                 )
             return own | shared
     else:
-        checkpoint = load_checkpoint(Path(recipe.init))
+        checkpoint = load_run(Path(recipe.init))
         old = checkpoint["recipe"]
         state, tasks = checkpoint["ema"], label_counts(old["tasks"], old.get("classes", ()))
     return select_tasks(state, tasks, recipe.label_counts, fill=net.state_dict())

@@ -26,6 +26,7 @@ from hubmodels.entries import ENTRIES, Entry, find_entry
 from hubmodels.hub import WEIGHTS_FOLDER, load_model, load_regions
 from hubmodels.refine import PRESETS, Refinement
 from hubmodels.segmenter import Segmenter
+from training.arguments import scale
 from training.data import DATA_ROOT, SPLITS, Sample, load_fashionista
 from training.errors import run_command
 from training.files import update_json, write_json
@@ -123,7 +124,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of how photos go through the model, and where they are."""
     parser.add_argument("--preset", choices=sorted(PRESETS), default="off", help="post-processing (%(default)s)")
     parser.add_argument("--flip", action="store_true", help="average with the mirrored photo")
-    parser.add_argument("--scales", type=float, nargs="+", default=[1.0], help="average over sizes")
+    parser.add_argument("--scales", type=scale, nargs="+", default=[1.0], help="average over sizes, 0.25 to 2")
     parser.add_argument("--data", type=Path, default=DATA_ROOT, help="data root (default: %(default)s)")
 
 

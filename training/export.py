@@ -24,7 +24,7 @@ from hubmodels.labels import TASKS, LabelSet
 from hubmodels.networks import build_network
 from hubmodels.refine import RegionClassifier
 from hubmodels.segmenter import Segmenter
-from training.checkpoint import averaged_weights, load_checkpoint
+from training.checkpoint import averaged_weights, load_run
 from training.engine import select_tasks
 from training.errors import CommandError, DataError, run_command
 from training.files import update_json
@@ -69,7 +69,7 @@ def export(checkpoint: Path, entry: Entry) -> Path:
     if not entry.is_network:
         data = checkpoint.read_bytes()
         return _publish(data, entry, RegionClassifier.from_bytes(data, what=str(checkpoint)))
-    saved = load_checkpoint(checkpoint)
+    saved = load_run(checkpoint)
     state = averaged_weights(saved, checkpoint)
     try:
         state = select_tasks(state, saved["recipe"]["tasks"], [entry.task])
@@ -117,7 +117,7 @@ def export_folder(checkpoint: Path, folder: Path, *, license: str = "") -> Segme
     Raises:
         CommandError: the run has several tasks.
     """
-    saved = load_checkpoint(checkpoint)
+    saved = load_run(checkpoint)
     recipe = saved["recipe"]
     if len(recipe["tasks"]) != 1:
         raise CommandError(f"{checkpoint} answers {list(recipe['tasks'])}; a folder is for a run of one task")

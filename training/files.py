@@ -25,6 +25,18 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def make_place(path: Path) -> Path:
+    """The place `path` of a file to be written, its folder made; long work asks for it before it starts.
+
+    Raises:
+        OutputError: it is a folder, or its folder cannot be made or written into.
+    """
+    if path.is_dir():
+        raise OutputError(f"{path}: expected a file to write; got a folder: name a file in it, such as {path / 'x.pt'}")
+    make_folder(path.parent)
+    return path
+
+
 def read_json(path: Path) -> Any:
     """What a JSON file holds.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hubmodels.entries import ENTRIES
 from hubmodels.labels import TASKS
-from training.checkpoint import load_checkpoint
+from training.checkpoint import load_run
 from training.data import SOURCES, Sample, count_pixels, load_fashionista, load_sources
 from training.errors import DataError
 from training.folder import load_folder
@@ -76,7 +76,7 @@ def seen_before(recipe: Recipe) -> list[str]:
     """Names of the photos that the checkpoint a recipe starts from has seen; none if it does not say."""
     if recipe.init in ("imagenet", "random", *ENTRIES):
         return []
-    return load_checkpoint(Path(recipe.init)).get("photos", {}).get("seen", [])
+    return load_run(Path(recipe.init)).get("photos", {}).get("seen", [])
 
 
 def warn_of_seen(val: Sequence[str], seen: Sequence[str], recipe: Recipe) -> None:

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 from hubmodels.entries import ENTRIES
-from training.checkpoint import load_checkpoint
+from training.checkpoint import load_run
 from training.recipe import Recipe
 
 SOURCE_NAMES = {
@@ -62,6 +62,6 @@ def _started(recipe: Recipe) -> str:
     if recipe.init in ENTRIES:
         entry = ENTRIES[recipe.init]
         return f", starting from {entry.name} ({entry.license}), which was {entry.data}"
-    saved = load_checkpoint(Path(recipe.init))
+    saved = load_run(Path(recipe.init))
     known = saved.get("provenance") or "photos that its checkpoint does not name"
     return f", starting from an earlier stage, which was trained on {known}"

@@ -20,6 +20,7 @@ from hubmodels.labels import LabelSet
 from hubmodels.refine import Refinement
 from hubmodels.settings_files import read_settings
 from hubmodels.tuning import changed
+from training.arguments import count
 from training.data import load_fashionista
 from training.errors import CommandError, run_command
 from training.evaluate import Answer, add_options, answers, machine, subject
@@ -89,7 +90,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--settings", type=Path, metavar="JSON", help="post-processing as Refinement.to_dict() writes it"
     )
-    parser.add_argument("--limit", type=int, help="use so many photos")
+    parser.add_argument("--limit", type=count, help="use so many photos")
     add_options(parser)
     arguments = parser.parse_args(argv)
     entry = find_entry(arguments.name)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from hubmodels.entries import Entry, find_entry
-from training.checkpoint import load_checkpoint
+from training.checkpoint import load_run
 from training.data import DATA_ROOT
 from training.errors import DataError, run_command
 from training.evaluate import RESULTS, evaluate, machine
@@ -72,7 +72,7 @@ def score_seeds(
             or a run that was not trained for the entry's task.
     """
     networks = [str(path) for path in checkpoints]
-    recipes = [load_checkpoint(path)["recipe"] for path in checkpoints]
+    recipes = [load_run(path)["recipe"] for path in checkpoints]
     if shipped:
         networks.insert(0, entry.name)
         recipes.insert(0, shipped_recipe(entry).to_dict())

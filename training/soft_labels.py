@@ -31,7 +31,8 @@ from hubmodels.networks import build_network
 from hubmodels.refine import PRESETS, Refinement, Tuner
 from hubmodels.segmenter import Segmenter
 from training.allocator import keep_freed_memory
-from training.checkpoint import averaged_weights, load_checkpoint
+from training.arguments import count
+from training.checkpoint import averaged_weights, load_run
 from training.data import DATA_ROOT, SHRINK, SOURCES, Sample, load_sources
 from training.engine import select_tasks
 from training.errors import DataError, run_command
@@ -51,7 +52,7 @@ def load_teacher(name: str, task: str) -> Segmenter:
         if model.labels.names != TASKS[task].names:
             raise DataError(f"{name} labels {model.labels.task}; expected a model for {task}")
         return model
-    saved = load_checkpoint(Path(name))
+    saved = load_run(Path(name))
     recipe = Recipe.from_dict(saved["recipe"])
     try:
         state = select_tasks(averaged_weights(saved, Path(name)), recipe.tasks, [task])
@@ -205,7 +206,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--flip", action="store_true", help="average with mirrored photos, at twice the time")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=DATA_ROOT)
-    parser.add_argument("--limit", type=int, help="so many photos of every source")
+    parser.add_argument("--limit", type=count, help="so many photos of every source")
     arguments = parser.parse_args(argv)
     names = {task: getattr(arguments, task) for task in TASKS if getattr(arguments, task)}
     if not names:

@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from hubmodels.metrics import Scores
 from training.allocator import keep_freed_memory
+from training.arguments import count
 from training.crf_layer import learnt_values
 from training.data import DATA_ROOT, Sample
 from training.engine import validate
@@ -251,7 +252,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, default=DATA_ROOT, help="data root (default: %(default)s)")
     parser.add_argument("--folder", type=Path, help="photos and masks of one's own, instead of the recipe's folder")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs are kept (default: runs)")
-    parser.add_argument("--limit", type=int, help="use only so many photos per source and split")
+    parser.add_argument("--limit", type=count, help="use only so many photos per source and split")
     parser.add_argument("--seed", type=int, help="instead of the recipe's; the run is called NAME_seedN")
     parser.add_argument("--init", help="instead of the recipe's, such as the earlier stage of the same seed")
     parser.add_argument("--mixed-precision", choices=PRECISIONS, help="instead of what the recipe or the launcher says")
