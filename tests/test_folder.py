@@ -23,6 +23,7 @@ from hubmodels.export import indexed_png, save_image
 from hubmodels.labels import LabelSet
 from hubmodels.networks import build_network, is_head
 from tests.conftest import ROOT
+from tests.tiny_runs import TINY
 from training.checkpoint import load_checkpoint
 from training.data import IGNORE, read_labels
 from training.engine import network_for
@@ -205,6 +206,11 @@ def spoiled(folder):
     yield lambda: (folder / "splits.json").write_text('{"train": ["x"], "val": ["0001"]}'), r"train names \['x'\]"
     yield lambda: (folder / "splits.json").write_text('{"train": ["0002"], "val": [["0001"]]}'), r"val names \[\['0001'"
     yield lambda: (folder / "splits.json").write_text('{"train": [{}, "0002"], "val": [1]}'), r"train names \[\{\}\]"
+    yield (
+        lambda: (folder / "splits.json").write_text('{"train": ["0001.jpg"], "val": ["0002"]}'),
+        r"splits\.json: expected names without suffix in train: '0001'; got '0001\.jpg'",
+    )
+    yield lambda: (folder / "splits.json").write_text('{"train": ["0001.png"], "val": ["2"]}'), r"train names \['0001\."
     yield lambda: (folder / "splits.json").mkdir(), "splits.json: expected a JSON file; it cannot be read"
     yield lambda: (folder / "splits.json").symlink_to("nowhere"), "splits.json: missing"
     yield lambda: replaced_by_folder(folder / "classes.json"), "classes.json: expected a JSON file; it cannot be read"
@@ -232,7 +238,7 @@ def replaced_by_link(path):
     path.symlink_to(path.with_name("nowhere.jpg"))
 
 
-@pytest.mark.parametrize("case", range(26))
+@pytest.mark.parametrize("case", range(28))
 def test_what_is_wrong_with_a_folder_is_said_with_its_file(photos, case):
     spoil, message = list(spoiled(photos))[case]
     spoil()
@@ -285,6 +291,27 @@ def test_a_start_from_a_network_of_another_size_is_refused(photos):
     recipe = dataclasses.replace(read_recipe(RECIPE, folder=photos), init="deeplabv3plus_lite2_fashion")
     with pytest.raises(WeightsError, match=r"'deeplabv3plus_lite2_fashion': .*their own arch and \[network\]"):
         network_for(recipe)
+
+
+@pytest.mark.parametrize("arch", ["deeplabv3plus", "u2net_small"])
+def test_a_start_from_a_run_on_other_labels_keeps_no_classifier(tmp_path, caplog, arch):
+    """Of equal number, too: rows mean what classes.json said at their place."""
+    caplog.set_level("INFO", logger="training")
+    network = {} if arch == "u2net_small" else TINY.network
+    first = dataclasses.replace(
+        TINY, tasks=("mine",), folder="mine", classes=tuple(CLASSES), arch=arch, network=network, epochs=1
+    )
+    torch.manual_seed(0)
+    state = network_for(first).state_dict()
+    torch.save({"recipe": first.to_dict(), "ema": state}, tmp_path / "best.pt")
+    for classes, is_kept in ((CLASSES, True), ([*CLASSES[:1], "bag", "hat"], False), ([*CLASSES[:2], "shoe"], False)):
+        caplog.clear()
+        torch.manual_seed(1)
+        again = dataclasses.replace(first, init=str(tmp_path / "best.pt"), classes=tuple(classes))
+        got = network_for(again).state_dict()
+        differ = {key for key, value in got.items() if not torch.equal(value, state[key])}
+        assert all(is_head(key) for key in differ) and bool(differ) != is_kept
+        assert ("of other labels, background, hat, bag: the classifier starts anew" in caplog.text) != is_kept
 
 
 @pytest.mark.parametrize("init", list_models())

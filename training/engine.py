@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from training.imagenet import PACKAGED, start_from_imagenet
 from training.metrics import Scores
 from training.recipe import Recipe, label_counts
 from training.weight_gradients import use_product_gradients
+
+log = logging.getLogger("training")
 
 CLASSIFIER = ("classifier.weight", "classifier.bias")
 
@@ -71,8 +74,9 @@ def pretrained_parameters(net: nn.Module) -> list[nn.Parameter]:
 def starting_weights(recipe: Recipe, net: nn.Module) -> dict[str, torch.Tensor]:
     """Weights of a published model or averaged ones of an earlier run.
 
-    Classifier rows are matched by task; rows of new tasks stay random, as do heads that go as a whole. From a
-    published model of another architecture come the backbone and what else has its name and shape, but no classifier.
+    Classifier rows are matched by task; rows of new tasks stay random, as do those of a task whose labels are others or
+    in another order, and heads that go as a whole. From a published model of another architecture come the backbone and
+    what else has its name and shape, but no classifier.
 
     Raises:
         RecipeError: a published model without weights, or with no part in common with the network.
@@ -102,6 +106,10 @@ def starting_weights(recipe: Recipe, net: nn.Module) -> dict[str, torch.Tensor]:
         checkpoint = load_run(Path(recipe.init))
         old = checkpoint["recipe"]
         state, tasks = checkpoint["ema"], label_counts(old["tasks"], old.get("classes", ()))
+        names = tuple(old.get("classes", ()))  # of the one task of a folder; older checkpoints may not say them
+        if names and recipe.classes and names != recipe.classes:
+            log.info("%s: of other labels, %s: the classifier starts anew", recipe.init, ", ".join(names))
+            tasks = {f"{task} of other labels": count for task, count in tasks.items()}
     return select_tasks(state, tasks, recipe.label_counts, fill=net.state_dict())
 
 

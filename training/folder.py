@@ -176,6 +176,9 @@ def _given_splits(path: Path, photos: Mapping[str, Path]) -> dict[str, list[Path
             raise DataError(f'{path}: expected {{"train": [names], "val": [names]}}; {split} is missing or empty')
         # What is no text may not even be looked up.
         if unknown := [name for name in listed if not isinstance(name, str) or name not in photos][:3]:
+            given = Path(unknown[0]) if isinstance(unknown[0], str) else Path()
+            if given.stem in photos and photos[given.stem].name == given.name:
+                raise DataError(f"{path}: expected names without suffix in {split}: {given.stem!r}; got {unknown[0]!r}")
             raise DataError(f"{path}: {split} names {unknown}, which are not in {path.parent / 'images'}")
     chosen = {split: [photos[name] for name in listed or ()] for split, listed in names.items()}
     times = Counter(each.stem for listed in chosen.values() for each in listed)
