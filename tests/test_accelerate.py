@@ -22,7 +22,7 @@ from training.checkpoint import load_checkpoint, save_checkpoint
 from training.errors import RecipeError
 from training.launch import missing_processes
 from training.metrics import Scores
-from training.processes import add_up, check_batch, check_started, dropout_seed, pixel_factors, share
+from training.processes import add_up, check_batch, check_photos, check_started, dropout_seed, pixel_factors, share
 from training.recipe import read_recipe
 from training.tags import IGNORE
 from training.train import Run, train
@@ -248,6 +248,14 @@ def test_a_batch_is_shared_out_in_order():
     check_batch(6, "x", places[0])
     with pytest.raises(RecipeError, match="multiple of the 3 processes; got 7 photos: set batch_size to 9"):
         check_batch(7, "x", places[0])
+    for count, batch_size in ((6, 9), (9, 9), (10, 9), (3, 9)):
+        check_photos(count, batch_size, "x", places[0])
+    with pytest.raises(
+        RecipeError, match=r"photos for a batch of 9, .* 3 processes; got 5: set batch_size to 3, start"
+    ):
+        check_photos(5, 9, "x", places[0])
+    with pytest.raises(RecipeError, match="got 2: start one process, or add photos"):
+        check_photos(2, 9, "x", places[0])
     seeds = {dropout_seed(seed, step, place) for seed in range(3) for step in range(50) for place in places}
     assert len(seeds) == 450 and dropout_seed(2, 5, places[0]) == 2 * 1_000_003 + 5
 

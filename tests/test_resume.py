@@ -9,9 +9,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from tests.tiny_runs import TINY
 from training.checkpoint import load_checkpoint, save_checkpoint
+from training.engine import network_for
 from training.errors import DataError, RecipeError
 from training.photos import check_same_photos, warn_of_seen
 from training.recipe import Recipe
@@ -173,6 +175,42 @@ def test_an_older_checkpoint_that_names_no_photos_goes_on(ended, drawn):
     save_checkpoint(state, ended / "last.pt")
     train(dataclasses.replace(SHORT, epochs=2), folder=ended, data=drawn, resume=True)
     assert load_checkpoint(ended / "last.pt")["photos"] == photos
+
+
+U2NET = dataclasses.replace(
+    SHORT, tasks=("person",), arch="u2net_small", network={}, freeze_batch_norm=True, epochs=2, batch_size=3
+)
+
+
+@pytest.mark.parametrize("recipe", [SHORT, U2NET], ids=lambda recipe: recipe.arch)
+def test_a_run_goes_on_without_what_it_started_from(drawn, tmp_path, monkeypatch, recipe):
+    """And ends with the same bits as one that was not stopped; norms of U-2-Net are folded in both."""
+    start = tmp_path / "start.pt"
+    torch.manual_seed(9)
+    state = {"recipe": recipe.to_dict(), "ema": network_for(recipe).state_dict(), "provenance": "a set"}
+    save_checkpoint(state, start)
+    recipe = dataclasses.replace(recipe, init=str(start), epochs=2)
+    train(recipe, folder=tmp_path / "whole", data=drawn)
+
+    real = Run.save
+
+    def stopping(run, name="last.pt"):
+        real(run, name)
+        if name == "last.pt" and run.epoch == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Run, "save", stopping)
+        train(recipe, folder=tmp_path / "parts", data=drawn)
+    start.unlink()
+    train(recipe, folder=tmp_path / "parts", data=drawn, resume=True)
+    whole, parts = (load_checkpoint(tmp_path / name / "last.pt") for name in ("whole", "parts"))
+    assert parts["provenance"] == whole["provenance"] and "a set" in whole["provenance"]
+    for key in ("net", "ema"):
+        assert whole[key].keys() == parts[key].keys()
+        assert all(torch.equal(value, parts[key][name]) for name, value in whole[key].items())
+    with pytest.raises(DataError, match=r"start\.pt: no checkpoint there"):
+        train(recipe, folder=tmp_path / "new", data=drawn)
 
 
 def test_a_folder_may_move_and_have_another_name():

@@ -84,8 +84,24 @@ def check_batch(size: int, name: str, accelerator: Accelerator) -> None:
         )
 
 
+def check_photos(count: int, batch_size: int, name: str, accelerator: Accelerator) -> None:
+    """Refuse photos that are fewer than a batch, so all of them are one, if they cannot be shared out equally.
+
+    Raises:
+        RecipeError: `count` is less than `batch_size` and no multiple of the number of processes.
+    """
+    processes = accelerator.num_processes
+    if count < batch_size and count % processes:
+        filled = count - count % processes
+        raise RecipeError(
+            f"recipe {name!r}: expected photos for a batch of {batch_size}, or a multiple of the {processes} "
+            f"processes; got {count}: {f'set batch_size to {filled}, ' if filled else ''}start one process, or add "
+            "photos"
+        )
+
+
 def share(batch: np.ndarray, accelerator: Accelerator) -> np.ndarray:
-    """This process's part of a batch of indices, whose size has passed `check_batch`."""
+    """This process's part of a batch of indices, whose size has passed `check_batch` or `check_photos`."""
     size = len(batch) // accelerator.num_processes
     return batch[accelerator.process_index * size :][:size]
 

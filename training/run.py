@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import math
@@ -32,12 +33,16 @@ OF_BEST = ("recipe", "ema", "crfs", "epoch", "best", "val", "photos", "provenanc
 class Run:
     """The state of one run, and how it is saved and restored."""
 
-    def __init__(self, recipe: Recipe, folder: Path, *, mixed_precision: str | None = None) -> None:
+    def __init__(
+        self, recipe: Recipe, folder: Path, *, mixed_precision: str | None = None, going_on: bool = False
+    ) -> None:
+        """What a run starts with, or with `going_on` what `resume` fills: what it started from is not read then."""
         self.accelerator = join_processes(mixed_precision or recipe.mixed_precision)
         check_batch(recipe.batch_size, recipe.name, self.accelerator)
         torch.manual_seed(recipe.seed)
         self.recipe, self.folder = recipe, folder
-        self.net = network_for(recipe).to(self.accelerator.device)
+        start = dataclasses.replace(recipe, init="random") if going_on else recipe
+        self.net = network_for(start).to(self.accelerator.device)
         self.crfs = crf_layers(recipe.label_counts, recipe.crf).to(self.accelerator.device)
         self.ema = Ema(self.net, recipe.ema_decay)
         groups = self._parameter_groups()
@@ -53,7 +58,7 @@ class Run:
         # Names of photos: of this run's "train" and "val" in their order, and "seen", sorted: those that this run or
         # one that it started from trains on.
         self.photos: Names = {}
-        self.provenance = provenance(recipe)
+        self.provenance = "" if going_on else provenance(recipe)
         self.saved_at = time.monotonic()
 
     def _parameter_groups(self) -> list[dict]:
@@ -119,7 +124,7 @@ class Run:
         self.best_by_task |= state.get("best_by_task", {})
         self.scores, self.losses = state.get("scores", []), state.get("losses", [])
         self.val, self.photos = state.get("val", {}), state.get("photos", {})
-        self.provenance = state.get("provenance", self.provenance)
+        self.provenance = state["provenance"] if "provenance" in state else provenance(self.recipe)
         if self.accelerator.scaler is not None and "scaler" in state:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self._drop_later_rows()

@@ -37,7 +37,7 @@ from training.errors import DivergedError, run_command
 from training.launch import start_all_processes
 from training.losses import deeply_supervised, soft_cross_entropy
 from training.photos import load_photos, names_of, warn_of_unseen
-from training.processes import add_up, check_batch, dropout_seed, pixel_factors, share, share_buffers
+from training.processes import add_up, check_photos, dropout_seed, pixel_factors, share, share_buffers
 from training.recipe import PRECISIONS, Recipe, read_recipe
 from training.run import Run
 from training.schedules import lr_factor
@@ -146,8 +146,9 @@ def train(
         DataError: data or the checkpoint to go on from is missing or wrong, or that run had other photos.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    run = Run(recipe, folder, mixed_precision=mixed_precision)
-    if resume and (folder / "last.pt").exists():
+    going_on = resume and (folder / "last.pt").exists()
+    run = Run(recipe, folder, mixed_precision=mixed_precision, going_on=going_on)
+    if going_on:
         run.resume()
     else:
         if resume and run.accelerator.is_main_process:  # by a script that always says so, before the first checkpoint
@@ -159,9 +160,8 @@ def train(
     run.note_photos(samples, val)
     unseen = warn_of_unseen(samples, val, recipe) if run.accelerator.is_main_process else {}
     samples = repeated(samples, recipe.repeat)
-    first_epoch = epoch_order(len(samples), recipe, 0)
-    steps_per_epoch = len(first_epoch)
-    check_batch(len(first_epoch[0]), recipe.name, run.accelerator)  # fewer photos than batch_size are one batch
+    check_photos(len(samples), recipe.batch_size, recipe.name, run.accelerator)
+    steps_per_epoch = len(epoch_order(len(samples), recipe, 0))
     log.info("%d photos, %d steps an epoch, %d val photos", len(samples), steps_per_epoch, len(val))
 
     while run.epoch < recipe.epochs:
