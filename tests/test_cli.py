@@ -233,7 +233,7 @@ def test_a_full_disk_ends_the_run(photos, tmp_path, quick, monkeypatch, capsys):
 
     out, call = tmp_path / "out", ["label", str(photos), *quick, "--out", str(tmp_path / "out")]
     with monkeypatch.context() as patch:
-        patch.setattr("hubmodels.export.write_bytes", full)
+        patch.setattr("hubmodels.result_files.write_bytes", full)
         assert main(call) == 2
     said = capsys.readouterr()
     assert said.err.count("No space left") == 1 and "Errno" not in said.err

@@ -11,6 +11,7 @@ from starlette.routing import Route
 from hubmodels.app.internals import replaceable
 
 BODY_BYTES = 1_000_000  # of a request that is no upload: settings, links, and paths of uploads
+READ_BYTES = 25 * BODY_BYTES  # of one that is refused, and dropped at once
 DEEP_LINK = "/gradio_api/deep_link"
 
 
@@ -56,12 +57,15 @@ class SmallBodies:
         self.app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer 413 instead of reading on; one that does not say how long it is ends where it is too long."""
+        """Answer 413 and keep nothing; one that does not say how long it is ends where it is too long."""
         if scope["type"] != "http" or scope["path"].rstrip("/").endswith("/upload"):
             await self.app(scope, receive, send)
             return
         said = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         if not said.isdigit() or int(said) > BODY_BYTES:
+            left = READ_BYTES  # a client that is still sending would not hear the answer
+            while left > 0 and (message := await receive()).get("more_body"):
+                left -= len(message["body"])
             refusal = JSONResponse({"detail": f"expected at most {BODY_BYTES} bytes"}, status_code=413)
             await refusal(scope, receive, send)
             return
