@@ -31,6 +31,7 @@ from hubmodels.refine.settings import PRESETS, SETTINGS
 from hubmodels.segmenter import Segmenter
 from hubmodels.settings_files import read_settings
 from tests.conftest import ROOT
+from tests.folders import names
 
 RESULTS = ("mask.png", "overlay.jpg")
 
@@ -45,10 +46,6 @@ def photos(tmp_path, astronaut):
     Image.fromarray(astronaut[256:, :256]).save(deep / "a.png")
     (deep.parent / "notes.txt").write_text("not a photo")
     return tmp_path / "in"
-
-
-def names(folder):
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
 def test_a_mask_and_an_overlay_per_photo_and_a_summary(photos, tmp_path, capsys, fashion, astronaut):

@@ -15,6 +15,7 @@ from PIL import Image
 
 from hubmodels.labels import FASHION
 from tests.conftest import ROOT
+from tests.folders import names
 from training.data import load_ccp, load_fashionista
 from training.errors import DataError, OutputError
 from training.import_data import FASHIONISTA_SIZE, LAYOUT, import_ccp, import_fashionista, main, read_splits
@@ -87,10 +88,6 @@ def ccp(tmp_path):
     cells[0] = TAGS
     scipy.io.savemat(src / "label_list.mat", {"label_list": cells})
     return src
-
-
-def names(folder) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
 def test_fashionista_becomes_what_training_reads(fashionista, tmp_path):
