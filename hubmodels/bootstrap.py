@@ -30,7 +30,10 @@ class PhotoScores:
 
 
 def split_scores(photos: PhotoScores, counts: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """Scores of splits made of these photos, as `Scores` has them.
+    """Scores of splits made of these photos, as `Scores` has them, but for mIoU: the mean over labels with true pixels.
+
+    A label that is only predicted costs those it replaces. Counted with an IoU of 0 as well, it would leave the mean of
+    whatever predicts none of it, and so two ways of labelling the same photos would be judged by different labels.
 
     Args:
         photos: of N photos.
@@ -43,11 +46,11 @@ def split_scores(photos: PhotoScores, counts: np.ndarray | None = None) -> dict[
     counts = np.ones((1, n), np.int64) if counts is None else counts
     confusion = (counts @ photos.confusion.reshape(n, -1)).reshape(-1, classes, classes)
     hits = np.diagonal(confusion, axis1=1, axis2=2)
-    iou = ratio(hits, confusion.sum(1) + confusion.sum(2) - hits)
-    occurs = ~np.isnan(iou)
+    shown = confusion.sum(2)
+    iou = ratio(hits, confusion.sum(1) + shown - hits)
     judged = ~np.isnan(photos.boundary_f)
     return {
-        "miou": ratio(np.nansum(iou, axis=1), occurs.sum(1)),
+        "miou": ratio(iou.sum(axis=1, where=shown > 0), (shown > 0).sum(1)),
         "pixel_accuracy": ratio(hits.sum(1), confusion.sum((1, 2))),
         "boundary_f": ratio(counts[:, judged] @ photos.boundary_f[judged], counts[:, judged].sum(1)),
     }

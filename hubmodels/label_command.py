@@ -142,7 +142,7 @@ def label_photos(arguments: argparse.Namespace) -> int:
         if wanted is None:
             _check_task(tuned_for, task, name, model.labels, arguments)
         settings = _refinement(arguments, task, values)
-    _say_what_does_nothing(arguments, settings)
+    _say_what_does_nothing(arguments, settings, labels=len(model.labels))
     made_by = _made_by(model, settings)  # before ONNX Runtime may run it: that answers the same, and looks otherwise
     if arguments.resume:
         planned, jobs = len(jobs), [job for job in jobs if not is_done(job, made_by)]
@@ -173,7 +173,7 @@ def _check_task(
     )
 
 
-def _say_what_does_nothing(arguments: argparse.Namespace, settings: Refinement) -> None:
+def _say_what_does_nothing(arguments: argparse.Namespace, settings: Refinement, *, labels: int) -> None:
     """Options of the command line whose stage is off; presets and files may well hold such settings."""
     given = {name for name in SETTINGS if getattr(arguments, name) is not None and getattr(settings, name) != "off"}
     idle = []
@@ -182,6 +182,8 @@ def _say_what_does_nothing(arguments: argparse.Namespace, settings: Refinement) 
         if options and getattr(settings, switch) == getattr(Refinement(), switch):
             idle.append(f"{options} without {_option(switch)}")
             given -= set(names)
+    if labels == 2 and "superpixel_foreground" in given and settings.vote != "classifier":
+        idle.append(f"{_option('superpixel_foreground')} with two labels")
     if idle:
         print(f"these options do nothing: {'; '.join(idle)}", file=sys.stderr)
 

@@ -25,12 +25,12 @@ def read_settings(path: Path) -> tuple[dict[str, Any], str | None]:
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8-sig"))  # editors on Windows begin files with a mark
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter of brackets in brackets
         raise ValueError(f"{path}: expected a JSON file of settings; {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected a JSON object of settings; got {type(values).__name__}")
     task = values.pop("task", None)
-    if task is not None and task not in TASKS:
+    if task is not None and not (isinstance(task, str) and task in TASKS):
         raise ValueError(f"{path}: expected a task of {', '.join(TASKS)}; got {task!r}")
     try:
         Refinement.from_dict(values)

@@ -156,6 +156,8 @@ def _tell(found: Mapping[str, Any], arguments: argparse.Namespace, name: str) ->
     print("IoU by label, without and with the best settings:")
     for label, (before, after) in found["iou"].items():
         print(f"  {label:20}{_percent(before):>8}{_percent(after):>8}")
+    if found["absent"]:
+        print(f"note: no photo shows {', '.join(found['absent'])}: not in mIoU, and nothing is known of it")
     for label in found["vanished"]:
         print(f"note: the best settings leave less than half of the pixels of {label}")
     if found["photos"] < FEW:

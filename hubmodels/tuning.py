@@ -240,14 +240,16 @@ def conclude(trials: Trials, labels: LabelSet, *, share: float = SHARE) -> dict[
     Returns:
         photos, settings_tried; `best`: the settings that are not default in the best; `taken`: whether they are to be
         taken; `scores`: of `none`, `best` on the very photos it was chosen on, and `cross_validated`; `share`: of
-        10,000 draws in which the last is above none; `iou`: label -> (none, best); `vanished`: labels of which the
-        best leaves less than half of the pixels that none has.
+        10,000 draws in which the last is above none; `iou`: label -> (none, best); `absent`: labels that no photo
+        shows, which mIoU leaves out; `vanished`: labels of which the best leaves less than half of the pixels that none
+        has.
     """
     index = trials.best()
     none, best, validated = trials.of(0), trials.of(index), trials.cross_validated()
     sure = compare(validated, none)["miou"]["share"]
     iou = {name: [_iou(row, which) for row in (none, best)] for which, name in enumerate(labels.names)}
     left = [each.confusion.sum((0, 1)) for each in (none, best)]
+    shown = none.confusion.sum((0, 2))
     return {
         "photos": len(none.confusion),
         "settings_tried": len(trials.settings),
@@ -258,6 +260,7 @@ def conclude(trials: Trials, labels: LabelSet, *, share: float = SHARE) -> dict[
         },
         "share": sure,
         "iou": iou,
+        "absent": [name for which, name in enumerate(labels.names) if not shown[which]],
         "vanished": [name for which, name in enumerate(labels.names) if 2 * left[1][which] < left[0][which]],
     }
 

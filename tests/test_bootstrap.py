@@ -41,6 +41,12 @@ def test_splits_are_scored_as_scores_scores_them():
             np.testing.assert_allclose(got[key][index], getattr(expected, key), rtol=1e-12)
 
 
+def test_labels_without_true_pixels_cost_those_they_replace_and_no_more():
+    """Six of ten pixels of label 0 are found, one is called 2: IoU 0.6, and that of label 1 is 0 for its two pixels."""
+    photos = PhotoScores(np.array([[[6, 3, 1], [2, 0, 0], [0, 0, 0]]]), np.array([np.nan]))
+    assert split_scores(photos)["miou"].tolist() == [(6 / 12 + 0) / 2]
+
+
 def test_the_share_by_hand():
     """Two pixels more on one photo, one less on the other: better in the sets 00, 01 and 10 of four, worse in 11."""
     found = compare(two_photos((8, 5)), two_photos((6, 6)), draws=20_000)

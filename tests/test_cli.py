@@ -126,6 +126,7 @@ def test_every_setting_has_an_option():
         (["--merge", "off", "--crf-iterations", "2", "--crf-smoothness-weight", "1"], None),
         (["--preset", "gentle", "--crf-smoothness-weight", "1", "--min-region-px", "9"], None),
         (["--settings", "idle.json"], None),
+        (["--superpixel-scale", "60", "--superpixel-foreground", "true"], "--superpixel-foreground with two labels"),
     ],
 )
 def test_options_that_do_nothing_are_named(tmp_path, monkeypatch, capsys, options, said):
@@ -133,7 +134,7 @@ def test_options_that_do_nothing_are_named(tmp_path, monkeypatch, capsys, option
     Path("idle.json").write_text('{"merge": "cut", "crf_smoothness_weight": 1}')
     arguments = build_parser().parse_args(["label", "a.jpg", "--out", "o", *options])
     values = None if arguments.settings is None else read_settings(arguments.settings)[0]
-    _say_what_does_nothing(arguments, _refinement(arguments, "person", values))
+    _say_what_does_nothing(arguments, _refinement(arguments, "person", values), labels=2)
     error = capsys.readouterr().err
     assert error == "" if said is None else error.startswith("these options do nothing: ") and said in error
     assert error.count("\n") == (said is not None)

@@ -300,10 +300,15 @@ def test_what_is_no_mask_is_refused(mask, message):
         FelzenszwalbGraph(np.zeros((4, 5, 3), np.uint8), 0.8, mask)
 
 
+def test_a_smallest_size_beyond_every_integer_leaves_one_segment(rng):
+    graph = FelzenszwalbGraph(rng.random((600, 400, 3)), 0)
+    assert graph.segments(1, 1e19).max() == 0
+
+
 def test_numbers_out_of_range_are_refused():
     image = np.zeros((4, 5, 3), np.uint8)
-    for sigma in (-1, np.nan, np.inf):
-        with pytest.raises(ValueError, match=r"sigma must be 0 or more pixels; got .*: 0 turns smoothing off"):
+    for sigma in (-1, np.nan, np.inf, 1001):
+        with pytest.raises(ValueError, match=r"sigma must be in 0\.\.1000 pixels; got .*: 0 turns smoothing off"):
             FelzenszwalbGraph(image, sigma)
     graph = FelzenszwalbGraph(image, 0)
     for scale in (0, -1, np.nan, np.inf):

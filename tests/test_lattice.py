@@ -173,6 +173,10 @@ def test_largest_keys_that_fit() -> None:
     torch.testing.assert_close(fast.filter(features), slow.filter(features), rtol=1e-5, atol=1e-3)
 
 
+def test_eighteen_dimensions_fit() -> None:
+    assert PermutohedralLattice(torch.rand(5, 18) * 0.01).dims == 18
+
+
 @pytest.mark.parametrize(
     ("features", "error", "words"),
     [
@@ -183,6 +187,7 @@ def test_largest_keys_that_fit() -> None:
         (torch.full((3, 2), float("nan")), ValueError, "finite"),
         (torch.full((3, 2), float("inf")), ValueError, "finite"),
         (torch.zeros(3, 2, requires_grad=True), ValueError, "detach"),
+        (torch.zeros(3, 19), ValueError, "at most 18 dimensions; got 19"),
     ],
 )
 def test_refuses_features(features: object, error: type[Exception], words: str) -> None:

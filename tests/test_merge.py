@@ -350,11 +350,13 @@ def test_bad_input_is_refused():
         for join in (graph.cut, graph.hierarchical):
             with pytest.raises(ValueError, match="threshold must be 0 or more, in Lab units; got"):
                 join(wrong)
-        with pytest.raises(ValueError, match="place_weight must be 0 or more; got"):
+    for wrong in (-1, float("nan"), 1e300):
+        with pytest.raises(ValueError, match=r"place_weight must be in 0\.\.1e\+06; got"):
             graph.kmeans(2, place_weight=wrong)
-    for wrong in (0, 1.5, True):
+    for wrong in (0, 1.5, True, float("inf"), float("nan")):
         with pytest.raises(ValueError, match="clusters must be a whole number of 1 or more; got"):
             graph.kmeans(wrong)
-    for wrong in (np.zeros(3, bool), np.zeros(2)):
+    for wrong in (np.zeros(3, bool), np.zeros(2), [0, 0, 0], [0.5, 0.5]):
         with pytest.raises(ValueError, match=r"keep_apart must be \(2,\) int or bool, one value per region; got"):
             RegionGraph(segments, image, keep_apart=wrong)
+    assert RegionGraph(segments, image, keep_apart=[0, 1]).cut(200).tolist() == [0, 1]

@@ -349,14 +349,31 @@ def test_a_photo_of_another_size_is_refused(probs, photo):
         refine(probs, photo[:-1], Refinement())
 
 
-def test_the_time_of_each_stage_is_told_once(probs, photo):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p, i: (p, i / 255), "image must be uint8 sRGB; got float64: multiply shares of 1 by 255"),
+        (lambda p, i: (p, i.astype(np.uint16)), "image must be uint8 sRGB; got uint16"),
+        (lambda p, i: (torch.from_numpy(p), i), "must be NumPy arrays; got Tensor and ndarray"),
+        (lambda p, i: (p[:, :0], i[:0]), r"none of them 0; got \(0, 400, 3\), \(3, 0, 400\)"),
+        (lambda p, i: (p.astype(complex), i), r"probs must be floating-point shares in 0\.\.1; got complex128"),
+    ],
+    ids=["float", "uint16", "tensor", "empty", "complex"],
+)
+def test_arrays_of_another_kind_are_refused_whatever_is_turned_on(probs, photo, change, message):
+    with pytest.raises(ValueError, match=message):
+        Tuner(*change(probs, photo))
 
+
+def test_the_time_of_each_stage_is_told_once(probs, photo):
     tuner = Tuner(probs, photo)
     settings = Refinement(crf_iterations=1, superpixel_scale=50, merge="cut", min_region_px=20)
     *_, seconds = tuner.refine_timed(settings)
     assert set(seconds) == {"crf", "superpixels", "merge", "vote", "clean-up"} and min(seconds.values()) > 0
     assert set(tuner.refine_timed(dataclasses.replace(settings, min_region_px=30))[2]) == {"clean-up"}
     assert tuner.refine_timed(settings)[2] == {}
+    tuner.superpixels(Refinement(superpixel_scale=60))
+    assert len(seconds) == 5  # what was told stays
 
 
 def test_the_superpixels_that_vote_can_be_seen(probs, photo):

@@ -157,6 +157,7 @@ def test_other_ids_in_the_same_order_change_nothing(labels, size, shift):
         ({"labels": np.zeros((1, 2, 2), np.uint8), "min_region_px": 2}, "H, W"),
         ({"labels": grid("0"), "min_region_px": -1}, "min_region_px must be 0 or more"),
         ({"labels": grid("0"), "fill_holes_px": -1}, "fill_holes_px must be 0 or more"),
+        ({"labels": grid("0"), "min_region_px": float("nan")}, "min_region_px must be 0 or more; got nan"),
         ({"labels": grid("0"), "min_region_px": 2, "connectivity": 6}, "4 or 8"),
     ],
 )

@@ -307,7 +307,8 @@ def test_the_photo_and_the_mask_are_left_untouched_and_may_change(small):
     [
         ({"scale": 0}, "scale must be a number above 0; got 0"),
         ({"scale": float("nan")}, "scale must be a number above 0; got nan"),
-        ({"sigma": -1}, "sigma must be 0 or more pixels; got -1"),
+        ({"sigma": -1}, r"sigma must be in 0\.\.1000 pixels; got -1"),
+        ({"sigma": 1e9}, r"sigma must be in 0\.\.1000 pixels; got 1000000000"),
         ({"min_size_px": -1}, "min_size_px must be 0 or more; got -1"),
         ({"method": "slik"}, "method must be one of felzenszwalb, slic, quickshift, watershed; got 'slik'"),
         ({"mask": np.zeros((3, 4))}, r"mask must be \(100, 80\) bool; got \(3, 4\) float64"),
@@ -316,6 +317,11 @@ def test_the_photo_and_the_mask_are_left_untouched_and_may_change(small):
 def test_bad_options_are_refused(options, message, small):
     with pytest.raises(ValueError, match=message):
         superpixels(small, **options)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_smallest_size_beyond_the_photo_leaves_one_superpixel(method, small):
+    assert superpixels(small, method=method, min_size_px=1e20).max() == 0
 
 
 def test_what_is_no_photo_is_refused(small):

@@ -209,6 +209,17 @@ def test_labels_that_vanish_are_named():
     assert json.loads(json.dumps(result)) == result
 
 
+def test_a_label_that_no_photo_shows_has_no_say():
+    """The second setting finds less of both labels there are, and no more of the third, which is nowhere."""
+    before = [[90, 7, 3], [10, 90, 0], [0, 0, 0]]
+    after = [[80, 20, 0], [20, 80, 0], [0, 0, 0]]
+    found = Trials([NONE, CLEAN], np.array([[before] * 4, [after] * 4]), np.full((2, 4), np.nan))
+    result = conclude(found, LabelSet.custom(["ground", "hat", "scarf"]))
+    assert found.best() == 0 and result["absent"] == ["scarf"] and not result["taken"]
+    assert result["scores"]["none"]["miou"] == round((90 / 110 + 90 / 107) / 2, 5)
+    assert result["iou"]["scarf"] == [0.0, 0.0]
+
+
 def test_a_damaged_photo_is_left_out_and_one_is_not_enough(folders, model):
     photos, masks = folders
     examples, _ = find_examples([photos], masks)
@@ -390,6 +401,8 @@ def test_files_of_settings(tmp_path):
         ("{", r"s\.json: expected a JSON file of settings"),
         ("[1]", r"s\.json: expected a JSON object of settings; got list"),
         ('{"task": "pets"}', r"s\.json: expected a task of .*got 'pets'"),
+        ('{"task": ["person"]}', r"s\.json: expected a task of .*got \['person'\]"),
+        ("[" * 200_000, r"s\.json: expected a JSON file of settings"),
         ('{"crf_iterations": 99}', r"s\.json: crf_iterations"),
     ):
         path.write_text(text)

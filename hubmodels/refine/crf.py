@@ -33,9 +33,11 @@ from torch import Tensor, nn
 
 from hubmodels.refine.crf_checks import (
     checked_compatibility,
+    checked_count,
     checked_image,
     checked_iterations,
     checked_logits,
+    checked_reference,
     checked_sigma,
     checked_weight,
     shape,
@@ -114,12 +116,10 @@ class DenseCRF(nn.Module):
         self.smoothness_weight = nn.Parameter(torch.tensor(checked_weight("smoothness_weight", smoothness_weight)))
         matrix = checked_compatibility(compatibility, num_classes)
         self.compatibility = None if matrix is None else nn.Parameter(matrix)
-        if reference_hw is not None and (len(reference_hw) != 2 or min(reference_hw) < 1):
-            raise ValueError(f"reference_hw must be (height, width) in pixels, or None; got {reference_hw!r}")
-        if max_pixels < 1:
-            raise ValueError(f"max_pixels must be at least 1; got {max_pixels}: to never reduce, pass exact=True")
         choose_kernels(backend, torch.device("cpu"))
-        self.reference_hw, self.max_pixels, self.exact, self.backend = reference_hw, max_pixels, exact, backend
+        self.reference_hw = checked_reference(reference_hw)
+        self.max_pixels = checked_count("max_pixels", max_pixels, advice=": to never reduce, pass exact=True")
+        self.exact, self.backend = exact, backend
 
     def extra_repr(self) -> str:
         return (

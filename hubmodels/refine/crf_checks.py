@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -32,16 +33,31 @@ def checked_weight(name: str, value: float) -> float:
 
 
 def checked_iterations(iterations: int) -> int:
-    if isinstance(iterations, bool) or not math.isfinite(iterations) or int(iterations) != iterations:
+    real = isinstance(iterations, (int, float, np.integer, np.floating)) and not isinstance(iterations, bool)
+    if not real or not math.isfinite(iterations) or int(iterations) != iterations:
         raise TypeError(f"iterations must be a whole number; got {iterations!r}")
     if iterations < 0:
         raise ValueError(f"iterations must be at least 0 (which changes nothing); got {iterations}")
     return int(iterations)
 
 
+def checked_count(name: str, value: int, *, advice: str = "") -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{name} must be a whole number of 1 or more; got {value!r}{advice}")
+    return int(value)
+
+
+def checked_reference(value: tuple[int, int] | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    if not isinstance(value, Sequence) or len(value) != 2:
+        raise ValueError(f"reference_hw must be (height, width) in pixels, or None; got {value!r}")
+    return checked_count("height of reference_hw", value[0]), checked_count("width of reference_hw", value[1])
+
+
 def checked_compatibility(value: object, num_classes: int | None) -> Tensor | None:
-    if num_classes is not None and num_classes < 1:
-        raise ValueError(f"num_classes must be 1 or more; got {num_classes}")
+    if num_classes is not None:
+        num_classes = checked_count("num_classes", num_classes)
     if value is None:
         return None if num_classes is None else -torch.eye(num_classes)
     matrix = torch.as_tensor(value, dtype=torch.float32).detach().clone()

@@ -15,6 +15,7 @@ import numpy as np
 
 logger = logging.getLogger(__name__)
 
+SIGMA_MAX_PX = 1000  # of a smoothing whose time and memory grow with it; a photo is flat long before
 _ALL, _HEAD, _TAIL = slice(None), slice(None, -1), slice(1, None)
 # First and second pixels of the edges to the right, down, down right and down left, in scikit-image's order.
 _EDGES = (
@@ -63,8 +64,8 @@ def check_numbers(*, scale: float = 1.0, sigma: float = 0.0, min_size_px: float 
     """Raise ValueError unless the numbers are finite, scale above 0 and the others 0 or more."""
     if not 0 < scale < np.inf:
         raise ValueError(f"scale must be a number above 0; got {scale}: 10 to 1000 is usual")
-    if not 0 <= sigma < np.inf:
-        raise ValueError(f"sigma must be 0 or more pixels; got {sigma}: 0 turns smoothing off")
+    if not 0 <= sigma <= SIGMA_MAX_PX:
+        raise ValueError(f"sigma must be in 0..{SIGMA_MAX_PX} pixels; got {sigma}: 0 turns smoothing off")
     if not 0 <= min_size_px < np.inf:
         raise ValueError(f"min_size_px must be 0 or more; got {min_size_px}: 0 keeps every segment")
 
@@ -120,14 +121,20 @@ class FelzenszwalbGraph:
         if self._loops is None:
             return self._without_loops(scale, min_size_px)
         # dividing by 255 makes scale mean what it did for the paper's 8-bit photos
-        numbers = self._width, float(scale) / 255, int(min_size_px), 0 if self._mask is None else 1
+        first = 0 if self._mask is None else 1
+        numbers = self._width, float(scale) / 255, self._at_most_all(min_size_px), first
         ids = self._loops.segment(self._codes, self._costs, self._inside.reshape(-1), *numbers)
         return ids.reshape(self._height, self._width)
+
+    def _at_most_all(self, min_size_px: float) -> int:
+        return int(min(min_size_px, self._height * self._width))
 
     def _without_loops(self, scale: float, min_size_px: int) -> np.ndarray:
         from skimage.segmentation import felzenszwalb
 
-        ids = felzenszwalb(self._image, scale=scale, sigma=self._sigma, min_size=int(min_size_px)).astype(np.int32)
+        ids = felzenszwalb(self._image, scale=scale, sigma=self._sigma, min_size=self._at_most_all(min_size_px)).astype(
+            np.int32
+        )
         if self._mask is None:
             return ids
         return join_small(pieces(ids, self._mask), self._image, min_size_px, self._mask)

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 Backend = Literal["auto", "torch", "numba"]
 _KEY_BITS = 62  # an int64 key keeps its sign bit and one bit of room for the neighbours' arithmetic
+DIMS_MAX = 18  # `_lay_out` reserves nine positions in each even for points at one place: 19 would never fit
 _EXACT_INTEGERS = 2.0**22  # float32 still resolves quarters here; beyond it, points would be misplaced
 
 
@@ -82,6 +83,10 @@ def _lay_out(low: list[float], high: list[float]) -> _Layout:
     Raises: ValueError, naming the widest feature, if the keys do not fit.
     """
     dims = len(low)
+    if dims > DIMS_MAX:
+        raise ValueError(
+            f"features must have at most {DIMS_MAX} dimensions; got {dims}: reduce them, for instance by PCA"
+        )
     scale = _scale_factors(dims)
     factors = scale.tolist()
     least, most = [0.0] * (dims + 1), [0.0] * (dims + 1)
@@ -183,7 +188,7 @@ class PermutohedralLattice:
     d alone, in time that grows with N * d^2 rather than N^2. Divide by `filter` of ones for an average.
 
     Args:
-        features: (N, d) float, each column divided by its standard deviation; d from 1 up (tested to 6). Without
+        features: (N, d) float, each column divided by its standard deviation; d from 1 to 18 (tested to 6). Without
             gradient. float64 is rounded to float32.
         backend: "auto" takes the Numba kernels for CPU tensors when Numba is installed; "torch" and "numba" insist.
 

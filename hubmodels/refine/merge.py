@@ -18,6 +18,7 @@ from hubmodels.refine.region_features import check_photo, check_segments, lab_pl
 if TYPE_CHECKING:
     from hubmodels.refine.merge_loops import Forest
 
+PLACE_WEIGHT_MAX = 1e6  # Lab units: nothing but place counts long before, and squares end far beyond
 WAYS, METHODS = ("adjacency", "colour"), ("cut", "hierarchical")
 
 
@@ -96,8 +97,8 @@ class RegionGraph:
         count = len(self.areas)
         if keep_apart is None:
             keep_apart = np.zeros(count, bool)
-        elif keep_apart.shape != (count,) or keep_apart.dtype.kind not in "biu":
-            got = f"{keep_apart.shape} {keep_apart.dtype}"
+        elif np.shape(keep_apart) != (count,) or (keep_apart := np.asarray(keep_apart)).dtype.kind not in "biu":
+            got = f"{np.shape(keep_apart)} {getattr(keep_apart, 'dtype', type(keep_apart).__name__)}"
             raise ValueError(f"keep_apart must be ({count},) int or bool, one value per region; got {got}")
         self._apart = keep_apart
         self.mean_lab = region_means(lab_planes(image), segments.ravel(), self.areas).T
@@ -164,16 +165,16 @@ class RegionGraph:
             clusters: colours to look for; more than there are different regions are as many as these.
             seed: of the starting centres.
             adjacent_only: join only members of a cluster that touch, or touch through other members of it.
-            place_weight: Lab units that the photo's diagonal is worth as a distance; 0 looks at colour alone.
+            place_weight: Lab units that the photo's diagonal is worth as a distance, up to 1e6; 0 is colour alone.
 
         Raises:
             ValueError: a number out of range.
             ImportError: scikit-learn is missing.
         """
-        if isinstance(clusters, bool) or clusters != int(clusters) or clusters < 1:
+        if isinstance(clusters, bool) or not math.isfinite(clusters) or clusters != int(clusters) or clusters < 1:
             raise ValueError(f"clusters must be a whole number of 1 or more; got {clusters}")
-        if not (math.isfinite(place_weight) and place_weight >= 0):
-            raise ValueError(f"place_weight must be 0 or more; got {place_weight}")
+        if not 0 <= place_weight <= PLACE_WEIGHT_MAX:
+            raise ValueError(f"place_weight must be in 0..{PLACE_WEIGHT_MAX:g}; got {place_weight}")
         points = self.mean_lab
         if place_weight > 0:
             points = np.hstack([points, place_weight * self.centroids])

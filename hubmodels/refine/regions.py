@@ -46,7 +46,7 @@ def clean_regions(
     """
     check_labels(labels)
     for name, size in (("min_region_px", min_region_px), ("fill_holes_px", fill_holes_px)):
-        if size < 0:
+        if not size >= 0:  # NaN neither
             raise ValueError(f"{name} must be 0 or more; got {size}")
     if connectivity not in (4, 8):
         raise ValueError(f"connectivity must be 4 or 8; got {connectivity}")

@@ -149,7 +149,9 @@ class Refinement:
         20, 0, 10_000, "superpixels with fewer pixels join a neighbour; 10 to 100 is usual"
     )
     superpixel_foreground: bool = _one_of(
-        False, (False, True), "cut up only what is not background, so that no superpixel crosses its outline"
+        False,
+        (False, True),
+        "cut up only what is not background, so that no superpixel crosses its outline; idle with two labels",
     )
     merge: str = _one_of(
         "off", MERGES, "join adjacent superpixels by a threshold (cut, hierarchical) or clusters (kmeans) of colour"
@@ -200,7 +202,7 @@ class Refinement:
         if version != SCHEMA_VERSION:
             raise ValueError(f"settings have schema version {version!r}; this release reads {SCHEMA_VERSION}")
         if unknown := set(values) - set(SETTINGS):
-            raise ValueError(f"unknown settings {sorted(unknown)}; expected some of {sorted(SETTINGS)}")
+            raise ValueError(f"unknown settings {sorted(unknown, key=str)}; expected some of {sorted(SETTINGS)}")
         try:
             return cls(**values)
         except TypeError as error:  # a mistake in the code that calls the class, but here one in a file

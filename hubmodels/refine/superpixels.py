@@ -45,7 +45,7 @@ def superpixels(
         method: "felzenszwalb" follows colour edges most closely; "slic" makes compact areas of about one size;
             "quickshift" seeks modes of colour and place, and takes seconds; "watershed" floods a map of Sobel edges.
         scale: larger values make larger areas, about equally many by every method; 10 to 1000 is usual.
-        sigma: standard deviation of the Gaussian smoothing before, in pixels; 0 is off.
+        sigma: standard deviation of the Gaussian smoothing before, in pixels, up to 1000; 0 is off.
         min_size_px: areas with fewer pixels are joined to a neighbour: by Felzenszwalb's method across the weakest
             edge, by the others to the nearest mean colour. An area without any neighbour inside the mask stays.
         mask: (H, W) bool, such as the person; only True pixels are segmented, all others are one area, and their
@@ -56,8 +56,9 @@ def superpixels(
     many areas as on the larger photo.
 
     Returns:
-        (H, W) int32, consecutive from 0 in scan order; every pixel has one. If the mask leaves any pixel out, those
-        are 0 and areas inside start at 1. Without a mask every area hangs together by eight neighbours.
+        (H, W) int32, consecutive from 0, in scan order of the size worked at; every pixel has one. If the mask leaves
+        any pixel out, those are 0 and areas inside start at 1. Without a mask every area hangs together by eight
+        neighbours.
 
     Raises:
         ValueError: not a photo, not its mask, an unknown method, or a number out of range.

@@ -71,10 +71,7 @@ class Tuner:
         *,
         region_classifier: Callable[[], RegionClassifier] | None = None,
     ) -> None:
-        if probs.ndim != 3 or image.shape != (*probs.shape[1:], 3):
-            raise ValueError(
-                f"image must be (H, W, 3) with the size of probs (C, H, W); got {image.shape}, {probs.shape}"
-            )
+        _check_arrays(probs, image)
         own = np.asarray(probs, np.float32)
         _check_distribution(own)
         self._begin(own, image, region_classifier)
@@ -119,7 +116,7 @@ class Tuner:
         with self._lock:
             self._watch = Stopwatch()
             labels, probs = self._refine(settings)
-            return _read_only(labels), _read_only(probs), self._watch.seconds
+            return _read_only(labels), _read_only(probs), dict(self._watch.seconds)
 
     def superpixels(self, settings: Refinement) -> np.ndarray:
         """(H, W) int32 ids from 0 of the superpixels that vote under `settings`, merged if that is turned on.
@@ -131,6 +128,7 @@ class Tuner:
         if checked_settings(settings).superpixel_scale == 0:
             raise ValueError("superpixel_scale is 0, which is off; expected a positive scale")
         with self._lock:
+            self._watch = Stopwatch()
             return _read_only(self._regions(self._after_crf(settings), settings))
 
     def _refine(self, settings: Refinement) -> tuple[np.ndarray, np.ndarray]:
@@ -249,6 +247,24 @@ class Tuner:
 
         cleaning = (settings.min_region_px, settings.fill_holes_px, settings.keep_largest, settings.connectivity)
         return self._cleaned.get((*_vote_key(settings), *cleaning), compute)
+
+
+def _check_arrays(probs: np.ndarray, image: np.ndarray) -> None:
+    """Raise ValueError unless both are arrays of the right kind and of one size; values come later."""
+    if not (isinstance(probs, np.ndarray) and isinstance(image, np.ndarray)):
+        got = f"{type(probs).__name__} and {type(image).__name__}"
+        raise ValueError(f"probs and image must be NumPy arrays; got {got}: use numpy.asarray")
+    if probs.ndim != 3 or image.shape != (*probs.shape[1:], 3) or probs.size == 0:
+        raise ValueError(
+            "image must be (H, W, 3) with the size of probs (C, H, W), none of them 0; got "
+            f"{image.shape}, {probs.shape}"
+        )
+    if not np.issubdtype(probs.dtype, np.floating):
+        raise ValueError(f"probs must be floating-point shares in 0..1; got {probs.dtype}")
+    if image.dtype != np.uint8:
+        raise ValueError(
+            f"image must be uint8 sRGB; got {image.dtype}: multiply shares of 1 by 255, and convert by astype('uint8')"
+        )
 
 
 def _check_distribution(probs: np.ndarray) -> None:
