@@ -7,13 +7,15 @@ photo, made just so.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hubmodels.errors import ImageError, RegionsError
-from hubmodels.images import SUFFIXES
+from hubmodels.images import SUFFIXES, local_path
+from hubmodels.paths import exists
 from hubmodels.photo_search import PhotoSearch
 from hubmodels.refine import Refinement
 from hubmodels.result_files import (
@@ -31,6 +33,7 @@ from hubmodels.segmenter import Segmenter
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # no other photo's results could be written either
 # What PyTorch and ONNX Runtime say in a RuntimeError, on CPU and GPU; other such errors are faults, and end the run.
+NAME_BYTES = 255  # of a file, on nearly every file system
 NO_MEMORY = ("out of memory", "allocate memory", "bad allocation", "bad_alloc")
 
 
@@ -89,10 +92,11 @@ def plan(sources: Iterable[str | Path], out: str | Path) -> Plan:
 
     Raises:
         FileNotFoundError: a source does not exist.
+        ImageError: a source is an address or empty.
         ValueError: no photos, or photos of different folders whose results would have one name.
     """
     search = PhotoSearch()
-    found = [each for source in map(Path, sources) for each in search.photos_in(source)]
+    found = [each for source in map(local_path, sources) for each in search.photos_in(source)]
     drawn = _named_as_results(photo for photo, _ in found)
     chosen = _each_once((photo, folder) for photo, folder in found if photo not in drawn)
     named = zip(chosen, _names(chosen), strict=True)
@@ -137,8 +141,8 @@ def _each_once(found: Iterable[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
     once, clashes = [], []
     for (folder, _), photos in alike.items():
         if len(photos) > 1:
-            photos = list({photo.resolve(): photo for photo in photos}.values())
-            if len({photo.parent.resolve() for photo in photos}) > 1:
+            photos = list({os.path.realpath(photo): photo for photo in photos}.values())
+            if len({os.path.realpath(photo.parent) for photo in photos}) > 1:
                 clashes.append(" and ".join(map(str, photos)))
         once += [(photo, folder) for photo in photos]
     if clashes:
@@ -180,9 +184,12 @@ def _name(photo: Path, length: int) -> str:
 
 
 def _in_the_way(job: Job) -> Path | None:
-    """What a result of a photo would replace though it is none: a photo, or a mask drawn by hand."""
+    """What a result of a photo would replace though it is none: a photo, or a mask drawn by hand.
+
+    Where nothing can be looked up, nothing can be replaced either: writing will tell.
+    """
     for path in (job.mask, job.overlay):
-        if (path.exists() or path.is_symlink()) and not is_result(path) and not is_remains(path):
+        if os.path.lexists(path) and not is_result(path) and not is_remains(path):
             return path
     return None
 
@@ -231,14 +238,18 @@ def run(
 
 def _reason(job: Job, error: Exception) -> str:
     """Why a photo has no results, with its name."""
-    if job.photo.is_symlink() and not job.photo.exists():
+    if job.photo.is_symlink() and not exists(job.photo):
         return f"{job.photo}: is a link to a file that is not there"
     text = str(error)
+    if isinstance(error, PermissionError) and not os.access(job.mask.parent, os.W_OK | os.X_OK):
+        text = f"{job.mask.parent} cannot be written; change its permissions or choose another --out"
     return text if str(job.photo) in text else f"{job.photo}: {text}"
 
 
 def _label(model: Segmenter, job: Job, refinement: Refinement | None, made_by: Mapping[str, Any]) -> dict[str, float]:
     """Write the results of one photo; returns the shares of its labels. Nothing of it is kept for the next."""
+    if (size := max(len(os.fsencode(path.name)) for path in (job.mask, job.overlay))) > NAME_BYTES:
+        raise ImageError(f"its results would have names of {size} bytes, of {NAME_BYTES} at most: shorten its")
     note = note_of(job.photo, made_by)  # before it is read: if it changes meanwhile, it will not be taken for done
     result = model.predict(job.photo, refinement=refinement)
     write_results(result, job.mask, job.overlay, note=note)

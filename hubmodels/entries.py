@@ -12,12 +12,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from hubmodels.errors import ModelNotFoundError
 from hubmodels.labels import FASHION, PERSON, TASKS, LabelSet
+from hubmodels.paths import is_folder
 
 LICENSE = "Apache-2.0"
 REGION_CLASSIFIER = "region_classifier"  # the `arch` of rows that are no network
@@ -319,7 +319,7 @@ def find_entry(name: str) -> Entry:
     """
     if name in ENTRIES:
         return ENTRIES[name]
-    if isinstance(name, str) and name and Path(name).is_dir():
+    if isinstance(name, str) and is_folder(name):
         raise ModelNotFoundError(
             f"{name} is a folder, of a saved model perhaps; expected the name of a published model here. Folders go to "
             "`hubmodels label`, `tune` and `export`, and to hubmodels.load"

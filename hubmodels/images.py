@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TypeAlias
@@ -14,6 +15,9 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from hubmodels.colour_profiles import to_srgb
 from hubmodels.errors import ImageError
 from hubmodels.jpeg_scans import MAX_SCANS, most_scans
+from hubmodels.paths import is_folder
+
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 ImageSource: TypeAlias = "str | Path | bytes | Image.Image | np.ndarray"
 
@@ -72,14 +76,30 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> np.ndarr
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _decode(io.BytesIO(source), "the bytes", max_pixels)
     if isinstance(source, (str, Path)):
-        path = Path(source)
-        if path.is_dir():
+        path = local_path(source)
+        if is_folder(path):
             raise ImageError(f"{path}: is a folder; expected an image file")
         with path.open("rb") as file:
             return _decode(file, str(path), max_pixels)
     raise TypeError(
         f"photo must be a path, bytes, a PIL image or an (H, W, 3) uint8 array; got {type(source).__name__}"
     )
+
+
+def local_path(source: str | Path) -> Path:
+    """Where a photo is on this machine, of what a user typed.
+
+    Raises:
+        ImageError: nothing, an address, or what no file can be called.
+    """
+    text = str(source)
+    if isinstance(source, str) and not text.strip():
+        raise ImageError("expected the path of a photo; got an empty text")
+    if _ADDRESS.match(text):
+        raise ImageError(f"{text}: addresses are not opened; download the photo, and pass its path or its bytes")
+    if "\0" in text:
+        raise ImageError(f"{text!r}: no file is called so; expected the path of a photo")
+    return Path(source)
 
 
 def _check_array(array: np.ndarray, max_pixels: int) -> np.ndarray:

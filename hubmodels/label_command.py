@@ -36,7 +36,7 @@ NEEDED_BY = {
 def add_label(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command and its options."""
     label = commands.add_parser("label", help="label photos: an indexed PNG and an overlay for each")
-    label.add_argument("sources", nargs="+", type=Path, metavar="PHOTO", help="photos, or folders of photos")
+    label.add_argument("sources", nargs="+", metavar="PHOTO", help="photos, or folders of photos")
     label.add_argument("--out", type=Path, required=True, metavar="DIR", help="where results go")
     add_model_options(label)
     label.add_argument(

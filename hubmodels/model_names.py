@@ -10,6 +10,7 @@ from pathlib import Path
 from hubmodels import remote
 from hubmodels.entries import ENTRIES, Entry, find_entry
 from hubmodels.errors import WeightsError
+from hubmodels.paths import is_file, is_folder
 
 
 def find_model(name: str | Path, *, revision: str | None = None) -> Entry | Path | str:
@@ -30,7 +31,7 @@ def find_model(name: str | Path, *, revision: str | None = None) -> Entry | Path
                 )
             return ENTRIES[name]
         is_word = not any(mark in name for mark in "/\\") and not name.startswith(".")
-        if is_word and not Path(name).expanduser().is_dir():
+        if is_word and not is_folder(Path(name).expanduser()):
             return find_entry(name)  # raises, naming the nearest
     return find_saved(name, revision=revision)
 
@@ -41,14 +42,19 @@ def find_saved(name: str | Path, *, revision: str | None = None) -> Path | str:
     Raises:
         WeightsError: a path, but no folder there.
         ValueError: a revision of a folder.
+        TypeError: no name at all.
     """
+    if not isinstance(name, (str, Path)):
+        raise TypeError(f"expected the name of a model, a folder or user/name; got {type(name).__name__}")
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if is_folder(folder):
         if revision is not None:
             raise ValueError(f"revision is for repositories of the Hub; {name} is a folder")
         return folder
     repo = None if isinstance(name, Path) else remote.repo_of(name)
     if repo is None:
+        if is_file(folder):
+            raise WeightsError(f"{name} is a file; expected the folder of a saved model, such as {folder.parent}")
         if str(name) in ENTRIES:
             raise WeightsError(f"{name} is a published model, no saved one: hubmodels.load({str(name)!r})")
         raise WeightsError(

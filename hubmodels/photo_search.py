@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import collections
+import os
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hubmodels.images import SUFFIXES, UNREAD_SUFFIXES
+from hubmodels.images import SUFFIXES, UNREAD_SUFFIXES, local_path
+from hubmodels.paths import exists, is_folder
 from hubmodels.result_files import ENDS, is_result
 
 
@@ -17,9 +19,10 @@ def find_photos(sources: Iterable[str | Path]) -> list[tuple[Path, Path]]:
 
     Raises:
         FileNotFoundError: a source does not exist.
+        ImageError: a source is an address or empty.
     """
     search = PhotoSearch()
-    return [found for source in map(Path, sources) for found in search.photos_in(source)]
+    return [found for source in map(local_path, sources) for found in search.photos_in(source)]
 
 
 @dataclass
@@ -51,9 +54,9 @@ class PhotoSearch:
         Raises:
             FileNotFoundError: the source does not exist.
         """
-        if not source.exists():
+        if not exists(source):
             raise FileNotFoundError(f"{source}: no such photo or folder")
-        if not source.is_dir():
+        if not is_folder(source):
             if not is_result(source):
                 yield source, Path()
             return
@@ -63,14 +66,14 @@ class PhotoSearch:
             if path.suffix.lower() in SUFFIXES and not is_result(path):
                 yield path, path.relative_to(source).parent
 
-    def _files_in(self, folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    def _files_in(self, folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
         """Files at any depth in order of their names, without those that macOS adds beside each on foreign disks.
 
         Args:
             folder: where to look; links to folders are followed.
             above: the folders around it, as a link to one of them would go round for ever.
         """
-        real = folder.resolve()
+        real = os.path.realpath(folder)
         if real in above or folder.name == "__MACOSX":
             return
         try:

@@ -10,6 +10,7 @@ import difflib
 import functools
 import inspect
 import json
+import os
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
@@ -105,6 +106,8 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
         cls, config_path: Path, find: Callable[[str], Path], *, what: str, pinned: str | None, remedy: str
     ) -> Self:
         """A model from its config.json and from files that `find` finds by their names; `remedy`: for damaged ones."""
+        if not os.path.lexists(config_path):
+            raise WeightsError(f"{what}: has no {CONFIG}; expected what save_pretrained or push_to_hub wrote")
         saved = f"was it written by save_pretrained? If so, {config_path.resolve()} is damaged: {remedy}"
         text = read_file(config_path, most_bytes=CONFIG_BYTES_MAX, what=what, remedy=saved)
         if kind := kind_of(text):

@@ -113,7 +113,8 @@ class Segmenter(Pretrained):
             raise TypeError(f"scales must be a sequence of numbers; got {scales}: pass ({scales},)")
         if any(module.training for module in self.network.modules()):
             raise ValueError(f"{self.name} is in training mode: call eval() before it predicts, and train() afterwards")
-        if len(scales) == 0 or not all(0.25 <= scale <= 2 for scale in scales):
+        real = all(isinstance(scale, numbers.Real) for scale in scales)
+        if len(scales) == 0 or not real or not all(0.25 <= scale <= 2 for scale in scales):
             raise ValueError(f"scales must be one or more numbers in 0.25..2; got {tuple(scales)}")
         network = self._folded.of(self.network)  # a quarter faster
         passes = list(itertools.product(scales, (False, True) if flip else (False,)))

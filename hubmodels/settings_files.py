@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hubmodels.labels import TASKS
+from hubmodels.paths import exists
 from hubmodels.refine.settings import Refinement
 
 
@@ -23,6 +24,8 @@ def read_settings(path: Path) -> tuple[dict[str, Any], str | None]:
         ValueError: no file of settings; the message names it.
         OSError: it cannot be read.
     """
+    if not exists(path):
+        raise FileNotFoundError(f"{path}: no such file of settings; the page and `hubmodels tune --out` write them")
     try:
         values = json.loads(path.read_text(encoding="utf-8-sig"))  # editors on Windows begin files with a mark
     except (ValueError, RecursionError) as error:  # the latter of brackets in brackets

@@ -8,6 +8,7 @@ photos that had no say: in turn, a part of them is scored with the settings that
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -21,6 +22,7 @@ from hubmodels.images import MAX_PIXELS, WORK_PX, fit_within, read_image
 from hubmodels.labels import LabelSet
 from hubmodels.masks import read_truth
 from hubmodels.metrics import Scores
+from hubmodels.paths import is_file
 from hubmodels.photo_search import find_photos
 from hubmodels.refine import Refinement
 from hubmodels.result_files import MASK
@@ -40,7 +42,7 @@ class Example:
     mask: Path
 
 
-def find_examples(photos: Iterable[Path], masks: Path) -> tuple[list[Example], int]:
+def find_examples(photos: Iterable[str | Path], masks: Path) -> tuple[list[Example], int]:
     """Photos that have a mask, and the number of those that have none.
 
     Args:
@@ -51,23 +53,24 @@ def find_examples(photos: Iterable[Path], masks: Path) -> tuple[list[Example], i
 
     Raises:
         FileNotFoundError: there is no such source or folder.
+        ImageError: a source is an address or empty.
         ValueError: no photo has a mask, or one has two, or a mask would be that of two photos.
     """
     if not masks.is_dir():
         raise FileNotFoundError(f"{masks}: no such folder of masks")
     found = find_photos(photos)
     masks_of = {photo: _masks_of(photo, masks / folder) for photo, folder in found}
-    taken = {mask.resolve() for each in masks_of.values() for mask in each}
+    taken = {os.path.realpath(mask) for each in masks_of.values() for mask in each}
     examples, without = [], 0
-    owners: dict[Path, Path] = {}  # mask -> photo
-    for photo, _ in {photo.resolve(): (photo, folder) for photo, folder in found}.values():  # each once
-        if photo.resolve() in taken:  # a mask that lies among the photos
+    owners: dict[str, Path] = {}  # mask -> photo
+    for photo, _ in {os.path.realpath(photo): (photo, folder) for photo, folder in found}.values():  # each once
+        if os.path.realpath(photo) in taken:  # a mask that lies among the photos
             continue
         there = masks_of[photo]
         if len(there) > 1:
             raise ValueError(f"expected one mask of {photo}; got {there[0]} and {there[1]}: remove one")
         for mask in there:
-            if (other := owners.setdefault(mask.resolve(), photo)) != photo:
+            if (other := owners.setdefault(os.path.realpath(mask), photo)) != photo:
                 raise ValueError(f"expected a mask for each photo; got {mask} for {other} and {photo}: rename one")
         examples += [Example(photo, mask) for mask in there]
         without += not there
@@ -80,8 +83,9 @@ def find_examples(photos: Iterable[Path], masks: Path) -> tuple[list[Example], i
 
 def _masks_of(photo: Path, folder: Path) -> list[Path]:
     """Files that may be the mask of a photo."""
+    own = os.path.realpath(photo)
     paths = (folder / f"{photo.stem}.png", folder / f"{photo.stem}{MASK}", folder / f"{photo.name}{MASK}")
-    return [path for path in paths if path.is_file() and path.resolve() != photo.resolve()]
+    return [path for path in paths if is_file(path) and os.path.realpath(path) != own]
 
 
 def crf_grid() -> Iterator[dict[str, Any]]:

@@ -384,6 +384,15 @@ def test_a_folder_says_no_scores_but_those_of_its_own_weights(tmp_path):
         assert ("Not measured." in card.content) != is_told
 
 
+def test_a_model_is_not_written_among_the_photos(tmp_path, photos):
+    recipe = read_recipe(ROOT / "training" / "recipes" / "deeplabv3_lite0.toml").to_dict()
+    network = build_network(recipe["arch"], num_classes=2, **recipe["network"])
+    torch.save({"recipe": {**recipe, "tasks": ("person",)}, "ema": network.state_dict()}, tmp_path / "best.pt")
+    with pytest.raises(ValueError, match="holds photos to train on; expected a folder for the model alone"):
+        export_folder(tmp_path / "best.pt", photos)
+    assert not (photos / "config.json").exists()
+
+
 def test_a_folder_is_for_one_task(tmp_path):
     torch.save({"recipe": {"tasks": ("fashion", "person")}, "ema": {}}, tmp_path / "best.pt")
     with pytest.raises(ValueError, match="one task"):

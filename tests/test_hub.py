@@ -248,6 +248,19 @@ def test_labels_of_other_kinds_are_refused(options, error, message):
         hubmodels.load(ENTRY.name, **options)
 
 
+def test_what_is_no_saved_model_says_what_was_expected(tmp_path, person):
+    person.save_pretrained(tmp_path / "saved")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(WeightsError, match=r"empty: has no config\.json; expected what save_pretrained or push_to_hub"):
+        hubmodels.load(tmp_path / "empty")
+    with pytest.raises(WeightsError, match=r"model\.safetensors is a file; expected the folder .*, such as .*saved$"):
+        hubmodels.load(str(tmp_path / "saved" / "model.safetensors"))
+    with pytest.raises(ModelNotFoundError, match="no model named 'xxx"):
+        hubmodels.load("x" * 300)
+    with pytest.raises(TypeError, match="expected the name of a model, a folder or user/name; got NoneType"):
+        hubmodels.load(None)
+
+
 def test_pickled_weights_are_never_read(tmp_path, person):
     person.save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").unlink()

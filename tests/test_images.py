@@ -260,6 +260,13 @@ def test_float_and_wide_integer_pixels_are_refused():
 
 
 def test_a_missing_file_and_a_folder_say_so(tmp_path):
+    for source, message in (
+        ("https://example.com/a.jpg", r"https://example\.com/a\.jpg: addresses are not opened; download the photo"),
+        ("", "expected the path of a photo; got an empty text"),
+        ("a\0.jpg", "no file is called so"),
+    ):
+        with pytest.raises(ImageError, match=message):
+            read_image(source)
     with pytest.raises(FileNotFoundError):
         read_image(tmp_path / "none.jpg")
     with pytest.raises(ImageError, match="folder"):

@@ -76,3 +76,13 @@ def test_hubconf_checks_what_it_needs_by_declared_names():
     declared = {item.split(">")[0].split("<")[0] for item in project["dependencies"]}
     assert set(hubconf._PACKAGES.values()) | set(hubconf.dependencies) <= declared
     assert all(importlib.util.find_spec(name) for name in hubconf._PACKAGES)
+
+
+def test_training_says_which_extra_it_needs():
+    code = (
+        "import importlib.util as util; find = util.find_spec\n"
+        "util.find_spec = lambda name, *rest: None if name == 'psutil' else find(name, *rest)\n"
+        "import training.recipe"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert "ModuleNotFoundError: training needs psutil: in a clone, pip install -e '.[train]'" in done.stderr

@@ -276,7 +276,7 @@ def test_one_scale_is_not_a_sequence(ramp):
         ramp.predict(np.zeros((64, 64, 3), np.uint8), scales=1.5)
 
 
-@pytest.mark.parametrize("scales", [(), (0.1,), (1.0, 3.0), (float("nan"),)])
+@pytest.mark.parametrize("scales", [(), (0.1,), (1.0, 3.0), (float("nan"),), "1.0", ("1",)])
 def test_scales_out_of_range_are_refused(ramp, scales):
     with pytest.raises(ValueError, match=r"scales must be one or more numbers in 0.25..2; got \("):
         ramp.probabilities(np.zeros((64, 64, 3), np.uint8), scales=scales)

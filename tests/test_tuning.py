@@ -114,6 +114,15 @@ def test_masks_among_photos_are_no_photos(tmp_path):
     assert [(each.photo.name, each.mask.name) for each in found] == pairs and without == 1
 
 
+def test_photos_that_can_have_no_mask_are_counted_and_the_rest_goes_on(folders):
+    """A link to itself, and a name with which no mask could be called."""
+    photos, masks = folders
+    (photos / "round.jpg").symlink_to("round.jpg")
+    (photos / f"{'n' * 248}.png").write_bytes((photos / "p0.png").read_bytes())
+    found, without = find_examples([photos], masks)
+    assert len(found) == 4 and without == 2
+
+
 def test_no_masks_are_refused(folders, tmp_path):
     photos, _ = folders
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder of masks"):
@@ -397,6 +406,8 @@ def test_files_of_settings(tmp_path):
     path = tmp_path / "s.json"
     path.write_bytes(b'\xef\xbb\xbf{"task": "fashion", "crf_iterations": 3}')  # as Windows' editor saves it
     assert read_settings(path) == ({"crf_iterations": 3}, "fashion")
+    with pytest.raises(FileNotFoundError, match=r"none\.json: no such file of settings; the page and"):
+        read_settings(tmp_path / "none.json")
     for text, message in (
         ("{", r"s\.json: expected a JSON file of settings"),
         ("[1]", r"s\.json: expected a JSON object of settings; got list"),

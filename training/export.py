@@ -130,6 +130,8 @@ def export_folder(checkpoint: Path, folder: Path, *, license: str = "") -> Segme
     data = saved.get("provenance") or of_stage(Recipe.from_dict(recipe))  # older checkpoints know no earlier stage
     val = saved.get("val", {}).get(task)  # absent from older checkpoints, and from one within an epoch
     measured = None if saved.get("crfs") else val or None  # labels after a CRF are not those of the network alone
+    if (folder / "classes.json").exists() or (folder / "images").exists():
+        raise CommandError(f"{folder} holds photos to train on; expected a folder for the model alone")
     model.save_pretrained(folder, license=license, data=data, metrics=measured)
     return model
 

@@ -220,6 +220,48 @@ def test_what_cannot_be_opened_is_reported_and_the_rest_goes_on(photos, tmp_path
         plan([photos / "more" / "deep"], tmp_path / "out")
 
 
+def test_a_name_too_long_for_results_is_told_before_the_work_and_the_rest_goes_on(photos, tmp_path, call):
+    long = photos / f"{'n' * 248}.jpg"
+    shutil.copy(photos / "more" / "b.jpg", long)
+    for _ in range(2):  # the second finds what the first made
+        status, summary, said = call(photos, "--out", tmp_path / "out")
+        assert status == 1 and "3 of 4 photos labelled" in summary
+        assert f"{long}: its results would have names of 260 bytes, of 255 at most: shorten its" in said
+
+
+def test_a_closed_folder_for_results_is_told_and_the_rest_goes_on(photos, tmp_path, call, monkeypatch):
+    """Tests may run as somebody to whom no folder is closed."""
+    closed = tmp_path / "out" / "more"
+    assert call(photos, "--out", tmp_path / "out")[0] == 0
+    write = hubmodels.files.write_bytes
+
+    def refusing(data: bytes, path: Path) -> Path:
+        if path.parent == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return write(data, path)
+
+    monkeypatch.setattr("hubmodels.result_files.write_bytes", refusing)
+    monkeypatch.setattr("os.access", lambda path, _: Path(path) != closed)
+    status, summary, said = call(photos, "--out", tmp_path / "out", "--preset", "gentle")
+    assert status == 1 and "2 of 3 photos labelled" in summary
+    assert f"b.jpg: {closed} cannot be written; change its permissions or choose another --out" in said
+
+
+def test_a_link_to_itself_is_told_and_the_rest_goes_on(photos, tmp_path, call):
+    (photos / "a.jpg").symlink_to("a.jpg")
+    status, summary, said = call(photos, "--out", tmp_path / "out")
+    assert (
+        status == 1 and "3 of 4 photos labelled" in summary and "a.jpg: is a link to a file that is not there" in said
+    )
+
+
+@pytest.mark.parametrize("source", ["https://example.com/a.jpg", "file:///tmp/a.jpg", ""])
+def test_addresses_are_not_opened(tmp_path, call, source):
+    status, _, said = call(source, "--out", tmp_path / "out")
+    assert status == 2 and (f"{source}: addresses are not opened; download the photo" in said or not source)
+    assert source or "expected the path of a photo; got an empty text" in said
+
+
 def test_an_empty_folder_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no photos found"):
         plan([tmp_path], tmp_path / "out")

@@ -1,0 +1,23 @@
+"""What lies at a path, where pathlib may raise: at names that are too long, and in folders that are closed to us."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+PathLike = str | Path
+
+
+def exists(path: PathLike) -> bool:
+    """Whether something is there that can be looked at; a link to nothing is not."""
+    return os.path.exists(path)
+
+
+def is_folder(path: PathLike) -> bool:
+    """Whether a folder is there, or a link to one."""
+    return os.path.isdir(path)
+
+
+def is_file(path: PathLike) -> bool:
+    """Whether a regular file is there, or a link to one."""
+    return os.path.isfile(path)
