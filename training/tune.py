@@ -41,12 +41,14 @@ def crf_candidates(task: str) -> Iterator[Candidate]:
 def refine_candidates(task: str) -> Iterator[Candidate]:
     """Every stage alone, then on top of each other, around the CRF of the task's preset `gentle`."""
     crf = {name: value for name, value in PRESETS["gentle"][task].items() if name.startswith("crf_")}
+    sure: dict[str, Any] = {"superpixel_scale": 60.0, "keep_confident": 0.9}
     votes: list[dict[str, Any]] = [{"superpixel_scale": scale} for scale in (30.0, 60.0, 120.0, 250.0)]
     votes += [{"superpixel_scale": 60.0, "superpixel_method": method} for method in ("slic", "watershed")]
     votes += [
         {"superpixel_scale": 60.0, "vote": "majority"},
-        {"superpixel_scale": 60.0, "superpixel_foreground": True},
-        {"superpixel_scale": 60.0, "keep_confident": 0.9},
+        # With two labels no vote changes anything within the outline.
+        *([{"superpixel_scale": 60.0, "superpixel_foreground": True}] if task != "person" else []),
+        sure,
         {"superpixel_scale": 120.0, "keep_confident": 0.9},
         {"superpixel_scale": 60.0, "merge": "cut", "merge_threshold": 3.0},
         {"superpixel_scale": 30.0, "merge": "hierarchical", "merge_threshold": 6.0},
@@ -63,7 +65,7 @@ def refine_candidates(task: str) -> Iterator[Candidate]:
     yield "crf", Refinement(**crf)
     yield from (("crf and superpixels", Refinement(**crf, **each)) for each in votes)
     yield from (("crf and clean-up", Refinement(**crf, **each)) for each in cleaning)
-    for each, clean in itertools.product((votes[1], votes[2], votes[8]), (cleaning[2], cleaning[-1])):
+    for each, clean in itertools.product((votes[1], votes[2], sure), (cleaning[2], cleaning[-1])):
         yield "all", Refinement(**crf, **each, **clean)
 
 
