@@ -125,7 +125,9 @@ class Segmenter(Pretrained):
             logits = photo_logits(network, seen, long_side_px=long_side_px, enlarge=scale > 1, check=self._check_answer)
             return softmax_(logits.flip(-1) if mirrored else logits)
 
-        mean = functools.reduce(torch.Tensor.add_, itertools.starmap(answer, passes)).div_(len(passes))
+        mean = functools.reduce(torch.Tensor.add_, itertools.starmap(answer, passes))
+        if len(passes) > 1:
+            mean.div_(len(passes))
         if not math.isfinite(mean.sum().item()):  # such pixels would all be labelled background
             raise WeightsError(
                 f"{self.name}: the network answers with values that are not finite; its weights are damaged, or a "
@@ -173,7 +175,8 @@ class Segmenter(Pretrained):
         image = read_image(photo)
         image = image.copy() if image is photo else image  # the caller's array may hold the next frame by then
         probs = self.probabilities(image, flip=flip, scales=scales)
-        return PhotoTuner(Tuner(probs, image, region_classifier=self.region_classifier), self.labels)
+        tuner = Tuner(probs, image, region_classifier=self.region_classifier, checked=True)
+        return PhotoTuner(tuner, self.labels)
 
 
 class PhotoTuner:

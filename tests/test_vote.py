@@ -23,6 +23,13 @@ def test_a_threshold_moves_the_border_between_two_labels():
     assert_array_equal(decide(probs, threshold=0.9), [0, 0, 0])
 
 
+@pytest.mark.parametrize("shape", [(3, 700, 450), (5, 1, 200_000), (2, 200_000, 1), (4, 70_000), (3, 0, 7), (1, 5, 5)])
+def test_bands_decide_as_argmax_does(shape, rng):
+    probs = rng.integers(0, 4, shape).astype(np.float32) / 4  # many ties
+    for values in (probs, probs[:, ::-1]):
+        assert_array_equal(decide(values), values.argmax(0))
+
+
 def test_sure_pixels_count_more_in_a_vote_by_probability_than_in_a_majority():
     segments = grid("000")
     second = np.array([[0.45, 0.45, 0.95]])

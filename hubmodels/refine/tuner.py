@@ -54,6 +54,7 @@ class Tuner:
         probs: (C, H, W) float32, the network's answer, each pixel summing to 1; another float type is turned into it.
         image: (H, W, 3) uint8 sRGB. Both are used as they are, as photos are large: leave them unchanged meanwhile.
         region_classifier: returns the trained classifier for `vote="classifier"`; None: that vote is refused.
+        checked: the values of `probs` are known to be probabilities, as after a softmax, and are not looked at again.
 
     Memory beside both arrays, for 7 labels at 600x400: 27 MB of probabilities after the CRF, 30 MB of superpixels,
     their graph and votes, and, once the CRF was used, 90 MB of its own; the CRF works at 600,000 pixels at most,
@@ -70,10 +71,12 @@ class Tuner:
         image: np.ndarray,
         *,
         region_classifier: Callable[[], RegionClassifier] | None = None,
+        checked: bool = False,
     ) -> None:
         _check_arrays(probs, image)
         own = np.asarray(probs, np.float32)
-        _check_distribution(own)
+        if not checked:
+            _check_distribution(own)
         self._begin(own, image, region_classifier)
 
     def __getstate__(self) -> dict[str, Any]:
