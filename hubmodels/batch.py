@@ -6,18 +6,23 @@ photo, made just so.
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hubmodels.errors import ImageError, RegionsError
-from hubmodels.images import SUFFIXES, local_path
+from hubmodels.images import SUFFIXES, local_path, read_image
 from hubmodels.paths import exists
 from hubmodels.photo_search import PhotoSearch
 from hubmodels.refine import Refinement
+from hubmodels.result import Segmentation
 from hubmodels.result_files import (
     MASK,
     OVERLAY,
@@ -211,29 +216,97 @@ def run(
     """Label every photo in turn; one that cannot be read, is too large for the memory there is or falls into too many
     superpixels, or whose results cannot be written is reported.
 
+    While a photo is labelled, the next is read and the results of the last are written.
+
     Args:
         model, jobs: as of `plan`.
         made_by: all that decides what comes out, JSON-able; masks hold it in a text chunk.
         refinement: post-processing.
 
     Yields:
-        One Outcome per job, as soon as its files are written.
+        One Outcome per job, in their order, once its files are written.
 
     Raises:
         OSError: the disk is full or cannot be written, so that going on makes no sense.
+        KeyboardInterrupt: as it comes, after the outcome of the photo whose results were being written.
     """
-    for job in jobs:
+    with ThreadPoolExecutor(2, "hubmodels-files") as files:
+        last: tuple[Job, Future[dict[str, float]]] | None = None
         try:
-            outcome = Outcome(job, _label(model, job, refinement, made_by))
-        except (ImageError, RegionsError, OSError) as error:
-            if isinstance(error, OSError) and error.errno in FULL:
-                raise
-            outcome = Outcome(job, None, error=_reason(job, error))
-        except (MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and not any(words in str(error) for words in NO_MEMORY):
-                raise
-            outcome = Outcome(job, None, error=f"{job.photo}: needs more memory than there is; make a smaller copy")
-        yield outcome
+            for job, reading in _read_ahead(files, jobs, made_by):
+                writing = _label(model, job, reading, refinement, files)
+                if last is not None:
+                    outcome, last = _outcome(*last), None
+                    yield outcome
+                last = job, writing
+        except KeyboardInterrupt:
+            if last is not None:
+                yield _outcome(*last)
+            raise
+        if last is not None:
+            yield _outcome(*last)
+
+
+def _read_ahead(
+    files: Executor, jobs: Iterable[Job], made_by: Mapping[str, Any]
+) -> Iterator[tuple[Job, Future[tuple[str, np.ndarray]]]]:
+    """Jobs and what `_read` makes of each, begun when the job before is taken."""
+    ahead: tuple[Job, Future[tuple[str, np.ndarray]]] | None = None
+    for job in jobs:
+        reading = job, files.submit(_read, job, made_by)
+        if ahead is not None:
+            yield ahead
+        ahead = reading
+    if ahead is not None:
+        yield ahead
+
+
+def _read(job: Job, made_by: Mapping[str, Any]) -> tuple[str, np.ndarray]:
+    """What the mask of a photo says, and the photo."""
+    if (size := max(len(os.fsencode(path.name)) for path in (job.mask, job.overlay))) > NAME_BYTES:
+        raise ImageError(f"its results would have names of {size} bytes, of {NAME_BYTES} at most: shorten its")
+    note = note_of(job.photo, made_by)  # before it is read: if it changes meanwhile, it will not be taken for done
+    return note, read_image(job.photo)
+
+
+def _label(
+    model: Segmenter,
+    job: Job,
+    reading: Future[tuple[str, np.ndarray]],
+    refinement: Refinement | None,
+    files: Executor,
+) -> Future[dict[str, float]]:
+    """Label a photo; what writes its results then, or an error that is raised in its turn."""
+    try:
+        note, photo = reading.result()
+        result = model.predict(photo, refinement=refinement)
+    except Exception as error:
+        failed: Future[dict[str, float]] = Future()
+        failed.set_exception(error)
+        return failed
+    # Without the probabilities, which are not written: they take 28 bytes a pixel at seven labels.
+    light = dataclasses.replace(result, probs=np.broadcast_to(np.float32(0), result.probs.shape))
+    return files.submit(_write, light, job, note)
+
+
+def _write(result: Segmentation, job: Job, note: str) -> dict[str, float]:
+    """Write the results of a photo; returns the shares of its labels."""
+    write_results(result, job.mask, job.overlay, note=note)
+    return result.areas()
+
+
+def _outcome(job: Job, writing: Future[dict[str, float]]) -> Outcome:
+    """What became of a job, once its results are written or it failed; raises what `run` raises."""
+    try:
+        return Outcome(job, writing.result())
+    except (ImageError, RegionsError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise
+        return Outcome(job, None, error=_reason(job, error))
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(words in str(error) for words in NO_MEMORY):
+            raise
+        return Outcome(job, None, error=f"{job.photo}: needs more memory than there is; make a smaller copy")
 
 
 def _reason(job: Job, error: Exception) -> str:
@@ -244,13 +317,3 @@ def _reason(job: Job, error: Exception) -> str:
     if isinstance(error, PermissionError) and not os.access(job.mask.parent, os.W_OK | os.X_OK):
         text = f"{job.mask.parent} cannot be written; change its permissions or choose another --out"
     return text if str(job.photo) in text else f"{job.photo}: {text}"
-
-
-def _label(model: Segmenter, job: Job, refinement: Refinement | None, made_by: Mapping[str, Any]) -> dict[str, float]:
-    """Write the results of one photo; returns the shares of its labels. Nothing of it is kept for the next."""
-    if (size := max(len(os.fsencode(path.name)) for path in (job.mask, job.overlay))) > NAME_BYTES:
-        raise ImageError(f"its results would have names of {size} bytes, of {NAME_BYTES} at most: shorten its")
-    note = note_of(job.photo, made_by)  # before it is read: if it changes meanwhile, it will not be taken for done
-    result = model.predict(job.photo, refinement=refinement)
-    write_results(result, job.mask, job.overlay, note=note)
-    return result.areas()

@@ -144,7 +144,7 @@ ALLOWED: dict[str, set[str]] = {
     "runtime": {"", "errors", "files", "model_export", "networks.folding", "onnx_network", "segmenter"},
     "result_files": {"export", "files", "result"},
     "photo_search": {"images", "result_files", "paths"},
-    "batch": {"errors", "images", "photo_search", "refine", "result_files", "segmenter", "paths"},
+    "batch": {"errors", "images", "paths", "photo_search", "refine", "result", "result_files", "segmenter"},
     "publish": {"cards", "config", "entries", "export", "files", "hub", "pretrained", "remote", "weights_files"},
     "app": set(),
     "app.options": set(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,32 @@ def test_a_stopped_run_says_how_to_go_on_and_does(photos, tmp_path, call, monkey
     assert status == 0 and "2 of 3 photos are labelled already" in said and "1 of 1 photos labelled" in summary
     assert len(names(out)) == 6 and all(path.stat().st_mtime_ns == time for path, time in before.items())
     assert "0 of 0 photos labelled" in call(photos, "--out", out, "--resume")[1]
+
+
+def test_the_next_photo_is_read_and_the_last_results_are_written_meanwhile(photos, tmp_path, call, monkeypatch):
+    """While the second of three photos is labelled; one after the other, this would wait for ever."""
+    predict, read, write = hubmodels.Segmenter.predict, hubmodels.batch.read_image, hubmodels.batch.write_results
+    reads, writes, seen = threading.Semaphore(0), threading.Semaphore(0), []
+
+    def reading(path):
+        reads.release()
+        return read(path)
+
+    def writing(*arguments, **options):
+        write(*arguments, **options)
+        writes.release()
+
+    def labelling(model, photo, **options):
+        seen.append(photo)
+        if len(seen) == 2:
+            assert all(reads.acquire(timeout=30) for _ in range(3)) and writes.acquire(timeout=30)
+        return predict(model, photo, **options)
+
+    monkeypatch.setattr("hubmodels.batch.read_image", reading)
+    monkeypatch.setattr("hubmodels.batch.write_results", writing)
+    monkeypatch.setattr(hubmodels.Segmenter, "predict", labelling)
+    status, summary, _ = call(photos, "--out", tmp_path / "out")
+    assert status == 0 and "3 of 3 photos labelled" in summary and len(names(tmp_path / "out")) == 6
 
 
 def test_resume_labels_anew_what_would_come_out_otherwise(photos, tmp_path, left_out):
