@@ -6,6 +6,8 @@ import contextlib
 import json
 import os
 import socket
+import urllib.error
+import urllib.request
 import zlib
 from pathlib import Path
 from types import SimpleNamespace
@@ -196,6 +198,30 @@ def test_a_misspelt_setting_is_named(api):
 def test_a_photo_inside_of_a_request_is_refused_in_words(api):
     answer = called(api, {"photo": {"path": "x.png", "url": "data:image/png;base64,AAAA"}, "model": PEOPLE})
     assert b'"error": "Send the photo as an uploaded file, not inside of the request."' in answer
+
+
+@pytest.mark.parametrize("path", ["run/upload", "api/upload", "call/upload", "call/v2/upload/"])
+def test_a_large_request_is_no_upload_because_its_endpoint_is_called_so(api, path):
+    assert get(f"{api.url}/gradio_api/{path}", {"data": ["x" * 1_000_000]})[0] == 413
+
+
+def test_an_upload_is_as_large_as_one_photo_may_be(api):
+    """Whatever is in its form: Gradio bounds the size of each file alone."""
+
+    def status(field: str, size: int) -> int:
+        head = f'--x\r\nContent-Disposition: form-data; name="{field}"\r\n\r\n'.encode()
+        body = head + b"a" * size + b"\r\n--x--\r\n"
+        form = {"Content-Type": "multipart/form-data; boundary=x"}
+        request = urllib.request.Request(f"{api.url}/gradio_api/upload", body, form)
+        try:
+            with urllib.request.urlopen(request) as answer:
+                return answer.status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    assert status('files"; filename="a.png', 24_000_000) == 200
+    assert status("text", 28_000_000) == status('files"; filename="a.png', 40_000_000) == 413
+    assert is_well(api)
 
 
 def test_large_requests_are_refused_unless_they_upload_a_photo(api):

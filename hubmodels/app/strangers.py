@@ -11,7 +11,9 @@ from starlette.routing import Route
 from hubmodels.app.internals import replaceable
 
 BODY_BYTES = 1_000_000  # of a request that is no upload: settings, links, and paths of uploads
-READ_BYTES = 25 * BODY_BYTES  # of one that is refused, and dropped at once
+UPLOAD_BYTES = 27_000_000  # of an upload: one file as large as Gradio is told to take, and the form around it
+READ_BYTES = 2 * UPLOAD_BYTES  # of one that is refused, and dropped at once
+UPLOAD = "/gradio_api/upload"
 DEEP_LINK = "/gradio_api/deep_link"
 
 
@@ -51,22 +53,27 @@ def _not_here(request: Any) -> JSONResponse:
 
 
 class SmallBodies:
-    """ASGI middleware: requests with bodies beyond BODY_BYTES are refused, uploads aside, which Gradio limits."""
+    """ASGI middleware: uploads beyond UPLOAD_BYTES are refused, and other requests beyond BODY_BYTES.
+
+    Gradio limits each file of an upload, but neither their number nor what else is in the form.
+    """
 
     def __init__(self, app: Any) -> None:
         self.app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer 413 and keep nothing; one that does not say how long it is ends where it is too long."""
-        if scope["type"] != "http" or scope["path"].rstrip("/").endswith("/upload"):
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        # The whole of it: endpoints may be called upload too.
+        most_bytes = UPLOAD_BYTES if scope["path"].rstrip("/").endswith(UPLOAD) else BODY_BYTES
         said = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        if not said.isdigit() or int(said) > BODY_BYTES:
+        if not said.isdigit() or int(said) > most_bytes:
             left = READ_BYTES  # a client that is still sending would not hear the answer
             while left > 0 and (message := await receive()).get("more_body"):
                 left -= len(message["body"])
-            refusal = JSONResponse({"detail": f"expected at most {BODY_BYTES} bytes"}, status_code=413)
+            refusal = JSONResponse({"detail": f"expected at most {most_bytes} bytes"}, status_code=413)
             await refusal(scope, receive, send)
             return
         taken = 0
@@ -75,6 +82,6 @@ class SmallBodies:
             nonlocal taken
             message = await receive()
             taken += len(message.get("body", b""))
-            return message if taken <= BODY_BYTES else {"type": "http.disconnect"}
+            return message if taken <= most_bytes else {"type": "http.disconnect"}
 
         await self.app(scope, counted, send)
