@@ -37,8 +37,8 @@ from hubmodels.result_files import (
 from hubmodels.segmenter import Segmenter
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # no other photo's results could be written either
-# What PyTorch and ONNX Runtime say in a RuntimeError, on CPU and GPU; other such errors are faults, and end the run.
 NAME_BYTES = 255  # of a file, on nearly every file system
+# What PyTorch and ONNX Runtime say in a RuntimeError, on CPU and GPU; other such errors are faults, and end the run.
 NO_MEMORY = ("out of memory", "allocate memory", "bad allocation", "bad_alloc")
 
 
@@ -64,8 +64,10 @@ class Plan:
         jobs: one per photo.
         unread: what folders hold that looks like photos and is not read, such as .heic: a line to print, or nothing.
         closed: of each folder that cannot be searched, the reason.
-        kept: files where results would go that are none, such as masks corrected by hand; their photos have no jobs.
-        drawn: files named as results that are none, beside their photo or where its result would be; no photos either.
+        kept: files that stand where a result would go and were not written by hubmodels, or changed since, such as
+            masks corrected by hand. They are left alone, and their photos have no jobs.
+        drawn: files called NAME_mask.png or NAME_overlay.jpg that hubmodels did not write, beside their photo or where
+            its result would go. They are not taken for photos.
     """
 
     jobs: list[Job]

@@ -31,7 +31,7 @@ from hubmodels.weights_files import (
 )
 
 HUB_WEIGHTS = "model.safetensors"
-CLASSIFIER_BYTES_MAX = 64_000_000  # of timm's networks, for the thousand labels of ImageNet; not read further
+CLASSIFIER_BYTES_MAX = 64_000_000  # room for the classifier of ImageNet's labels in timm's files, which is not used
 
 
 def load_model(
@@ -154,10 +154,12 @@ def network_with_backbone(entry: Entry) -> nn.Module:
     body = network.get_submodule("backbone.body")
     wanted = body.state_dict()
     facts = timm.models.get_pretrained_cfg(backbone)
+    if facts is None or not facts.hf_hub_id:
+        raise WeightsError(f"{what}: timm names no repository of the Hub for them; {hint.removeprefix('or ')}")
     try:
         # timm would download by itself, but with retries that take half a minute, fall back to a pickled file, and
         # leave tensors that are missing as they are.
-        path = remote.fetch(str(facts and facts.hf_hub_id), HUB_WEIGHTS)
+        path = remote.fetch(facts.hf_hub_id, HUB_WEIGHTS)
     except WeightsError as error:
         raise WeightsError(f"{what}: {error}; {hint}") from error
     remedy = f"delete {path.resolve()} to have it downloaded again, {hint}"

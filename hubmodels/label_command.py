@@ -143,7 +143,7 @@ def label_photos(arguments: argparse.Namespace) -> int:
             _check_task(tuned_for, task, name, model.labels, arguments)
         settings = _refinement(arguments, task, values)
     _say_what_does_nothing(arguments, settings, labels=len(model.labels))
-    made_by = _made_by(model, settings)  # before ONNX Runtime may run it: that answers the same, and looks otherwise
+    made_by = _made_by(model, settings)  # of PyTorch's network: what ONNX Runtime runs has another digest
     if arguments.resume:
         planned, jobs = len(jobs), [job for job in jobs if not is_done(job, made_by)]
         print(f"{planned - len(jobs)} of {planned} photos are labelled already", file=sys.stderr)

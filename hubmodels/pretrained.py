@@ -97,7 +97,8 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
         commit = remote.commit_of(config) or revision
         find = functools.partial(remote.fetch, source, revision=commit, **options)
         where = f"{source}@{commit[:12]}" if commit else source
-        # In the cache of the Hub files are links; a link alone would be made again, to the same damaged file.
+        # The cache of the Hub holds links to files. Messages name the file: a link that is deleted alone is only made
+        # again, to the same damaged one.
         remedy = "delete it to have it downloaded again"
         return cls._from_files(config, find, what=where, pinned=sha256, remedy=remedy).to(map_location)
 

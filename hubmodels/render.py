@@ -37,18 +37,16 @@ def overlay(image: np.ndarray, labels: np.ndarray, label_set: LabelSet, *, opaci
     return Image.fromarray(np.stack([table[labels, image[..., c], c] for c in range(3)], axis=-1))
 
 
-def cutout(image: np.ndarray, mask: np.ndarray, alpha: np.ndarray | None = None) -> Image.Image:
+def cutout(image: np.ndarray, mask: np.ndarray) -> Image.Image:
     """The pixels of a mask on transparent ground.
 
     Args:
         image: (H, W, 3) uint8.
         mask: (H, W) bool.
-        alpha: (H, W) float in 0..1, softer edges inside the mask; opaque unless given.
 
     Returns:
         RGBA image; pixels outside of the mask are transparent black, so that nothing hides in them.
     """
-    strength = np.full(mask.shape, 255, np.uint8) if alpha is None else np.round(alpha * 255).astype(np.uint8)
-    rgba = np.dstack([image, np.where(mask, strength, 0).astype(np.uint8)])
+    rgba = np.dstack([image, np.where(mask, 255, 0).astype(np.uint8)])
     rgba[rgba[..., 3] == 0] = 0
     return Image.fromarray(rgba)

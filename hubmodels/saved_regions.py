@@ -10,7 +10,7 @@ from hubmodels.labels import LabelSet
 from hubmodels.refine import RegionClassifier
 from hubmodels.weights_files import check_digest, read_file
 
-BYTES_MAX = 16_000_000  # of the largest that a release reads; ours has 27 000
+BYTES_MAX = 16_000_000  # room for the largest classifier that is read; ours takes 27 kB
 
 
 class LoadedOnce:

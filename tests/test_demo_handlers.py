@@ -17,7 +17,7 @@ from PIL import Image
 
 import hubmodels.app
 from hubmodels import PERSON, ImageError, Refinement, masks
-from hubmodels.app import snippets
+from hubmodels.app import snippets, texts
 from hubmodels.app.controls import CONTROLS
 from hubmodels.app.handlers import OUTPUTS, Handlers
 from hubmodels.app.studio import Photo, Studio
@@ -290,3 +290,17 @@ def test_the_task_chooses_the_models(handlers):
     assert {name for _, name in menu.choices} == set(hubmodels.list_models("person"))
     assert menu.value == DEFAULTS["person"]
     assert handlers.menu("fashion", CLOTHES).value == CLOTHES
+
+
+@pytest.mark.parametrize("place", ["uploads", "package", "home"])
+def test_messages_name_no_place_on_the_server(handlers, photo, tmp_path, monkeypatch, place):
+    path = {"uploads": tmp_path, "package": Path(hubmodels.__file__).parent, "home": Path.home()}[place] / "x.bin"
+    texts_of_errors = [f"{path}: is damaged", "vote must be a/tmp"]
+
+    def failing(*_: Any) -> Any:
+        raise ValueError(texts_of_errors.pop(0))
+
+    monkeypatch.setattr(handlers, "_show", failing)
+    said = handlers.update(photo, PEOPLE, None, asked())[0]
+    assert str(path) not in said and texts.FAILED in said
+    assert "vote must be a/tmp" in handlers.update(photo, PEOPLE, None, asked())[0]

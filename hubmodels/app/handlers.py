@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import html
 import logging
+import os
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -29,6 +31,12 @@ from hubmodels.errors import HubmodelsError, ImageError
 from hubmodels.refine import Refinement
 from hubmodels.result import Segmentation
 
+# Where files of the host are, as messages of errors may name them; not /, which is in other texts too.
+PLACES = [
+    str(place)
+    for place in (Path(__file__).parents[2], Path("~").expanduser(), Path(tempfile.gettempdir()))
+    if len(place.parts) > 1
+]
 LOG = logging.getLogger(__name__)
 OUTPUTS = 8  # of `update`: pictures, details, scores, link, and four snippets
 
@@ -63,7 +71,7 @@ class Handlers:
             return self._nothing(texts.notice_html(unreadable(error, photo), error=True))
         except (HubmodelsError, ValueError, TypeError) as error:
             log_failure(error)
-            return self._nothing(texts.notice_html(_without_paths(error), error=True))
+            return self._nothing(texts.notice_html(self._without_paths(error), error=True))
         except Exception as error:  # whatever it is, a visitor reads a sentence, and the log gets no file name
             log_failure(error)
             return self._nothing(texts.notice_html(texts.FAILED, error=True))
@@ -307,7 +315,7 @@ class Handlers:
         except ImageError as error:
             failure = refusal(unreadable(error, path))
         except (HubmodelsError, ValueError, TypeError) as error:
-            failure = refusal(_without_paths(error))
+            failure = refusal(self._without_paths(error))
         except Exception as error:
             log_failure(error)
             failure = refusal(texts.FAILED)
@@ -333,6 +341,11 @@ class Handlers:
         """
         return str(files.write_bytes(content, Path(self._cache_dir) / hash_bytes(content) / name))
 
+    def _without_paths(self, error: Exception) -> str:
+        """What is wrong, unless it names a place on the server: no message should, but strangers read them."""
+        text = str(error)
+        return texts.FAILED if any(f"{place}{os.sep}" in text for place in (self._cache_dir, *PLACES)) else text
+
 
 async def fetch_nothing(url: str, *args: Any, **options: Any) -> str:
     """Stands in the place of Gradio's download of addresses that callers name: this server visits none."""
@@ -347,11 +360,6 @@ def refusal(message: str) -> gr.Error:
 def unreadable(error: ImageError, path: str) -> str:
     """What is wrong with a photo, without the server's path to it."""
     return f"This photo cannot be read: {str(error).removeprefix(f'{path}: ')}."
-
-
-def _without_paths(error: Exception) -> str:
-    text = str(error)
-    return texts.FAILED if "/" in text and "tmp" in text else text
 
 
 def log_failure(error: Exception) -> None:

@@ -95,7 +95,7 @@ def build(studio: Studio, *, queue_size: int = 32, concurrency: int = 1) -> gr.B
         outputs = [pictures, legend, scores, *code]
         parts = Parts(photo, paths, task, model, settings, view, truth, presets, reset, outputs, takes, files)
         _tie_updates(page, parts, handlers, concurrency)
-        _tie_light_events(page, parts, handlers)
+        _tie_light_events(parts, handlers)
         _tie_downloads(parts, handlers, concurrency)
         _add_api(parts, handlers, concurrency)
     page.queue(max_size=queue_size, api_open=False)
@@ -297,7 +297,7 @@ def _tie_updates(page: gr.Blocks, parts: Parts, handlers: Handlers, concurrency:
     page.load(None, js=watch_connection(texts.notice_html(texts.NO_ANSWER, error=True, retry="location.reload()")))
 
 
-def _tie_light_events(page: gr.Blocks, parts: Parts, handlers: Handlers) -> None:
+def _tie_light_events(parts: Parts, handlers: Handlers) -> None:
     # Only for what a visitor chooses: `restore` sets the menu itself, and an answer to the task's change, asked before
     # the restored model had reached the menu, would put the default in its place.
     parts.task.input(handlers.menu, [parts.task, parts.model], [parts.model], **_LIGHT)

@@ -1,4 +1,4 @@
-"""Serve the page: command line, warm-up, launch, /health. Gradio is an extra and is imported only here."""
+"""Serve the page: command line, warm-up, launch, /health. Gradio, an extra, is imported by `start` first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Convolutional feature extractors by name, most of them from timm, at a chosen output stride."""
+"""Convolutional feature extractors by name, EfficientNet-Lite from here and others from timm, at an output stride."""
 
 from __future__ import annotations
 
