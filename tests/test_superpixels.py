@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pkgutil import resolve_name
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -268,20 +270,32 @@ def test_prepared_superpixels_are_those_of_single_calls(method, small):
         assert_array_equal(prepared.segments(scale, min_size), expected)
 
 
+PREPARING = {  # what is computed for all scales
+    "felzenszwalb": {"skimage.filters.gaussian", "hubmodels.refine.felzenszwalb._sorted_edges"},
+    "slic": {"skimage.filters.gaussian", "skimage.color.rgb2lab"},
+    "quickshift": {"skimage.filters.gaussian", "skimage.color.rgb2lab", "skimage.segmentation.quickshift"},
+    "watershed": {"skimage.filters.gaussian", "skimage.color.rgb2lab", "skimage.filters.sobel"},
+}
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_nothing_is_computed_twice(method, small, monkeypatch):
     """A new scale smooths nothing, sorts no edges and seeks no modes."""
+    calls: list[str] = []
+    for name in set().union(*PREPARING.values()):  # before preparing, which may keep the functions themselves
+        real = resolve_name(name)
+
+        def spy(*args, _real=real, _name=name, **kwargs):
+            calls.append(_name)
+            return _real(*args, **kwargs)
+
+        monkeypatch.setattr(name, spy)
     prepared = PreparedSuperpixels(small, method=method, sigma=0.5)
-    prepared.segments(80, 10)
-    for name in (
-        "skimage.filters.gaussian",
-        "skimage.filters.sobel",
-        "skimage.color.rgb2lab",
-        "skimage.segmentation.quickshift",
-        "hubmodels.refine.felzenszwalb._sorted_edges",
-    ):
-        monkeypatch.setattr(name, None)
-    prepared.segments(120, 10)
+    assert set(calls) == PREPARING[method]
+    calls.clear()
+    for scale in (80, 120):
+        prepared.segments(scale, 10)
+    assert not calls
 
 
 def test_the_photo_and_the_mask_are_left_untouched_and_may_change(small):
