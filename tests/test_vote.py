@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-import timeit
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -91,15 +88,11 @@ def test_both_votes_equal_their_slow_twins(seed, classes, count):
     assert_array_equal(vote(probs, segments, weight="majority"), reference.majority(probs.argmax(0), segments))
 
 
-def test_the_vote_is_fifty_times_as_fast_as_the_predecessors_loops(rng, astronaut):
-    """Both in one run on one thread, so a busy machine slows both; the best of several keeps its noise out."""
+def test_the_vote_is_the_predecessors_loops_over_pixels(rng, astronaut):
+    """How much faster it is, test_bench_results.py holds."""
     probs = rng.dirichlet(np.ones(7), (240, 160)).transpose(2, 0, 1).astype(np.float32)
     segments = superpixels(astronaut[:240, :160], scale=100)
-    quick = min(timeit.repeat(lambda: vote(probs, segments), number=1, repeat=7))
-    start = time.perf_counter()
-    slow = reference.vote_by_pixel(probs, segments)
-    assert_array_equal(vote(probs, segments), slow)
-    assert time.perf_counter() - start > 50 * quick
+    assert_array_equal(vote(probs, segments), reference.vote_by_pixel(probs, segments))
 
 
 @settings(max_examples=60, deadline=None)
