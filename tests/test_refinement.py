@@ -8,14 +8,15 @@ import json
 import pickle
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from PIL import Image
 
 import hubmodels.refine.tuner
 from hubmodels import Refinement
@@ -127,6 +128,59 @@ def test_a_slider_recomputes_only_what_depends_on_it(probs, photo, calls):
         calls.clear()
         tuner.refine(Refinement(**{"superpixel_scale": 80, **change}))
         assert calls == expected, change
+
+
+CRF, CUT_UP = {"crf_iterations": 2}, {"superpixel_scale": 80}
+CUT_UP_PERSON = {**CUT_UP, "superpixel_foreground": True}
+CHANGES = [  # a setting, others under which it matters, and another value of it
+    ("crf_iterations", CRF, 4),
+    ("crf_iterations", CRF | CUT_UP_PERSON, 4),
+    ("crf_appearance_weight", CRF, 8.0),
+    ("crf_appearance_sigma_px", CRF, 30.0),
+    ("crf_appearance_sigma_colour", CRF, 20.0),
+    ("crf_smoothness_weight", CRF, 1.0),
+    ("crf_smoothness_sigma_px", CRF, 8.0),
+    ("person_threshold", {}, 0.3),
+    ("person_threshold", CUT_UP_PERSON, 0.3),
+    ("superpixel_scale", CUT_UP, 200.0),
+    ("superpixel_method", CUT_UP, "watershed"),
+    ("superpixel_sigma", CUT_UP, 3.0),
+    ("superpixel_min_size_px", CUT_UP, 600),
+    ("superpixel_foreground", CUT_UP, True),
+    ("merge", CUT_UP, "cut"),
+    ("merge", {**CUT_UP, "merge": "cut", "merge_threshold": 20.0}, "hierarchical"),
+    ("merge_threshold", {**CUT_UP, "merge": "cut"}, 20.0),
+    ("merge_threshold", {**CUT_UP, "merge": "hierarchical"}, 20.0),
+    ("merge_clusters", {**CUT_UP, "merge": "kmeans"}, 5),
+    ("vote", CUT_UP, "majority"),
+    ("keep_confident", CUT_UP, 0.7),
+    ("min_region_px", {}, 300),
+    ("fill_holes_px", {}, 300),
+    ("keep_largest", {}, True),
+    ("connectivity", {"min_region_px": 300}, 8),
+]
+
+
+def test_every_setting_is_changed():
+    assert {name for name, *_ in CHANGES} == set(SETTINGS)
+
+
+@pytest.mark.parametrize("name, others, value", CHANGES)
+def test_a_tuner_that_was_used_answers_a_changed_setting_as_a_fresh_one(astronaut, rng, name, others, value):
+    """So no stage is remembered by less than it depends on."""
+    photo = np.asarray(Image.fromarray(astronaut[:384, 100:356]).resize((64, 96), Image.Resampling.BOX))
+    grey = photo.mean(2) / 255
+    logits = np.stack([grey, 1 - grey, np.full_like(grey, 0.4)]) * 4 + rng.normal(0, 0.5, (3, 96, 64))
+    probs = (np.exp(logits) / np.exp(logits).sum(0)).astype(np.float32)
+    if name == "person_threshold":
+        probs = np.stack([probs[0], probs[1] + probs[2]])
+    tuner = Tuner(probs, photo)
+    before, _ = tuner.refine(Refinement(**others))
+    labels, after = tuner.refine(changed := Refinement(**others | {name: value}))
+    assert (labels != before).any()  # else a remembered answer would be right by chance
+    expected, probs_expected = Tuner(probs, photo).refine(changed)
+    assert_array_equal(labels, expected)
+    assert_array_equal(after, probs_expected)
 
 
 def test_superpixels_of_the_foreground_never_cross_its_outline(probs, photo):
@@ -242,6 +296,12 @@ def test_what_the_tuner_keeps_is_bounded(probs, photo):
 def test_settings_survive_json():
     settings = Refinement(**{name: s.choices[-1] if s.choices else s.high for name, s in SETTINGS.items()})
     assert settings != Refinement() and Refinement.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+
+
+def test_changes_are_what_differs_from_the_defaults_in_their_order():
+    assert Refinement().changes() == {}
+    settings = Refinement(vote="majority", crf_iterations=2, min_region_px=0)
+    assert list(settings.changes().items()) == [("crf_iterations", 2), ("vote", "majority")]
 
 
 @pytest.mark.parametrize(
@@ -384,14 +444,15 @@ def test_the_superpixels_that_vote_can_be_seen(probs, photo):
         tuner.superpixels(Refinement())
 
 
-def test_nested_stages_are_counted_for_themselves():
+def test_nested_stages_are_counted_for_themselves(monkeypatch):
+    ticks = iter([100, 101, 103, 110, 114, 130])  # outer begins, inner twice, outer ends
+    monkeypatch.setattr("hubmodels.refine.stopwatch.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     watch = Stopwatch()
     with watch.stage("outer"):
         for _ in range(2):
             with watch.stage("inner"):
-                time.sleep(0.05)
-    assert list(watch.seconds) == ["inner", "outer"]
-    assert watch.seconds["inner"] >= 0.1 > 0.05 > watch.seconds["outer"]
+                pass
+    assert list(watch.seconds.items()) == [("inner", 2 + 4), ("outer", 30 - 6)]
 
 
 def test_numbers_that_are_none_are_refused_with_and_without_a_crf(probs, photo):
