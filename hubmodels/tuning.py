@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,13 +124,6 @@ def candidates(labels: LabelSet) -> list[Refinement]:
     return [Refinement(**each) for each in every]
 
 
-def changed(settings: Refinement) -> dict[str, Any]:
-    """The settings that are not at their defaults."""
-    default = Refinement()
-    values = {each.name: getattr(settings, each.name) for each in fields(settings)}
-    return {name: value for name, value in values.items() if value != getattr(default, name)}
-
-
 def try_settings(model: Segmenter, example: Example, settings: Sequence[Refinement]) -> tuple[np.ndarray, np.ndarray]:
     """Score every one of some settings on a photo with its mask.
 
@@ -179,7 +172,7 @@ class Trials:
 
     def rows(self) -> list[dict[str, Any]]:
         """For each of the settings those that are not default, and its scores on all photos; JSON-able."""
-        return [{"settings": changed(each), **_summary(self.of(index))} for index, each in enumerate(self.settings)]
+        return [{"settings": each.changes(), **_summary(self.of(index))} for index, each in enumerate(self.settings)]
 
     def best(self, photos: np.ndarray | None = None) -> int:
         """The settings with the highest mIoU on some photos, or all; of equals those that change least."""
@@ -188,7 +181,7 @@ class Trials:
         miou = split_scores(whole, np.eye(len(total), dtype=np.int64))["miou"]
         if np.isnan(miou).all():  # nothing is decided on these photos
             return 0
-        return min(np.flatnonzero(miou == np.nanmax(miou)).tolist(), key=lambda i: len(changed(self.settings[i])))
+        return min(np.flatnonzero(miou == np.nanmax(miou)).tolist(), key=lambda i: len(self.settings[i].changes()))
 
     def cross_validated(self) -> PhotoScores:
         """Every photo scored with the settings that are best on the photos of other parts.
@@ -257,7 +250,7 @@ def conclude(trials: Trials, labels: LabelSet, *, share: float = SHARE) -> dict[
     return {
         "photos": len(none.confusion),
         "settings_tried": len(trials.settings),
-        "best": changed(trials.settings[index]),
+        "best": trials.settings[index].changes(),
         "taken": bool(index and sure is not None and sure >= share),
         "scores": {
             name: _summary(scores) for name, scores in (("none", none), ("best", best), ("cross_validated", validated))

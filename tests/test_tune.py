@@ -11,7 +11,6 @@ from hubmodels import Refinement
 from hubmodels.entries import DEFAULTS, ENTRIES
 from hubmodels.labels import TASKS
 from hubmodels.refine import PRESETS
-from hubmodels.tuning import changed
 from training import tune
 from training.data import Sample
 
@@ -32,11 +31,6 @@ def row(miou: float, boundary_f: float) -> dict[str, float]:
 def test_the_rule_of_choice(rows, chosen):
     off = row(0.5, 0.5)
     assert tune.choose(off, rows) == (None if chosen is None else rows[chosen])
-
-
-def test_a_row_names_what_differs_from_off():
-    assert changed(Refinement()) == {}
-    assert changed(Refinement(crf_iterations=2, vote="majority")) == {"crf_iterations": 2, "vote": "majority"}
 
 
 @pytest.mark.parametrize("study", tune.STUDIES)
@@ -68,7 +62,7 @@ def test_shipped_results_are_of_the_shipped_models_and_on_val(study, task):
     entry = ENTRIES[DEFAULTS[task]]
     result = json.loads((tune.RESULTS / f"tune_{study}_{entry.name}.json").read_text())
     assert result["sha256"] == entry.sha256 and result["data"] == "Fashionista val split" and result["images"] == 60
-    wanted = [(stage, changed(settings)) for stage, settings in tune.STUDIES[study](task)]
+    wanted = [(stage, settings.changes()) for stage, settings in tune.STUDIES[study](task)]
     assert [(each["stage"], each["settings"]) for each in result["rows"]] == wanted
     assert result["chosen"] == tune.choose(result["off"], result["rows"])
 
@@ -85,7 +79,7 @@ def test_presets_are_settings_that_were_measured_and_raise_both_scores(task):
 def test_the_crf_of_the_presets_is_the_one_chosen_on_val():
     for task in TASKS:
         chosen = json.loads((tune.RESULTS / f"tune_crf_{DEFAULTS[task]}.json").read_text())["chosen"]["settings"]
-        preset = changed(Refinement.preset("gentle", task=task))
+        preset = Refinement.preset("gentle", task=task).changes()
         assert {name: value for name, value in preset.items() if name.startswith("crf_")} == chosen
 
 

@@ -31,7 +31,6 @@ from hubmodels.tuning import (
     Example,
     Trials,
     candidates,
-    changed,
     conclude,
     find_examples,
     measure,
@@ -248,7 +247,6 @@ def test_what_is_tried_is_valid_and_never_twice():
     for labels, count in ((PERSON, 340), (LabelSet.custom(5), 336)):
         every = candidates(labels)
         assert len(set(every)) == len(every) == count and every[0] == NONE
-    assert changed(Refinement(crf_iterations=2, min_region_px=0)) == {"crf_iterations": 2}
 
 
 @pytest.fixture
@@ -431,7 +429,7 @@ def test_the_real_default_gains_on_the_astronaut(astronaut, tmp_path, monkeypatc
     examples, _ = find_examples([tmp_path / "photos"], tmp_path / "masks")
     found = measure(person, examples, [CLEAN, wanted, Refinement(crf_iterations=1)], failed=pytest.fail)
     result = conclude(found, person.labels)
-    assert result["best"] == changed(wanted) and result["scores"]["best"]["miou"] == 1 and result["taken"]
+    assert result["best"] == wanted.changes() and result["scores"]["best"]["miou"] == 1 and result["taken"]
 
 
 def test_settings_of_one_task_are_not_for_another(folders, tmp_path, capsys):

@@ -19,7 +19,6 @@ from hubmodels.files import write_bytes
 from hubmodels.labels import LabelSet
 from hubmodels.refine import Refinement
 from hubmodels.settings_files import read_settings
-from hubmodels.tuning import changed
 from training.arguments import count
 from training.data import load_fashionista
 from training.errors import CommandError, run_command
@@ -69,7 +68,7 @@ def settings_for(entry: Entry, *, preset: str, file: Path | None) -> Refinement 
 
 def describe(refinement: Refinement | None) -> str:
     """Post-processing in words: the settings that are not at their defaults."""
-    other = {} if refinement is None else changed(refinement)
+    other = {} if refinement is None else refinement.changes()
     return ", ".join(f"{name}={value!r}" for name, value in other.items()) or "none"
 
 

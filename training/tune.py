@@ -20,7 +20,7 @@ from hubmodels.entries import Entry, find_entry
 from hubmodels.hub import load_model
 from hubmodels.refine import PRESETS, Refinement
 from hubmodels.segmenter import Segmenter
-from hubmodels.tuning import changed, crf_grid
+from hubmodels.tuning import crf_grid
 from training.data import DATA_ROOT, Sample, load_fashionista
 from training.errors import run_command
 from training.files import write_json
@@ -100,7 +100,7 @@ def report(entry: Entry, samples: Sequence[Sample], candidates: Sequence[Candida
     every = [Refinement(), *(settings for _, settings in candidates)]
     off, *scores = (each.summary() for each in measure(model, samples, every))
     rows = [
-        {"stage": stage, "settings": changed(settings), **score}
+        {"stage": stage, "settings": settings.changes(), **score}
         for (stage, settings), score in zip(candidates, scores, strict=True)
     ]
     stages = {row["stage"]: [each for each in rows if each["stage"] == row["stage"]] for row in rows}

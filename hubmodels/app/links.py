@@ -38,11 +38,9 @@ class Shared:
 
 def to_query(shared: Shared, task: str) -> str:
     """The query string, without `?`; settings at their defaults are left out, as they are restored anyway."""
-    off = Refinement()
-    values = dataclasses.asdict(shared.settings)
-    changed = {name: values[name] for name in CONTROLS if values[name] != getattr(off, name)}
     example = {"example": shared.example} if shared.example else {}
-    return urlencode({"task": task, "model": shared.model, **example, **changed, **shared.view.changes()})
+    changes = {**shared.settings.changes(), **shared.view.changes()}
+    return urlencode({"task": task, "model": shared.model, **example, **changes})
 
 
 def from_query(query: Mapping[str, str], *, models: Mapping[str, str], default: str) -> Shared | None:

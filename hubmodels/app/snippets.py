@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shlex
-from typing import Any
 
 from hubmodels.refine import Refinement
 
@@ -13,12 +11,6 @@ PHOTO = "photo.jpg"  # a visitor's own file name is not repeated
 _LOGIN = """curl -sSf -o /dev/null -c cookies.txt "${SERVER%/gradio_api}/login" \\
     --data-urlencode username='USER' --data-urlencode password='PASSWORD'
 """
-
-
-def changed(settings: Refinement) -> dict[str, Any]:
-    """The settings that differ from the defaults."""
-    off = Refinement()
-    return {k: v for k, v in dataclasses.asdict(settings).items() if v != getattr(off, k)}
 
 
 def python(model: str, settings: Refinement, *, opacity: int = 55, runtime: str = "torch") -> str:
@@ -32,7 +24,7 @@ def python(model: str, settings: Refinement, *, opacity: int = 55, runtime: str 
             script asks for the same one, or else ties might fall to another label; "auto" lets it run everywhere.
     """
     load = repr(model) if runtime == "torch" else f"{model!r}, runtime='auto'"
-    arguments = "".join(f"\n    {name}={value!r}," for name, value in changed(settings).items())
+    arguments = "".join(f"\n    {name}={value!r}," for name, value in settings.changes().items())
     arguments += "\n" if arguments else ""
     return f"""import hubmodels
 
@@ -46,7 +38,7 @@ seg.overlay(opacity={opacity / 100:g}).save("overlay.jpg")
 
 def command(model: str, settings: Refinement) -> str:
     """A call of the `hubmodels` command; it writes out/photo_mask.png and out/photo_overlay.jpg."""
-    options = [f"--{name.replace('_', '-')} {value}" for name, value in changed(settings).items()]
+    options = [f"--{name.replace('_', '-')} {value}" for name, value in settings.changes().items()]
     return " ".join([f"hubmodels label {PHOTO}", f"--model {shlex.quote(model)}", *options, "--out out"])
 
 
@@ -60,7 +52,7 @@ def client(url: str, model: str, settings: Refinement, *, login: bool = False) -
         login: whether the page lets in only who logs in; the script then has a place for user and password.
     """
     auth = "auth=('USER', 'PASSWORD'), " if login else ""
-    arguments = "".join(f"    {name}={value!r},\n" for name, value in changed(settings).items())
+    arguments = "".join(f"    {name}={value!r},\n" for name, value in settings.changes().items())
     return f"""from gradio_client import Client, handle_file
 
 client = Client({url + "/"!r}, {auth}analytics_enabled=False)
@@ -75,7 +67,7 @@ print(mask, report["areas"])
 
 def curl(url: str, model: str, settings: Refinement, *, login: bool = False) -> str:
     """The same in a shell: upload, ask, and wait for the answer, whose files are then at the addresses it names."""
-    asked = json.dumps({"model": model, **changed(settings)})
+    asked = json.dumps({"model": model, **settings.changes()})
     jar = " -b cookies.txt" if login else ""
     return f"""SERVER={shlex.quote(url)}/gradio_api
 {_LOGIN if login else ""}FILE=$(curl -sS{jar} -F files=@{PHOTO} "$SERVER/upload" | sed 's/^\\["//; s/"\\]$//')

@@ -186,6 +186,10 @@ class Refinement:
         """JSON-able values, with the schema version."""
         return {"schema_version": SCHEMA_VERSION, **asdict(self)}
 
+    def changes(self) -> dict[str, Any]:
+        """The settings that are not at their defaults, in the order of SETTINGS."""
+        return {name: value for name, value in asdict(self).items() if value != getattr(Refinement, name)}
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Refinement:
         """The settings that `to_dict` or a file of settings has; what is not named keeps its default.
