@@ -36,7 +36,8 @@ style: $(VENV)/dev  ## edits
 golden: $(VENV)/dev  ## rewrites the golden label maps; read the difference before keeping it
 	$(BIN)/python -m tests.golden.regenerate
 
-build: $(VENV)/dev
+build: $(VENV)/dev  ## from nothing: build/ keeps modules that were deleted since
+	rm -rf build
 	$(BIN)/python -m build
 
 clean:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -18,8 +19,13 @@ NETWORKS = [name for name in IN_THE_WHEEL if ENTRIES[name].is_network]
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    out = tmp_path_factory.mktemp("dist")
-    call = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    """Built from a copy: a build leaves its files, and those of modules deleted since would be in the next wheel."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    links = {"copy_function": os.symlink, "ignore": shutil.ignore_patterns("__pycache__")}  # weights are large
+    shutil.copytree(ROOT / "hubmodels", source / "hubmodels", **links)
+    call = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source)]
     done = subprocess.run(call, capture_output=True, text=True, cwd=out)
     assert done.returncode == 0, done.stdout + done.stderr
     (path,) = out.glob("*.whl")
@@ -32,6 +38,11 @@ def test_the_wheel_holds_the_package_with_its_weights(wheel):
     assert shipped == {f"hubmodels/weights/{ENTRIES[name].filename}" for name in IN_THE_WHEEL}
     assert {"hubmodels/py.typed", "hubmodels/weights/manifest.json", "hubmodels/refine/__init__.py"} <= names
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"hubmodels"}
+
+
+def test_the_wheel_holds_every_module_and_no_other(wheel):
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "hubmodels").rglob("*.py")}
+    assert {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".py")} == modules
 
 
 def test_the_installed_wheel_predicts_without_the_checkout_and_without_a_network(wheel, tmp_path):
