@@ -16,15 +16,14 @@ import torch
 from accelerate.state import AcceleratorState
 from numpy.testing import assert_allclose
 
+from hubmodels.metrics import IGNORE, Scores
 from tests.conftest import ROOT
 from tests.drawn_data import draw_data
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.errors import RecipeError
 from training.launch import missing_processes
-from training.metrics import Scores
 from training.processes import add_up, check_batch, check_photos, check_started, dropout_seed, pixel_factors, share
 from training.recipe import read_recipe
-from training.tags import IGNORE
 from training.train import Run, train
 
 ACCELERATE = ["-m", "accelerate.commands.launch", "--num_processes", "2", "--cpu"]

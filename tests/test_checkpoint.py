@@ -20,7 +20,7 @@ from training.errors import DataError, OutputError
 from training.export import export, export_folder, to_float16
 from training.import_checkpoint import main as import_checkpoint
 from training.seeds import score_seeds
-from training.soft_labels import load_teacher
+from training.segmenters import load_teacher
 
 
 def test_a_kill_while_saving_leaves_the_old_checkpoint(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from training.compare import main as command
 from training.data import load_fashionista
 from training.errors import CommandError, DataError
 from training.evaluate import RESULTS, evaluate
-from training.soft_labels import load_teacher
+from training.segmenters import load_teacher
 from training.train import main as train
 
 RECIPE = """

@@ -16,7 +16,7 @@ from training.crf_layer import crf_layers
 from training.data import load_fashionista
 from training.engine import validate
 from training.export import export, export_folder
-from training.soft_labels import load_teacher
+from training.segmenters import load_teacher
 from training.train import Run, train
 
 

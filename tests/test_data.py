@@ -10,7 +10,8 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 from hubmodels.labels import FASHION
-from training.data import IGNORE, load_ccp, load_fashionista, load_sources
+from hubmodels.metrics import IGNORE
+from training.data import load_ccp, load_fashionista, load_sources
 from training.errors import DataError
 from training.tags import TO_FASHION, read_tags, tag_table
 

@@ -21,11 +21,12 @@ from hubmodels import WeightsError
 from hubmodels.entries import ENTRIES, list_models
 from hubmodels.export import indexed_png, save_image
 from hubmodels.labels import LabelSet
+from hubmodels.metrics import IGNORE
 from hubmodels.networks import build_network, is_head
 from tests.conftest import ROOT
 from tests.tiny_runs import TINY
 from training.checkpoint import load_checkpoint
-from training.data import IGNORE, read_labels
+from training.data import read_labels
 from training.engine import network_for
 from training.errors import DataError, RecipeError
 from training.export import export_folder

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
+from hubmodels.metrics import IGNORE
 from training.losses import LOSSES, combined, cross_entropy, dice, lovasz_softmax, soft_jaccard
-from training.tags import IGNORE
 
 
 def pixels(*probabilities: float) -> torch.Tensor:

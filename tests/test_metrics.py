@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
+from hubmodels.metrics import IGNORE, Scores, boundaries, boundary_f
 from tests import reference
 from tests.conftest import grid
-from training.metrics import Scores, boundaries, boundary_f
-from training.tags import IGNORE
 
 
 def test_scores_by_hand():

@@ -15,14 +15,13 @@ from torch import nn
 import training.train_regions as module
 from hubmodels.errors import WeightsError
 from hubmodels.labels import FASHION, PERSON
+from hubmodels.metrics import IGNORE, Scores
 from hubmodels.refine import vote
 from hubmodels.refine.region_classifier import RegionClassifier, RegionSettings, load_region_classifier
 from hubmodels.refine.region_features import feature_names, region_features
 from hubmodels.segmenter import Segmenter
 from tests.conftest import grid
 from tests.drawn_data import draw_data
-from training.data import IGNORE
-from training.metrics import Scores
 from training.train_regions import (
     Options,
     Photo,

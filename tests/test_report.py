@@ -16,18 +16,17 @@ import training.evaluate
 import training.report as module
 from hubmodels.errors import ModelNotFoundError
 from hubmodels.labels import FASHION, PERSON, LabelSet
+from hubmodels.metrics import IGNORE, Scores
 from hubmodels.refine import Refinement
 from tests.conftest import grid
 from tests.drawn_data import draw_data
 from training.data import read_split
 from training.errors import CommandError, DataError, OutputError
 from training.evaluate import evaluate
-from training.metrics import Scores
 from training.report import describe, main, settings_for
 from training.report_page import NOTES, Photo, Report, confusion_table, label_table, page, percent, worst
 from training.report_pictures import ERROR_COLOURS, HEAT, data_uri, error_map, heat, mean_errors
 from training.soft_labels import main as soft_labels
-from training.tags import IGNORE
 from training.train import main as train
 
 THREE = LabelSet("three", ("ground", "cat", "dog"), ((0, 0, 0), (200, 0, 0), (0, 200, 0)))

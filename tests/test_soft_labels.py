@@ -12,6 +12,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from hubmodels.labels import FASHION, PERSON, LabelSet
+from hubmodels.metrics import IGNORE
 from hubmodels.refine import Refinement
 from hubmodels.segmenter import Segmenter
 from tests.conftest import ROOT
@@ -21,8 +22,8 @@ from training.data import Sample, load_ccp_unlabelled, load_sources
 from training.errors import DataError
 from training.losses import soft_cross_entropy
 from training.recipe import Recipe, RecipeError, read_recipe
-from training.soft_labels import load_teacher, shrunk, soft_path, teach, with_soft_labels, write_soft_labels
-from training.tags import IGNORE
+from training.segmenters import load_teacher
+from training.soft_labels import shrunk, soft_path, teach, with_soft_labels, write_soft_labels
 from training.train import train
 from training.transforms import Augment, View, augment, batch_views, paste
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from accelerate.optimizer import AcceleratedOptimizer
 
+from hubmodels.metrics import IGNORE
 from tests.tiny_runs import TINY, WITH_CRF
 from training.checkpoint import load_checkpoint
 from training.data import Sample, load_fashionista
 from training.errors import DivergedError
 from training.losses import cross_entropy
-from training.tags import IGNORE
 from training.train import Run, set_train_mode, train, train_step
 from training.transforms import Augment
 

@@ -14,12 +14,12 @@ import torch
 
 import training.train
 from hubmodels.labels import FASHION
+from hubmodels.metrics import IGNORE, Scores
 from tests.conftest import ROOT
 from tests.drawn_data import draw_data
 from tests.tiny_runs import TINY
 from training.checkpoint import load_checkpoint
-from training.data import IGNORE, Sample
-from training.metrics import Scores
+from training.data import Sample
 from training.photos import unseen_labels
 from training.train import epoch_order, train
 from training.transforms import Augment

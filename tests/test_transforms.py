@@ -9,8 +9,9 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 
+from hubmodels.metrics import IGNORE
 from tests.tiny_runs import TINY
-from training.data import IGNORE, Sample, load_fashionista
+from training.data import Sample, load_fashionista
 from training.transforms import Augment, View, augment, batch_views
 
 STILL = Augment((40, 24), (1.0, 1.0), stretch=0, flip=0, colour=0, grey=0)

@@ -103,7 +103,7 @@ def test_the_region_report_is_of_the_shipped_classifier():
 
 
 def test_scores_are_rounded_shares(rng):
-    from training.metrics import Scores
+    from hubmodels.metrics import Scores
 
     scores = Scores(3)
     scores.add(rng.integers(0, 3, (20, 20)).astype(np.uint8), rng.integers(0, 3, (20, 20)).astype(np.uint8))

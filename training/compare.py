@@ -22,12 +22,12 @@ import numpy as np
 from hubmodels.bootstrap import DRAWS, PhotoScores, compare
 from hubmodels.entries import find_entry
 from hubmodels.hub import load_model
+from hubmodels.metrics import Scores
 from hubmodels.segmenter import Segmenter
 from training.data import DATA_ROOT, Sample, load_fashionista
 from training.errors import CommandError, run_command
 from training.evaluate import RESULTS, answers
-from training.metrics import Scores
-from training.soft_labels import load_teacher
+from training.segmenters import load_teacher
 
 
 def photo_scores(model: Segmenter, samples: Sequence[Sample]) -> PhotoScores:

@@ -20,9 +20,10 @@ from tqdm import tqdm
 
 from hubmodels.labels import TASKS, LabelSet
 from hubmodels.masks import indexed_ids
+from hubmodels.metrics import IGNORE
 from training.errors import DataError
 from training.files import read_json
-from training.tags import IGNORE, read_tags, tag_table
+from training.tags import read_tags, tag_table
 
 DATA_ROOT = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 SPLITS = ("train", "val", "test")

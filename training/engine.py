@@ -14,6 +14,7 @@ from tqdm import tqdm
 from hubmodels.checks import check_tensors
 from hubmodels.entries import ENTRIES, list_models
 from hubmodels.hub import read_weights
+from hubmodels.metrics import Scores
 from hubmodels.networks import build_network, is_head
 from hubmodels.networks.dilation import use_space_to_batch
 from hubmodels.segmenter import photo_logits
@@ -22,7 +23,6 @@ from training.data import Sample
 from training.errors import RecipeError
 from training.frozen_norms import fold_frozen_batch_norms
 from training.imagenet import PACKAGED, start_from_imagenet
-from training.metrics import Scores
 from training.recipe import Recipe, label_counts
 from training.weight_gradients import use_product_gradients
 

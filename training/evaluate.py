@@ -24,13 +24,13 @@ from tqdm import tqdm
 
 from hubmodels.entries import ENTRIES, Entry, find_entry
 from hubmodels.hub import WEIGHTS_FOLDER, load_model, load_regions
+from hubmodels.metrics import Scores
 from hubmodels.refine import PRESETS, Refinement
 from hubmodels.segmenter import Segmenter
 from training.arguments import scale
 from training.data import DATA_ROOT, SPLITS, Sample, load_fashionista
 from training.errors import run_command
 from training.files import update_json, write_json
-from training.metrics import Scores
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -23,10 +23,10 @@ from tqdm import tqdm
 from hubmodels import ImageError, read_image
 from hubmodels.config import ModelConfig
 from hubmodels.labels import LabelSet
+from hubmodels.metrics import IGNORE
 from training.data import Sample, count_pixels, read_labels
 from training.errors import DataError
 from training.files import read_json
-from training.tags import IGNORE
 
 log = logging.getLogger("training")
 

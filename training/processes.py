@@ -26,10 +26,9 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast
 from torch import nn
 
+from hubmodels.metrics import IGNORE, Scores
 from training.errors import RecipeError
-from training.metrics import Scores
 from training.recipe import PRECISIONS
-from training.tags import IGNORE
 
 log = logging.getLogger("training")
 

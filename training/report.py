@@ -17,6 +17,7 @@ import numpy as np
 from hubmodels.entries import Entry, find_entry
 from hubmodels.files import write_bytes
 from hubmodels.labels import LabelSet
+from hubmodels.metrics import Scores
 from hubmodels.refine import Refinement
 from hubmodels.settings_files import read_settings
 from training.arguments import count
@@ -24,7 +25,6 @@ from training.data import load_fashionista
 from training.errors import CommandError, run_command
 from training.evaluate import Answer, add_options, answers, machine, subject
 from training.files import make_folder
-from training.metrics import Scores
 from training.report_page import NOTES, Photo, Report, page
 
 

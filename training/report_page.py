@@ -11,10 +11,9 @@ import numpy as np
 from PIL import Image
 
 from hubmodels.labels import Colour, LabelSet
+from hubmodels.metrics import IGNORE, Scores, ratio
 from hubmodels.render import overlay
-from training.metrics import Scores, ratio
 from training.report_pictures import ERROR_COLOURS, HEAT, data_uri, error_map, heat, is_wrong, mean_errors
-from training.tags import IGNORE
 
 WORST = 12
 OPACITY = 0.7  # of labels over a photo

@@ -10,8 +10,7 @@ import numpy as np
 from PIL import Image
 
 from hubmodels.labels import Colour
-from training.metrics import ratio
-from training.tags import IGNORE
+from hubmodels.metrics import IGNORE, ratio
 
 # What can be wrong with a pixel, told apart also by colour-blind readers.
 ERROR_COLOURS: dict[str, Colour] = {

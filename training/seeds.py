@@ -22,7 +22,7 @@ from training.errors import DataError, run_command
 from training.evaluate import RESULTS, evaluate, machine
 from training.files import write_json
 from training.recipe import Recipe, read_recipe
-from training.soft_labels import load_teacher
+from training.segmenters import load_teacher
 
 ROOT = Path(__file__).resolve().parent.parent  # the folder that commands of entries are run in
 SPLITS = ("val", "test")

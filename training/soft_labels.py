@@ -22,45 +22,18 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from hubmodels.entries import ENTRIES
 from hubmodels.files import write_bytes
-from hubmodels.hub import load_model
 from hubmodels.labels import TASKS
+from hubmodels.metrics import IGNORE
 from hubmodels.model_export import network_digest
-from hubmodels.networks import build_network
 from hubmodels.refine import PRESETS, Refinement, Tuner
 from hubmodels.segmenter import Segmenter
 from training.allocator import keep_freed_memory
 from training.arguments import count
-from training.checkpoint import averaged_weights, load_run
 from training.data import DATA_ROOT, SHRINK, SOURCES, Sample, load_sources
-from training.engine import select_tasks
 from training.errors import DataError, run_command
 from training.files import write_json
-from training.recipe import Recipe
-from training.tags import IGNORE
-
-
-def load_teacher(name: str, task: str) -> Segmenter:
-    """A published model, or the averaged weights of a checkpoint of `training.train` for one of its tasks.
-
-    Raises:
-        DataError: no such checkpoint, or it was not trained for the task, as may be said of a published model.
-    """
-    if name in ENTRIES:
-        model = load_model(name)
-        if model.labels.names != TASKS[task].names:
-            raise DataError(f"{name} labels {model.labels.task}; expected a model for {task}")
-        return model
-    saved = load_run(Path(name))
-    recipe = Recipe.from_dict(saved["recipe"])
-    try:
-        state = select_tasks(averaged_weights(saved, Path(name)), recipe.tasks, [task])
-    except KeyError as error:
-        raise DataError(f"{name}: {error.args[0]}") from error
-    network = build_network(recipe.arch, num_classes=len(TASKS[task]), **recipe.network)
-    network.load_state_dict(state)
-    return Segmenter(network, TASKS[task], name=name, input_px=recipe.eval_long_side_px).eval()
+from training.segmenters import load_teacher
 
 
 def teach(image: np.ndarray, teachers: Sequence[Segmenter], refinement: Refinement, *, flip: bool) -> np.ndarray:

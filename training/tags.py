@@ -22,8 +22,6 @@ from hubmodels.labels import FASHION
 from hubmodels.metrics import IGNORE
 from training.errors import DataError
 
-__all__ = ["IGNORE", "TO_FASHION", "read_tags", "tag_table"]
-
 TO_FASHION: dict[str, str] = {
     "null": "background",
     "skin": "skin",

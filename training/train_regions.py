@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from hubmodels.files import write_bytes
 from hubmodels.hub import load_model
+from hubmodels.metrics import IGNORE, Scores
 from hubmodels.refine import superpixels, vote
 from hubmodels.refine.region_classifier import (
     SMALLEST_PROB,
@@ -43,8 +44,6 @@ from training.data import DATA_ROOT, SPLITS, Sample, load_fashionista
 from training.errors import CommandError, run_command
 from training.evaluate import RESULTS
 from training.files import update_json, write_json
-from training.metrics import Scores
-from training.tags import IGNORE
 
 
 @dataclass(frozen=True)

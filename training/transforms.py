@@ -12,8 +12,8 @@ import torch
 from torch.nn import functional as F
 
 from hubmodels.labels import FASHION, LabelSet
+from hubmodels.metrics import IGNORE
 from training.data import SHRINK, Sample
-from training.tags import IGNORE
 from training.typed import misfit
 
 

@@ -18,13 +18,13 @@ from tqdm import tqdm
 
 from hubmodels.entries import Entry, find_entry
 from hubmodels.hub import load_model
+from hubmodels.metrics import Scores
 from hubmodels.refine import PRESETS, Refinement
 from hubmodels.segmenter import Segmenter
 from hubmodels.tuning import crf_grid
 from training.data import DATA_ROOT, Sample, load_fashionista
 from training.errors import run_command
 from training.files import write_json
-from training.metrics import Scores
 
 RESULTS = Path(__file__).parent / "results"
 SPLIT = "val"  # nothing else: the test split must not choose anything

