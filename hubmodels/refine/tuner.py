@@ -19,7 +19,7 @@ from hubmodels.refine.regions import clean_regions
 from hubmodels.refine.settings import REFERENCE_PX, Refinement, checked_settings
 from hubmodels.refine.stopwatch import Stopwatch
 from hubmodels.refine.superpixels import PreparedSuperpixels
-from hubmodels.refine.vote import check_finite, decide, vote
+from hubmodels.refine.vote import check_finite, decide, keep_sure, vote
 
 KEPT_RESULTS = 4  # of each stage; a slider mostly goes back and forth between a few values
 KEPT_CRF_STATES = 8
@@ -44,7 +44,8 @@ def refine(probs: np.ndarray, image: np.ndarray, settings: Refinement) -> tuple[
         ValueError: the sizes disagree, or `probs` are not finite, not in 0..1, or do not sum to 1 within 1e-3.
     """
     checked_settings(settings)
-    return Tuner(probs, image)._refine(settings)  # which nobody else will ask for them
+    # This tuner is thrown away, so its arrays are shared with nobody and may stay writable.
+    return Tuner(probs, image)._refine(settings)
 
 
 class Tuner:
@@ -188,9 +189,7 @@ class Tuner:
         if self._region_classifier is None:
             raise ValueError("vote 'classifier' needs a model with a region classifier: choose another vote")
         voted = self._region_classifier().vote(self.image, segments, probs)
-        if settings.keep_confident == 0:
-            return voted
-        return np.where(probs.max(0) >= settings.keep_confident, decide(probs, threshold=threshold), voted)
+        return keep_sure(voted, probs, keep_confident=settings.keep_confident, threshold=threshold)
 
     def _regions(self, probs: np.ndarray, settings: Refinement) -> np.ndarray:
         """(H, W) int32: superpixels, merged if that is turned on."""

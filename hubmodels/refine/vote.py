@@ -106,10 +106,21 @@ def vote(
     else:
         own = decide(probs_or_labels, threshold=threshold) if with_probs else probs_or_labels
         by_segment = _most_frequent(own, segments)
-    voted = by_segment[segments]
+    return keep_sure(by_segment[segments], probs_or_labels, keep_confident=keep_confident, threshold=threshold)
+
+
+def keep_sure(voted: np.ndarray, probs: np.ndarray, *, keep_confident: float, threshold: float = 0.5) -> np.ndarray:
+    """(H, W) uint8: `voted`, but sure pixels with their own label.
+
+    Args:
+        voted: (H, W) uint8 label ids.
+        probs: (C, H, W) float probabilities; not looked at if `keep_confident` is 0.
+        keep_confident: pixels whose highest probability is at least this are sure; 0 is off, and returns `voted`.
+        threshold: as for `decide`.
+    """
     if keep_confident == 0:
         return voted
-    return np.where(probs_or_labels.max(0) >= keep_confident, decide(probs_or_labels, threshold=threshold), voted)
+    return np.where(probs.max(0) >= keep_confident, decide(probs, threshold=threshold), voted)
 
 
 def _check_ids(segments: np.ndarray) -> None:
