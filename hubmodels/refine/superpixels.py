@@ -1,4 +1,4 @@
-"""Superpixels: cut a photo into small areas of one colour, then let each area decide on one label."""
+"""Superpixels: cut a photo into small areas of one colour, by four methods under one meaning of their numbers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ def superpixels(
     min_size_px: int = 20,
     mask: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Cut a photo into small areas of one colour, through scikit-image.
+    """Cut a photo into small areas of one colour.
+
+    Felzenszwalb's method runs compiled here, with scikit-image where Numba is missing; the others are scikit-image's.
 
     Args:
         image: (H, W, 3) uint8 sRGB, or float in 0..1; both give the same superpixels.
