@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -98,11 +99,18 @@ def test_a_fault_in_fashionista_names_the_file(drawn, spoil, file):
         load_fashionista(drawn, "train", ["fashion"])
 
 
+def into_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 @pytest.mark.parametrize(
     "spoil, file",
     [
         (lambda root: (root / "ccp/tags.json").unlink(), "tags.json: missing"),
         (lambda root: (root / "ccp/tags.json").write_text("[1"), "tags.json: not JSON"),
+        (lambda root: (root / "ccp/tags.json").write_bytes('["café"]'.encode("latin-1")), "tags.json: not JSON"),
+        (lambda root: into_a_folder(root / "ccp/tags.json"), r"tags.json: .* cannot be read \(Is a directory\)"),
         (lambda root: (root / "ccp/tags.json").write_text("{}"), "tags.json: expected a JSON list"),
         (lambda root: Image.new("L", (48, 64), 9).save(root / "ccp/labels_tags/0002.png"), "0002.png: tag id 9"),
         (lambda root: [p.unlink() for p in (root / "ccp/images").iterdir()], "images: no photos"),

@@ -13,7 +13,6 @@ teach nothing.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ import numpy as np
 from hubmodels.labels import FASHION
 from hubmodels.metrics import IGNORE
 from training.errors import DataError
+from training.files import read_json
 
 TO_FASHION: dict[str, str] = {
     "null": "background",
@@ -42,14 +42,9 @@ def read_tags(path: Path) -> list[str]:
     """Tag names of CCP in id order.
 
     Raises:
-        DataError: the file is missing or is not a list of names.
+        DataError: the file is missing, cannot be read, or is not a list of names.
     """
-    try:
-        tags = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise DataError(f"{path}: missing; expected CCP's list of tag names") from None
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}: not JSON ({error})") from error
+    tags = read_json(path)
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
         raise DataError(f"{path}: expected a JSON list of tag names; got {type(tags).__name__}")
     return tags
