@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hubmodels import bands
-from hubmodels.refine import photo_kernels as kernels_module
+from hubmodels.refine import photo_kernels
 from hubmodels.refine.crf import DenseCRF, log_probabilities
 from hubmodels.refine.lattice import PermutohedralLattice
 from hubmodels.refine.mean_field import MeanField
-from hubmodels.refine.photo_kernels import PhotoKernels
+from hubmodels.refine.photo_kernels import PhotoKernels, forget_spatial_lattices
 from tests.crf_scene import scene
 
 
@@ -104,21 +104,21 @@ def test_photo_kernels_are_reused_for_other_weights() -> None:
 
 
 def test_spatial_lattice_is_shared_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels_module, "SPATIAL_CACHE_PIXELS", 1000)
-    kernels_module._spatial.clear()
+    monkeypatch.setattr(photo_kernels, "SPATIAL_CACHE_PIXELS", 1000)
+    forget_spatial_lattices()
     built = []
     counting = lambda *args, **kwargs: built.append(1) or PermutohedralLattice(*args, **kwargs)  # noqa: E731
-    monkeypatch.setattr(kernels_module, "PermutohedralLattice", counting)
+    monkeypatch.setattr(photo_kernels, "PermutohedralLattice", counting)
     crf = DenseCRF()
     photos = [crf.photo(scene(seed=seed)[1][0]) for seed in range(3)]
     assert photos[0].smoothness is photos[1].smoothness is photos[2].smoothness
     assert photos[0].appearance is not photos[1].appearance and len(built) == 4
     for height in (25, 26, 27):
         crf.photo(scene(height)[1][0])
-    assert sum(lattice.points for lattice in kernels_module._spatial.values()) <= 1000
+    assert sum(lattice.points for lattice in photo_kernels._spatial.values()) <= 1000
     crf.photo(scene(60, 50)[1][0])  # larger than the whole cache: used, not kept
-    assert not kernels_module._spatial
-    kernels_module._spatial.clear()
+    assert not photo_kernels._spatial
+    forget_spatial_lattices()
 
 
 def test_documented_memory_of_a_photo(astronaut: np.ndarray) -> None:

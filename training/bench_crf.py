@@ -23,8 +23,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from hubmodels.refine import photo_kernels as kernels_module
 from hubmodels.refine.crf import DenseCRF
+from hubmodels.refine.photo_kernels import forget_spatial_lattices
+from training.files import write_json
 from training.timing import machine_facts
 
 RESULTS = Path(__file__).resolve().parent / "results" / "bench_crf.json"
@@ -53,7 +54,7 @@ def load(photo: Path | None, hw: tuple[int, int], classes: int) -> tuple[np.ndar
 def ours(pixels: np.ndarray, logits: Tensor, iterations: int, *, cached: bool) -> Parts:
     """`cached`: the smoothness lattice is there from an earlier photo of the same size."""
     if not cached:
-        kernels_module._spatial.clear()
+        forget_spatial_lattices()
     crf = DenseCRF(
         iterations,
         appearance_weight=APPEARANCE[0], appearance_sigma_px=APPEARANCE[1], appearance_sigma_colour=APPEARANCE[2],
@@ -161,8 +162,7 @@ def main() -> None:
     for iterations in args.iterations:
         rows += measure(pixels, logits, iterations, args.rounds)
         print("\n".join(map(line, rows[-len(contenders()) :])), flush=True)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps({"machine": machine, "settings": settings, "rows": rows}, indent=1) + "\n")
+    write_json({"machine": machine, "settings": settings, "rows": rows}, args.out)
 
 
 if __name__ == "__main__":

@@ -65,6 +65,12 @@ def build_photo_kernels(
     return PhotoKernels(full_hw, hw, sigmas, appearance, smoothness)
 
 
+def forget_spatial_lattices() -> None:
+    """Drop the smoothness lattices that are kept: the next photo is as the first of its size."""
+    with _spatial_lock:
+        _spatial.clear()
+
+
 def _too_small(name: str, sigma: float, hw: tuple[int, int]) -> ValueError:
     return ValueError(
         f"{name} is too small: got {sigma:g} at the size the CRF works at, {hw[0]}x{hw[1]} pixels, and the photo would "
