@@ -19,12 +19,11 @@ from hubmodels.errors import WeightsError
 from hubmodels.images import ImageSource, read_image
 from hubmodels.labels import LabelSet
 from hubmodels.networks.folding import FoldedCopy
+from hubmodels.networks.grid import GRID_PX
 from hubmodels.pretrained import Pretrained
 from hubmodels.refine import Refinement, RegionClassifier, Tuner
 from hubmodels.refine.settings import checked_settings
 from hubmodels.result import Segmentation
-
-GRID_PX = 32  # networks are most exact at whole multiples of their deepest stride; below it features would vanish
 
 
 class Segmenter(Pretrained):

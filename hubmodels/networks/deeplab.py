@@ -12,13 +12,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from hubmodels.networks.backbones import Backbone
+from hubmodels.networks.grid import check_input, pad_to_grid
 
 ATROUS_RATES = {8: (12, 24, 36), 16: (6, 12, 18), 32: (3, 6, 9)}  # at each output stride; Chen et al. 2017, table 5
-
-# TensorFlow's "same" padding, which EfficientNet-Lite was trained with, adds its odd pixel on one side or on both,
-# depending on the size: features shift by up to half a pixel at every stride. Whole multiples of the deepest stride
-# are laid out like the training crops; other sizes are padded to them.
-GRID_PX = 32
 
 
 def conv_bn_relu(inputs: int, outputs: int, *, kernel: int = 1, dilation: int = 1) -> nn.Sequential:
@@ -116,12 +112,9 @@ class _DeepLab(nn.Module):
         Raises:
             ValueError: another shape, a side under 32 pixels, or whole numbers, as of a photo in 0..255.
         """
-        if not x.is_floating_point():
-            raise ValueError(f"input must be float RGB in 0..1; got {x.dtype}: divide by 255")
-        if x.ndim != 4 or x.shape[1] != 3 or min(x.shape[2:]) < 32:
-            raise ValueError(f"input must be (N, 3, H, W) with H, W >= 32; got {tuple(x.shape)}")
+        check_input(x)
         height, width = x.shape[2:]
-        padded = F.pad(x, (0, -width % GRID_PX, 0, -height % GRID_PX), mode="replicate")
+        padded = pad_to_grid(x)
         return resize_like(self.coarse_logits(padded), padded.shape[2:])[..., :height, :width]
 
 

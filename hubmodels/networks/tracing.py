@@ -9,8 +9,8 @@ from torch import nn
 from torch.export import Dim, ExportedProgram, export
 
 from hubmodels.networks.folding import fold_batch_norms, is_known, replace_module
+from hubmodels.networks.grid import GRID_PX
 
-GRID_PX = 32  # networks pad photos to whole multiples of it
 SAME_PADDED = ("SameConv2d", "Conv2dSame")  # convolutions padded as in TensorFlow: ours, and timm's
 TRACED_SHAPE = (2, 3, 90, 70)  # neither 1, which is always traced as a constant, nor square, nor on the grid
 

@@ -11,8 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from hubmodels.networks.backbones import IMAGENET
-
-GRID_PX = 32  # five poolings: whole multiples are halved without a rest, other sizes are padded to them
+from hubmodels.networks.grid import check_input, pad_to_grid
 
 # Height of the U-block at each of the six depths; the last two are dilated instead of pooled (RSU-4F).
 HEIGHTS = (7, 6, 5, 4, 4, 4)
@@ -131,12 +130,9 @@ class U2Net(nn.Module):
         Raises:
             ValueError: another shape, a side under 32 pixels, or whole numbers, as of a photo in 0..255.
         """
-        if not x.is_floating_point():
-            raise ValueError(f"input must be float RGB in 0..1; got {x.dtype}: divide by 255")
-        if x.ndim != 4 or x.shape[1] != 3 or min(x.shape[2:]) < GRID_PX:
-            raise ValueError(f"input must be (N, 3, H, W) with H, W >= {GRID_PX}; got {tuple(x.shape)}")
+        check_input(x)
         height, width = x.shape[2:]
-        x = F.pad(x, (0, -width % GRID_PX, 0, -height % GRID_PX), mode="replicate")
+        x = pad_to_grid(x)
         sides = [
             resize_to(getattr(self, f"side{depth}")(h), x)
             for depth, h in enumerate(self._features((x - self.mean) / self.std), start=1)
