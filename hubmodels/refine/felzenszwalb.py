@@ -13,17 +13,11 @@ from types import ModuleType
 
 import numpy as np
 
+from hubmodels.refine.touching import EDGES, touching_pairs
+
 logger = logging.getLogger(__name__)
 
 SIGMA_MAX_PX = 1000  # of a smoothing whose time and memory grow with it; a photo is flat long before
-_ALL, _HEAD, _TAIL = slice(None), slice(None, -1), slice(1, None)
-# First and second pixels of the edges to the right, down, down right and down left, in scikit-image's order.
-_EDGES = (
-    ((_ALL, _HEAD), (_ALL, _TAIL)),
-    ((_HEAD, _ALL), (_TAIL, _ALL)),
-    ((_HEAD, _HEAD), (_TAIL, _TAIL)),
-    ((_HEAD, _TAIL), (_TAIL, _HEAD)),
-)
 
 
 @cache
@@ -151,7 +145,7 @@ def _sorted_edges(
     channels = np.ascontiguousarray(np.moveaxis(smooth, 2, 0))
     pixels = np.arange(inside.size, dtype=np.int32).reshape(inside.shape)
     codes, costs = [], []
-    for direction, (one, other) in enumerate(_EDGES):
+    for direction, (one, other) in enumerate(EDGES):
         used = inside[one] & inside[other]
         squares = [np.square(channel[other] - channel[one]) for channel in channels]
         costs.append(np.sqrt(squares[0] + squares[1] + squares[2])[used])
@@ -215,7 +209,7 @@ def join_small(segments: np.ndarray, image: np.ndarray, min_size_px: float, mask
     """
     sizes = np.bincount(segments.ravel())
     means = [np.bincount(segments.ravel(), weights=image[..., c].ravel()) / sizes for c in range(3)]
-    one, other = _adjacent(segments, mask)
+    one, other = touching_pairs(segments, mask)
     matters = np.minimum(sizes[one], sizes[other]) < min_size_px
     one, other = one[matters], other[matters]
     distance = sum(np.square(mean[one] - mean[other]) for mean in means)
@@ -225,19 +219,6 @@ def join_small(segments: np.ndarray, image: np.ndarray, min_size_px: float, mask
     if loops is None:
         return _join(*pairs, sizes, min_size_px)[segments]
     return loops.join_pairs(*pairs, sizes.astype(np.int32), float(min_size_px))[segments]
-
-
-def _adjacent(segments: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Every pair of segments that touch inside the mask, once, as (P,) lower and (P,) higher ids."""
-    count = int(segments.max()) + 1
-    found = []
-    for one, other in _EDGES:
-        a, b = segments[one], segments[other]
-        border = a != b if mask is None else (a != b) & mask[one] & mask[other]
-        a, b = a[border].astype(np.int64), b[border]
-        found.append(np.minimum(a, b) * count + np.maximum(a, b))
-    keys = np.sort(np.concatenate(found))  # np.unique hashes, which takes ten times as long for so many
-    return np.divmod(keys[np.diff(keys, prepend=-1) > 0], count)
 
 
 def _join(one: np.ndarray, other: np.ndarray, sizes: np.ndarray, min_size_px: float) -> np.ndarray:

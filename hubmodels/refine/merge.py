@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hubmodels.refine.region_features import check_photo, check_segments, lab_planes, region_means
+from hubmodels.refine.touching import touching_pairs
 
 if TYPE_CHECKING:
     from hubmodels.refine.merge_loops import Forest
@@ -103,7 +104,7 @@ class RegionGraph:
         self._apart = keep_apart
         self.mean_lab = region_means(lab_planes(image), segments.ravel(), self.areas).T
         self._segments = segments
-        edges = _touching(segments, count)
+        edges = np.stack(touching_pairs(segments), axis=1)
         self.edges = edges[keep_apart[edges[:, 0]] == keep_apart[edges[:, 1]]]
         self.weights = np.linalg.norm(self.mean_lab[self.edges[:, 0]] - self.mean_lab[self.edges[:, 1]], axis=1)
         self._lock = threading.Lock()
@@ -196,22 +197,6 @@ class RegionGraph:
 def _check_threshold(threshold: float) -> None:
     if not threshold >= 0:
         raise ValueError(f"threshold must be 0 or more, in Lab units; got {threshold}")
-
-
-def _touching(segments: np.ndarray, count: int) -> np.ndarray:
-    """(E, 2) int64: pairs of regions with pixels that touch along a side or at a corner, lower id first, sorted."""
-    halves = (
-        (segments[:, :-1], segments[:, 1:]),
-        (segments[:-1], segments[1:]),
-        (segments[:-1, :-1], segments[1:, 1:]),
-        (segments[:-1, 1:], segments[1:, :-1]),
-    )
-    keys = []
-    for one, other in halves:
-        border = one != other
-        a, b = one[border].astype(np.int64), other[border].astype(np.int64)
-        keys.append(np.minimum(a, b) * count + np.maximum(a, b))
-    return np.stack(np.divmod(np.unique(np.concatenate(keys)), count), axis=1)
 
 
 def _kmeans(points: np.ndarray, areas: np.ndarray, clusters: int, seed: int) -> np.ndarray:
