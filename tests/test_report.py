@@ -377,7 +377,7 @@ def test_settings_that_cannot_be_used(tmp_path):
     entry, file = module.find_entry("deeplabv3plus_person"), tmp_path / "settings.json"
     with pytest.raises(CommandError, match=r"got both 'gentle' and .*: leave out one"):
         settings_for(entry, preset="gentle", file=file)
-    with pytest.raises(CommandError, match=r"settings\.json: expected a JSON file of settings; got No such file"):
+    with pytest.raises(CommandError, match=r"settings\.json: no such file of settings"):
         settings_for(entry, preset="off", file=file)
     for text, message in (
         ("{", "expected a JSON file"),

@@ -57,10 +57,10 @@ def settings_for(entry: Entry, *, preset: str, file: Path | None) -> Refinement 
         raise CommandError(f"expected a preset or a file of settings; got both {preset!r} and {file}: leave out one")
     try:
         values, task = read_settings(file)
+    except (FileNotFoundError, ValueError) as error:  # which names the file
+        raise CommandError(str(error)) from error
     except OSError as error:
         raise CommandError(f"{file}: expected a JSON file of settings; got {error.strerror or error}") from error
-    except ValueError as error:  # which names the file
-        raise CommandError(str(error)) from error
     if task not in (None, entry.task):
         raise CommandError(f"{file} was tuned for {task}, but {entry.name} labels {entry.task}; choose another model")
     return Refinement.from_dict(values)
