@@ -14,22 +14,18 @@ from hubmodels.ctrl_c import INTERRUPTED
 from hubmodels.files import make_writable
 from hubmodels.labels import TASKS, LabelSet
 from hubmodels.model_options import add_model_options, check_device, chosen_model, load_chosen, published_task
-from hubmodels.refine.settings import PRESETS, SETTINGS, Refinement, Setting
+from hubmodels.refine.settings import PRESETS, SETTINGS, Refinement, Setting, settings_of
 from hubmodels.settings_files import read_settings
 
 if TYPE_CHECKING:
     from hubmodels.batch import Job, Plan
     from hubmodels.segmenter import Segmenter
 
-# Setting that is off by default -> those that do nothing without it.
+# Setting that is off by default -> those that do nothing without it. Each stage begins with the one that turns it on.
 NEEDED_BY = {
-    "crf_iterations": [name for name in SETTINGS if name.startswith("crf_") and name != "crf_iterations"],
-    "superpixel_scale": [
-        *(name for name in SETTINGS if name.startswith(("superpixel_", "merge")) and name != "superpixel_scale"),
-        "vote",
-        "keep_confident",
-    ],
-    "merge": ["merge_threshold", "merge_clusters"],
+    "crf_iterations": settings_of("crf")[1:],
+    "superpixel_scale": settings_of("superpixels")[1:],
+    "merge": ("merge_threshold", "merge_clusters"),
 }
 
 

@@ -162,6 +162,7 @@ class Segmenter(Pretrained):
             A Segmentation at the photo's own size, upright.
 
         Raises:
+            FileNotFoundError: no file at the path.
             ImageError: the photo cannot be read.
             TypeError: a refinement or photo of another type; or as of `probabilities`.
             ValueError, WeightsError: as of `probabilities` and `refine`.
@@ -170,7 +171,11 @@ class Segmenter(Pretrained):
         return self.tune(photo, flip=flip, scales=scales).refine(settings)
 
     def tune(self, photo: ImageSource, *, flip: bool = False, scales: Sequence[float] = (1.0,)) -> PhotoTuner:
-        """Run the network once and keep its answer, so that settings can be tried at little cost."""
+        """Run the network once and keep its answer, so that settings can be tried at little cost.
+
+        Raises:
+            As `predict`, but for the refinement.
+        """
         image = read_image(photo)
         image = image.copy() if image is photo else image  # the caller's array may hold the next frame by then
         probs = self.probabilities(image, flip=flip, scales=scales)

@@ -17,7 +17,7 @@ def draw_data(
     count: int = 4,
     splits: dict[str, list[int]] | None = None,
 ) -> Path:
-    """Coloured rectangles in the layout of DESIGN.md section 6; the last is val and the others train, unless said."""
+    """Coloured rectangles in the layout of training/data.py; the last is val and the others train, unless said."""
     width, height = size
     for folder in ("fashionista/images", "fashionista/labels_fashion", "fashionista/labels_person"):
         (root / folder).mkdir(parents=True)

@@ -155,7 +155,7 @@ def test_labels_check_themselves():
 
 
 def test_import_is_light():
-    """Nothing heavy at import: it takes far less than the 0.5 s that DESIGN.md allows."""
+    """Nothing heavy at import: it takes far less than the half second that would be felt."""
     script = """
 import sys, time
 start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The import graph is the one DESIGN.md section 4 draws: arrows go down only."""
+"""The import graph is the one that ALLOWED draws: arrows go down only."""
 
 from __future__ import annotations
 
@@ -309,11 +309,11 @@ def files() -> list[Path]:
 
 
 @pytest.mark.parametrize("path", files(), ids=part_of)
-def test_a_part_imports_only_what_the_design_allows(path):
+def test_a_part_imports_only_what_is_allowed(path):
     part = part_of(path)
     if part == "":
         pytest.skip("hubmodels/__init__.py names the public parts, imported on first use")
-    assert part in ALLOWED, f"new part {part!r}: say in ALLOWED and DESIGN.md what it may import"
+    assert part in ALLOWED, f"new part {part!r}: say in ALLOWED what it may import"
     imported = {name.removeprefix("hubmodels").lstrip(".") for name in imports_of(path, "hubmodels")}
     assert imported <= ALLOWED[part], f"{part} must not import {sorted(imported - ALLOWED[part])}"
 

@@ -36,6 +36,8 @@ from hubmodels.refine import (
     vote,
 )
 from hubmodels.refine.region_classifier import RegionSettings
+from hubmodels.refine.settings import STAGES as ORDER
+from hubmodels.refine.settings import settings_of
 from hubmodels.refine.stopwatch import Stopwatch
 from hubmodels.segmenter import PhotoTuner
 from tests.conftest import ROOT
@@ -364,6 +366,15 @@ def test_presets_are_settings_of_every_task_and_off_is_off():
         Refinement.preset("wild", task="person")
     with pytest.raises(ValueError, match="no preset for task 'pets'"):
         Refinement.preset("off", task="pets")
+
+
+def test_stages_partition_the_settings_in_the_order_in_which_they_run():
+    assert [each.stage for each in SETTINGS.values()] == sorted(
+        (each.stage for each in SETTINGS.values()), key=ORDER.index
+    )
+    assert sum((settings_of(stage) for stage in ORDER), ()) == tuple(SETTINGS)
+    assert settings_of("crf")[0] == "crf_iterations" and settings_of("superpixels")[0] == "superpixel_scale"
+    assert settings_of("clean-up") == ("min_region_px", "fill_holes_px", "keep_largest", "connectivity")
 
 
 def test_help_lists_every_setting_with_its_range():

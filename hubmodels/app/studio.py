@@ -21,7 +21,7 @@ from hubmodels.hub import load_model
 from hubmodels.images import WORK_PX, fit_within, read_image
 from hubmodels.labels import LabelSet
 from hubmodels.masks import read_truth
-from hubmodels.refine import SETTINGS, Refinement
+from hubmodels.refine import SETTINGS, Refinement, settings_of
 from hubmodels.result import Segmentation
 from hubmodels.runtime import RUNTIMES, choose_runtime, is_prepared, runtime_of
 from hubmodels.segmenter import PhotoTuner, Segmenter
@@ -30,18 +30,6 @@ from hubmodels.weights_files import find_weights
 KEPT_PHOTOS, KEPT_PIXELS, KEPT_S = 8, 2_500_000, 1800  # a pixel with 7 labels and a CRF takes about 600 bytes
 KEPT_LABELS = 7  # so many labels take as much as all that does not depend on labels: two labels, two thirds
 STAGES = ("network", "crf", "superpixels", "final")
-
-# Fields of `Refinement` that act up to a stage; the final result has them all.
-_CRF = (
-    "crf_iterations",
-    "crf_appearance_weight",
-    "crf_appearance_sigma_px",
-    "crf_appearance_sigma_colour",
-    "crf_smoothness_weight",
-    "crf_smoothness_sigma_px",
-    "person_threshold",
-)
-_CLEANING = ("min_region_px", "fill_holes_px", "keep_largest", "connectivity")
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,10 +99,10 @@ def up_to(settings: Refinement, stage: str) -> Refinement:
     if stage == "network":
         return Refinement()
     if stage == "crf":
-        return Refinement(**{name: getattr(settings, name) for name in _CRF})
+        return Refinement(**{name: getattr(settings, name) for name in settings_of("crf", "decision")})
     if stage == "superpixels":
         off = Refinement()
-        return dataclasses.replace(settings, **{name: getattr(off, name) for name in _CLEANING})
+        return dataclasses.replace(settings, **{name: getattr(off, name) for name in settings_of("clean-up")})
     if stage == "final":
         return settings
     raise ValueError(f"no stage {stage!r}; expected one of {STAGES}")

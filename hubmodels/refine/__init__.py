@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hubmodels.refine.merge import RegionGraph, merge_regions
 from hubmodels.refine.regions import clean_regions
-from hubmodels.refine.settings import PRESETS, REFERENCE_PX, SETTINGS, Refinement
+from hubmodels.refine.settings import PRESETS, REFERENCE_PX, SETTINGS, Refinement, settings_of
 from hubmodels.refine.superpixels import PreparedSuperpixels, superpixels
 from hubmodels.refine.vote import decide, vote
 
@@ -48,6 +48,7 @@ __all__ = [
     "log_probabilities",
     "merge_regions",
     "refine",
+    "settings_of",
     "superpixels",
     "vote",
 ]

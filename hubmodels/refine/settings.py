@@ -15,6 +15,7 @@ SCHEMA_VERSION = 1
 METHODS = ("felzenszwalb", "slic", "quickshift", "watershed")
 MERGES = ("off", "cut", "hierarchical", "kmeans")
 VOTES = ("probability", "majority", "classifier")
+STAGES = ("crf", "decision", "superpixels", "clean-up")  # in the order in which they run
 
 
 # Preset -> task -> settings that differ from off; chosen on the validation split (training/results/tune_*.json).
@@ -55,12 +56,14 @@ class Setting:
     """What one field of `Refinement` means and accepts.
 
     Attributes:
+        stage: the one of STAGES that it belongs to.
         help: one line for command lines, tooltips and documentation: what it does, its unit, usual values.
         low, high: the range of a number.
         whole: only whole numbers.
         choices: the only values, instead of a range.
     """
 
+    stage: str
     help: str
     low: float = 0
     high: float = 0
@@ -81,16 +84,16 @@ class Setting:
             raise ValueError(f"{name} must be a whole number; got {value}")
 
 
-def _number(default: float, low: float, high: float, help: str) -> Any:
-    return field(default=default, metadata={"setting": Setting(help, low, high)})
+def _number(stage: str, default: float, low: float, high: float, help: str) -> Any:
+    return field(default=default, metadata={"setting": Setting(stage, help, low, high)})
 
 
-def _whole(default: int, low: int, high: int, help: str) -> Any:
-    return field(default=default, metadata={"setting": Setting(help, low, high, whole=True)})
+def _whole(stage: str, default: int, low: int, high: int, help: str) -> Any:
+    return field(default=default, metadata={"setting": Setting(stage, help, low, high, whole=True)})
 
 
-def _one_of(default: Any, choices: tuple[Any, ...], help: str) -> Any:
-    return field(default=default, metadata={"setting": Setting(help, choices=choices)})
+def _one_of(stage: str, default: Any, choices: tuple[Any, ...], help: str) -> Any:
+    return field(default=default, metadata={"setting": Setting(stage, help, choices=choices)})
 
 
 def checked_settings(settings: object) -> Refinement:
@@ -122,57 +125,82 @@ class Refinement:
     """
 
     # 1. Dense CRF on probabilities
-    crf_iterations: int = _whole(0, 0, 20, "rounds of the dense CRF; 0 is off, 5 to 10 is usual")
+    crf_iterations: int = _whole("crf", 0, 0, 20, "rounds of the dense CRF; 0 is off, 5 to 10 is usual")
     crf_appearance_weight: float = _number(
-        3.0, 0, 100, "CRF: pull of pixels of similar place and colour, nats; 1 to 10 is usual"
+        "crf", 3.0, 0, 100, "CRF: pull of pixels of similar place and colour, nats; 1 to 10 is usual"
     )
-    crf_appearance_sigma_px: float = _number(80.0, 1, 500, "CRF: reach of that pull, pixels; 30 to 100 is usual")
+    crf_appearance_sigma_px: float = _number("crf", 80.0, 1, 500, "CRF: reach of that pull, pixels; 30 to 100 is usual")
     crf_appearance_sigma_colour: float = _number(
+        "crf",
         5.0,
         1,
         200,
         "CRF: colour difference it spans, steps of 0..255; 3 to 20 is usual, less keeps faint edges",
     )
     crf_smoothness_weight: float = _number(
-        3.0, 0, 100, "CRF: pull of near pixels whatever their colour, nats; 1 to 5 is usual"
+        "crf", 3.0, 0, 100, "CRF: pull of near pixels whatever their colour, nats; 1 to 5 is usual"
     )
-    crf_smoothness_sigma_px: float = _number(3.0, 0.5, 100, "CRF: reach of that pull, pixels; 1 to 5 is usual")
+    crf_smoothness_sigma_px: float = _number("crf", 3.0, 0.5, 100, "CRF: reach of that pull, pixels; 1 to 5 is usual")
     # 2. From probabilities to labels
     person_threshold: float = _number(
-        0.5, 0, 1, "probability above which a pixel is person, 0.3 to 0.7 is usual; only with two labels"
+        "decision", 0.5, 0, 1, "probability above which a pixel is person, 0.3 to 0.7 is usual; only with two labels"
     )
     # 3. Superpixels, merged, that vote on one label each
-    superpixel_scale: float = _number(0.0, 0, 10_000, "size of superpixels; 0 is off, 50 to 400 is usual")
-    superpixel_method: str = _one_of("felzenszwalb", METHODS, "how superpixels are cut")
-    superpixel_sigma: float = _number(0.8, 0, 20, "smoothing before superpixels are cut, pixels; 0.5 to 2 is usual")
+    superpixel_scale: float = _number(
+        "superpixels", 0.0, 0, 10_000, "size of superpixels; 0 is off, 50 to 400 is usual"
+    )
+    superpixel_method: str = _one_of("superpixels", "felzenszwalb", METHODS, "how superpixels are cut")
+    superpixel_sigma: float = _number(
+        "superpixels", 0.8, 0, 20, "smoothing before superpixels are cut, pixels; 0.5 to 2 is usual"
+    )
     superpixel_min_size_px: int = _whole(
-        20, 0, 10_000, "superpixels with fewer pixels join a neighbour; 10 to 100 is usual"
+        "superpixels", 20, 0, 10_000, "superpixels with fewer pixels join a neighbour; 10 to 100 is usual"
     )
     superpixel_foreground: bool = _one_of(
+        "superpixels",
         False,
         (False, True),
         "cut up only what is not background, so that no superpixel crosses its outline; idle with two labels",
     )
     merge: str = _one_of(
-        "off", MERGES, "join adjacent superpixels by a threshold (cut, hierarchical) or clusters (kmeans) of colour"
+        "superpixels",
+        "off",
+        MERGES,
+        "join adjacent superpixels by a threshold (cut, hierarchical) or clusters (kmeans) of colour",
     )
     merge_threshold: float = _number(
-        8.0, 0, 200, "colour difference below which they join, Lab units; 2 is barely seen, 5 to 20 is usual"
+        "superpixels",
+        8.0,
+        0,
+        200,
+        "colour difference below which they join, Lab units; 2 is barely seen, 5 to 20 is usual",
     )
-    merge_clusters: int = _whole(40, 1, 1000, "clusters of colour for merge kmeans; 10 to 100 is usual")
-    vote: str = _one_of("probability", VOTES, "by summed probability, by majority of pixels, or a trained classifier")
+    merge_clusters: int = _whole("superpixels", 40, 1, 1000, "clusters of colour for merge kmeans; 10 to 100 is usual")
+    vote: str = _one_of(
+        "superpixels", "probability", VOTES, "by summed probability, by majority of pixels, or a trained classifier"
+    )
     keep_confident: float = _number(
-        0.0, 0, 1, "pixels of at least this probability keep their label; 0 is off, 0.8 to 0.95 is usual"
+        "superpixels", 0.0, 0, 1, "pixels of at least this probability keep their label; 0 is off, 0.8 to 0.95 is usual"
     )
     # 4. Clean-up of regions of one label
     min_region_px: int = _whole(
-        0, 0, REFERENCE_PX, "smaller regions take the label around them, pixels; 0 is off, 50 to 1000 is usual"
+        "clean-up",
+        0,
+        0,
+        REFERENCE_PX,
+        "smaller regions take the label around them, pixels; 0 is off, 50 to 1000 is usual",
     )
     fill_holes_px: int = _whole(
-        0, 0, REFERENCE_PX, "smaller holes inside of a label are filled, pixels; 0 is off, 50 to 1000 is usual"
+        "clean-up",
+        0,
+        0,
+        REFERENCE_PX,
+        "smaller holes inside of a label are filled, pixels; 0 is off, 50 to 1000 is usual",
     )
-    keep_largest: bool = _one_of(False, (False, True), "keep only the largest part of what is not background")
-    connectivity: int = _one_of(4, (4, 8), "neighbours over which a region holds together")
+    keep_largest: bool = _one_of(
+        "clean-up", False, (False, True), "keep only the largest part of what is not background"
+    )
+    connectivity: int = _one_of("clean-up", 4, (4, 8), "neighbours over which a region holds together")
 
     def __post_init__(self) -> None:
         for name, setting in SETTINGS.items():
@@ -228,6 +256,11 @@ class Refinement:
 
 # Field of `Refinement` -> what it means and accepts.
 SETTINGS: Mapping[str, Setting] = MappingProxyType({each.name: each.metadata["setting"] for each in fields(Refinement)})
+
+
+def settings_of(*stages: str) -> tuple[str, ...]:
+    """The fields of `Refinement` that belong to some of STAGES, in their order."""
+    return tuple(name for name, setting in SETTINGS.items() if setting.stage in stages)
 
 
 def _describe(name: str, setting: Setting) -> str:
