@@ -278,7 +278,7 @@ ENTRIES: Mapping[str, Entry] = by_name(
         labels=FASHION,
         network=MappingProxyType({}),
         input_px=384,
-        recipe="python -m training.train training/recipes/u2net_small_fashion_taught_last.toml",
+        recipe="python -m training.train training/recipes/u2net_small_fashion_taught_again.toml",
         paper=_U2NET_PAPER,
         data=U2NET_CCP_DATA,
     ),
