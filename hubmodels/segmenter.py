@@ -239,7 +239,9 @@ def photo_logits(
     logits = network(x.to(_dtype(network), memory_format=torch.channels_last))
     if check is not None:
         check(logits)
-    return F.interpolate(logits.float(), (height, width), mode="bilinear")[0]
+    # Label by label: in the network's own layout the answer would be pixel by pixel, which all that follows has to copy
+    # or to read in steps. A large photo would take half as long again.
+    return F.interpolate(logits.float().contiguous(), (height, width), mode="bilinear")[0]
 
 
 def working_size(height: int, width: int, long_side_px: int, *, enlarge: bool = False) -> tuple[int, int]:

@@ -276,6 +276,12 @@ def test_one_scale_is_not_a_sequence(ramp):
         ramp.predict(np.zeros((64, 64, 3), np.uint8), scales=1.5)
 
 
+@pytest.mark.parametrize("flip", [False, True])
+def test_probabilities_lie_label_by_label(person, small, flip):
+    """Whatever the layout of the network's answer: planes are read as a whole, and copies of large photos take long."""
+    assert person.probabilities(small, flip=flip).flags.c_contiguous
+
+
 @pytest.mark.parametrize("scales", [(), (0.1,), (1.0, 3.0), (float("nan"),), "1.0", ("1",)])
 def test_scales_out_of_range_are_refused(ramp, scales):
     with pytest.raises(ValueError, match=r"scales must be one or more numbers in 0.25..2; got \("):
