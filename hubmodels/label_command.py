@@ -18,7 +18,7 @@ from hubmodels.refine.settings import PRESETS, SETTINGS, Refinement, Setting, se
 from hubmodels.settings_files import read_settings
 
 if TYPE_CHECKING:
-    from hubmodels.batch import Job, Plan
+    from hubmodels.planning import Job, Plan
     from hubmodels.segmenter import Segmenter
 
 # Setting that is off by default -> those that do nothing without it. Each stage begins with the one that turns it on.
@@ -119,7 +119,8 @@ def label_photos(arguments: argparse.Namespace) -> int:
 
     import torch  # heavy imports only once the call is known to make sense
 
-    from hubmodels.batch import is_done, plan
+    from hubmodels.batch import is_done
+    from hubmodels.planning import plan
     from hubmodels.runtime import choose_runtime, is_prepared, with_runtime
 
     check_device(arguments.device)

@@ -1,4 +1,4 @@
-"""What lies at a path, where pathlib may raise: at names that are too long, and in folders that are closed to us."""
+"""Paths where pathlib may raise: names that are too long, folders closed to us, users without a folder of their own."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ def exists(path: PathLike) -> bool:
 def is_folder(path: PathLike) -> bool:
     """Whether a folder is there, or a link to one."""
     return os.path.isdir(path)
+
+
+def home() -> Path:
+    """The folder of this user; `~` itself where the system knows none, as pathlib does not."""
+    return Path(os.path.expanduser("~"))
 
 
 def is_file(path: PathLike) -> bool:

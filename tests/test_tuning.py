@@ -17,13 +17,13 @@ from PIL import Image
 
 import hubmodels
 from hubmodels import ImageError, LabelSet, Refinement
-from hubmodels.batch import Job
 from hubmodels.bootstrap import PhotoScores
 from hubmodels.cli import main
 from hubmodels.ctrl_c import stops_on_ctrl_c
 from hubmodels.export import encode_image, indexed_png
 from hubmodels.labels import PERSON
 from hubmodels.metrics import Scores
+from hubmodels.planning import Job
 from hubmodels.result_files import sealed
 from hubmodels.segmenter import Segmenter
 from hubmodels.settings_files import read_settings

@@ -28,14 +28,13 @@ from hubmodels.app.views import View
 from hubmodels.app.workers import Workers
 from hubmodels.entries import find_entry
 from hubmodels.errors import HubmodelsError, ImageError
+from hubmodels.paths import home
 from hubmodels.refine import Refinement
 from hubmodels.result import Segmentation
 
 # Where files of the host are, as messages of errors may name them; not /, which is in other texts too.
 PLACES = [
-    str(place)
-    for place in (Path(__file__).parents[2], Path("~").expanduser(), Path(tempfile.gettempdir()))
-    if len(place.parts) > 1
+    str(place) for place in (Path(__file__).parents[2], home(), Path(tempfile.gettempdir())) if len(place.parts) > 1
 ]
 LOG = logging.getLogger(__name__)
 OUTPUTS = 8  # of `update`: pictures, details, scores, link, and four snippets

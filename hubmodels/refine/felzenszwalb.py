@@ -121,14 +121,14 @@ class FelzenszwalbGraph:
         return ids.reshape(self._height, self._width)
 
     def _at_most_all(self, min_size_px: float) -> int:
+        """As a number that compiled loops can take; larger than the photo means no more than as large."""
         return int(min(min_size_px, self._height * self._width))
 
     def _without_loops(self, scale: float, min_size_px: int) -> np.ndarray:
         from skimage.segmentation import felzenszwalb
 
-        ids = felzenszwalb(self._image, scale=scale, sigma=self._sigma, min_size=self._at_most_all(min_size_px)).astype(
-            np.int32
-        )
+        size = self._at_most_all(min_size_px)
+        ids = felzenszwalb(self._image, scale=scale, sigma=self._sigma, min_size=size).astype(np.int32)
         if self._mask is None:
             return ids
         return join_small(pieces(ids, self._mask), self._image, min_size_px, self._mask)

@@ -15,9 +15,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 import hubmodels
-from hubmodels.batch import plan
 from hubmodels.label_command import _made_by
 from hubmodels.labels import LabelSet
+from hubmodels.planning import plan
 from hubmodels.result_files import MASK, OVERLAY, is_result, note_in
 from tests.folders import names, stored
 
