@@ -2,5 +2,5 @@
 
 from importlib.util import find_spec
 
-if missing := [name for name in ("accelerate", "psutil", "tqdm") if find_spec(name) is None]:
+if missing := [name for name in ("accelerate", "psutil") if find_spec(name) is None]:
     raise ModuleNotFoundError(f"training needs {', '.join(missing)}: in a clone, pip install -e '.[train]'")
