@@ -21,23 +21,25 @@ from hubmodels.app.studio import Studio
 from tests.chromium import WAIT_MS, Browser, Download, Page, expect, running_browser, set_number
 from tests.page_server import GRADIO_MARKS, get, served_here
 
-NAME = "deeplabv3plus_person"
+NAME, OTHER = "deeplabv3plus_person", "u2net_small_person"
 WAIT_S = WAIT_MS / 1000
 
 pytestmark = GRADIO_MARKS
 
 
 class HeldStudio(Studio):
-    """A studio whose answers can be held back."""
+    """A studio whose answers can be held back, and which counts them."""
 
     def __init__(self) -> None:
-        super().__init__([NAME])
+        super().__init__([NAME, OTHER])
+        self.answers = 0
         self.may_answer, self.was_asked = threading.Event(), threading.Event()
         self.may_answer.set()
 
     def analyse(self, *args: Any) -> Any:
         self.was_asked.set()
         assert self.may_answer.wait(WAIT_S)
+        self.answers += 1
         return super().analyse(*args)
 
 
@@ -84,6 +86,15 @@ def is_told(page: Page) -> None:
     expect(page.locator("#compare").get_by_role("alert")).to_contain_text(texts.NO_ANSWER, timeout=WAIT_MS)
     expect(page.locator("#compare img")).to_have_count(0)
     assert "currently busy" not in page.locator("body").inner_text()  # Gradio's own words
+
+
+def test_a_page_asks_once_when_it_opens(server, browser):
+    """Each call more would be a place in the queue of a busy server."""
+    page = browser.new_page()
+    page.goto(server.url)
+    expect(page.locator("#compare img")).to_have_count(2, timeout=WAIT_MS)
+    page.wait_for_timeout(500)  # whatever else is asked
+    assert server.studio.answers == 1
 
 
 def test_a_server_that_cannot_be_reached_leaves_no_old_pictures(server, browser):

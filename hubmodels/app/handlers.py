@@ -188,14 +188,18 @@ class Handlers:
         """Values for every control: those of a link's query string, or of the first example if it says nothing.
 
         Returns:
-            photo, task, model menu, settings in the order of CONTROLS, view in the order of its fields.
+            photo, task, model menu, settings in the order of CONTROLS, view in the order of its fields. The photo is
+            not named anew if it is the first example: the page has that already, and Gradio would call it a change, at
+            which everything is computed again.
         """
-        shared = self._restored(query, example=next(iter(paths)))
+        first = next(iter(paths))
+        shared = self._restored(query, example=first)
         task = find_entry(shared.model).task
         settings = [getattr(shared.settings, name) for name in CONTROLS]
         label, other = self._menus(shared.model, shared.view.label, shared.view.other)
         view = {**vars(shared.view), "label": label, "other": other}
-        return paths.get(shared.example), task, self.menu(task, shared.model), *settings, *view.values()
+        photo = gr.skip() if shared.example == first else paths.get(shared.example)
+        return photo, task, self.menu(task, shared.model), *settings, *view.values()
 
     def _restored(self, query: Mapping[str, str], *, example: str = "") -> links.Shared:
         """What a link says as far as this server can follow it; the default model and `example` if it says nothing."""
