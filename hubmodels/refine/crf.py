@@ -50,6 +50,7 @@ from hubmodels.refine.mean_field import (
     enlarge_change,
     floored_log,
     shrink,
+    working_logs,
 )
 from hubmodels.refine.photo_kernels import PhotoKernels, build_photo_kernels
 from hubmodels.refine.prepared_crf import KEPT_ITERATIONS, PreparedCRF
@@ -191,17 +192,19 @@ class DenseCRF(nn.Module):
         return Unaries(full, shrink(full, self._working_hw((full.shape[1], full.shape[2]))))
 
     @torch.no_grad()
-    def unaries_of_probs(self, probs: Tensor) -> Unaries:
+    def unaries_of_probs(self, probs: Tensor, *, checked: bool = False) -> Unaries:
         """The same for probabilities (C, H, W), which are not copied: they must stay as they are meanwhile.
+
+        `checked`: they are known to be a distribution, and are not looked at again.
 
         Raises: ValueError or TypeError as `log_probabilities`.
         """
         if not isinstance(probs, Tensor) or probs.ndim != 3:
             raise ValueError(f"probs must be a tensor (C, H, W) of one photo; got {shape(probs)}")
-        full = _checked_probs(probs).detach()
+        full = (probs if checked else _checked_probs(probs)).detach()
         hw = self._working_hw((full.shape[1], full.shape[2]))
-        # Label by label: the logarithms of a large photo are needed once, and then at the working size.
-        return Unaries(full, torch.cat([shrink(floored_log(full[c : c + 1]), hw) for c in range(len(full))]), True)
+        compiled = choose_kernels(self.backend, full.device) is not None
+        return Unaries(full, working_logs(full, hw, compiled=compiled), True)
 
     def _checked_photo(self, image: Tensor | NDArray[np.generic] | PhotoKernels, logits: Tensor) -> PhotoKernels:
         """`image` itself if it was prepared already and fits, else its kernels."""

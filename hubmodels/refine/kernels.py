@@ -9,62 +9,22 @@ as in a container image, refine any tiny photo once.
 Two things make the kernels fast, and both shape the code:
 
 * Every per-class loop works on a group of eight float32 at a time, as one LLVM vector: `hubmodels.refine.simd`.
-* A kernel works on pixels `start` to `stop` without the GIL, and Python threads run one kernel per part.
-  Numba's own threads are not used: its default layers either abort when two threads call them at once
-  (a web demo does) or after a fork (a data loader does). The number of threads is `torch.get_num_threads()`.
+* A kernel works on pixels `start` to `stop` without the GIL, and `hubmodels.refine.threads` runs one per part.
 
 Rows are padded with zeros to whole groups of eight. Arrays are C-contiguous; nothing here checks that.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from hubmodels.refine import loops
 from hubmodels.refine.simd import LANES
-
-# ---- threads -------------------------------------------------------------------------------------------
-
-_pool: ThreadPoolExecutor | None = None
-
-
-def _forget_pool() -> None:
-    global _pool
-    _pool = None  # a forked child inherits the pool's bookkeeping but none of its threads
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pool)
-
-
-def _run(jobs: Sequence[Callable[[], Any]]) -> list[Any]:
-    """The jobs' results; all run at the same time, the first one in the calling thread."""
-    global _pool
-    if len(jobs) > 1 and _pool is None:
-        _pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="hubmodels-crf")
-    waiting = [_pool.submit(job) for job in jobs[1:]] if _pool is not None and len(jobs) > 1 else []
-    first = jobs[0]()
-    return [first, *(future.result() for future in waiting)]
-
-
-def _parts(points: int) -> list[tuple[int, int]]:
-    """Equal ranges of points, one for each of PyTorch's threads; a part under 4096 is not worth a thread."""
-    count = max(1, min(torch.get_num_threads(), points // 4096))
-    edges = [points * i // count for i in range(count + 1)]
-    return list(pairwise(edges))
-
-
-# ---- what the lattice and the CRF call -----------------------------------------------------------------
+from hubmodels.refine.threads import parts_of, run
 
 
 def build(
@@ -83,15 +43,15 @@ def build(
     dims, points = features.shape
     ids = np.empty((points, dims + 1), np.int32)
     weights = np.empty((points, dims + 1), np.float32)
-    parts = _parts(points)
+    parts = parts_of(points)
     jobs = [partial(loops.embed, features, scale, strides, origin, a, b, ids, weights) for a, b in parts]
-    found = _run(jobs)
+    found = run(jobs)
     new_ids, keys = loops.merge_keys(np.concatenate(found))
     if len(parts) > 1:
         starts = np.cumsum([0, *(len(part) for part in found)])
         spans = zip(parts[1:], starts[1:], strict=False)  # the first part's numbers already are the final ones
         jobs = [partial(loops.renumber, ids, a, b, new_ids[start:]) for (a, b), start in spans]
-        neighbours = _run([partial(loops.find_neighbours, keys, strides), *jobs])[0]
+        neighbours = run([partial(loops.find_neighbours, keys, strides), *jobs])[0]
     else:
         neighbours = loops.find_neighbours(keys, strides)
     return ids, weights, neighbours
@@ -136,27 +96,27 @@ class CpuLattice:
         rows = np.zeros((self.points, width), np.float32)
         rows[:, :classes] = values
         out = np.empty_like(rows)
-        sums = self.sums(width, _parts(self.points))
+        sums = self.sums(width, parts_of(self.points))
         flat, shape = rows.reshape(-1), (width, width, self.corners)
         jobs = [partial(loops.splat, self.ids, self.weights, flat, *shape, a, b, to) for (a, b), to in sums.jobs()]
-        _run(jobs)
+        run(jobs)
         blurred = self.blur(sums, width, reverse=reverse)
         jobs = [
             partial(loops.slice_back, self.ids, self.weights, blurred, width, self.corners, a, b, out.reshape(-1))
             for a, b in sums.parts
         ]
-        _run(jobs)
+        run(jobs)
         return out[:, :classes] * np.float32(self.alpha)
 
     def normalised(self) -> NDArray[np.float32]:
         """Flat weights / sqrt(row sum of the kernel): splatting and slicing with them normalises symmetrically."""
         if self.scaled is None:
-            sums, ones = self.sums(LANES, _parts(self.points)), np.ones(LANES, np.float32)
+            sums, ones = self.sums(LANES, parts_of(self.points)), np.ones(LANES, np.float32)
             shape = (0, LANES, self.corners)
-            _run([partial(loops.splat, self.ids, self.weights, ones, *shape, a, b, to) for (a, b), to in sums.jobs()])
+            run([partial(loops.splat, self.ids, self.weights, ones, *shape, a, b, to) for (a, b), to in sums.jobs()])
             blurred, out = self.blur(sums, LANES), np.empty_like(self.weights)
             common = (self.ids, self.weights, blurred, self.corners, np.float32(self.alpha))
-            _run([partial(loops.normalise, *common, a, b, out) for a, b in sums.parts])
+            run([partial(loops.normalise, *common, a, b, out) for a, b in sums.parts])
             self.scaled = out
         return self.scaled
 
@@ -203,7 +163,7 @@ def mean_field(
     """
     classes, points = logits.shape
     width = padded(classes)
-    parts = _parts(points)
+    parts = parts_of(points)
     sums = [lattice.sums(width, parts) for lattice in lattices]
     unary = np.empty(points * width, np.float32)
     # a state that is the last thing computed may overwrite the logits: fresh memory costs as much as a pass over it
@@ -227,7 +187,7 @@ def mean_field(
             ]
             into, step = (x, width) if write else (scratch[t], 0)
             jobs.append(partial(loops.sweep, source, into, step, width, a, b, gather, scatter, *sides))
-        _run(jobs)
+        run(jobs)
 
     def exchange(k: int) -> NDArray[np.float32]:
         blurred = lattices[k].blur(sums[k], width)
@@ -239,16 +199,16 @@ def mean_field(
 
     def planes() -> NDArray[np.float32]:
         out = np.empty((classes, points), np.float32)
-        _run([partial(loops.unpack, x, width, a, b, out) for a, b in parts])
+        run([partial(loops.unpack, x, width, a, b, out) for a, b in parts])
         return out
 
-    _run([partial(loops.pack, logits, width, a, b, unary) for a, b in parts])
+    run([partial(loops.pack, logits, width, a, b, unary) for a, b in parts])
     if state is not logits:
-        _run([partial(loops.pack, state, width, a, b, x) for a, b in parts])
+        run([partial(loops.pack, state, width, a, b, x) for a, b in parts])
     sweep(unary if state is logits else x, gather=False, scatter=True, write=False)
     kept = []
     for iteration in range(1, iterations + 1):
-        messages = _run([partial(exchange, 0), partial(exchange, 1)])
+        messages = run([partial(exchange, 0), partial(exchange, 1)])
         wanted = iteration > iterations - keep
         sweep(unary, gather=True, scatter=iteration < iterations, write=wanted)
         if wanted:

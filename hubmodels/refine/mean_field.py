@@ -90,6 +90,19 @@ def shrink(logits: Tensor, hw: tuple[int, int]) -> Tensor:
     return logits if tuple(logits.shape[1:]) == hw else F.interpolate(logits[None], hw, mode="area")[0]
 
 
+def working_logs(probs: Tensor, hw: tuple[int, int], *, compiled: bool) -> Tensor:
+    """Logarithms of probabilities (C, H, W) at the working size (h, w), float32 or float64, `compiled` if that can be.
+
+    Beside the result there are never as many values as `probs` has: photos are large.
+    """
+    if compiled and tuple(probs.shape[1:]) != hw:
+        from hubmodels.refine import resizing
+
+        if resizing.takes(probs):
+            return resizing.mean_logs(probs, hw, floor=PROBABILITY_FLOOR)
+    return torch.cat([shrink(floored_log(probs[c : c + 1]), hw) for c in range(len(probs))])
+
+
 def enlarged_probs(unaries: Unaries, refined: Tensor, photo: PhotoKernels) -> Tensor:
     """(C, H, W) probabilities of the photo from logits that were refined at the working size, as `enlarge_change`.
 
@@ -97,7 +110,13 @@ def enlarged_probs(unaries: Unaries, refined: Tensor, photo: PhotoKernels) -> Te
     """
     if photo.hw == photo.full_hw:
         return refined.softmax(0)
-    change = F.interpolate((refined - unaries.working)[None], photo.full_hw, mode="bilinear", align_corners=False)[0]
+    at_work = refined - unaries.working
+    if unaries.of_probs and photo.appearance.cpu_kernels() is not None:
+        from hubmodels.refine import resizing
+
+        if resizing.takes(unaries.full):
+            return resizing.change_probs(unaries.full, at_work, floor=PROBABILITY_FLOOR)
+    change = F.interpolate(at_work[None], photo.full_hw, mode="bilinear", align_corners=False)[0]
     for rows in bands(change):
         change[:, rows] = (unaries.logits(rows) + change[:, rows]).softmax(0)
     return change

@@ -162,7 +162,7 @@ class Tuner:
             )
             reach = (crf.appearance_sigma_px, crf.appearance_sigma_colour, crf.smoothness_sigma_px)
             kernels = self._kernels.get(reach, lambda: crf.photo(self._channels_first()))
-            unaries = self._unaries.get((), lambda: crf.unaries_of_probs(_as_tensor(self._probs)))
+            unaries = self._unaries.get((), lambda: crf.unaries_of_probs(_as_tensor(self._probs), checked=True))
             return crf.prepare(unaries, kernels, keep=KEPT_CRF_STATES)
 
         crf = self._crfs.get(_crf_key(settings)[1:], prepare)
