@@ -18,6 +18,7 @@ from skimage.measure import label as label_regions
 from skimage.segmentation import felzenszwalb
 
 from hubmodels.refine import felzenszwalb as module
+from hubmodels.refine.compiled import load
 from hubmodels.refine.felzenszwalb import FelzenszwalbGraph, fill_outside, join_small, pieces
 from tests import reference_superpixels as reference
 from tests.conftest import grid
@@ -47,9 +48,9 @@ def adjusted_rand(one: np.ndarray, other: np.ndarray) -> float:
 def without_numba(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setitem(sys.modules, "hubmodels.refine.felzenszwalb_loops", None)  # makes its import fail
     monkeypatch.delattr("hubmodels.refine.felzenszwalb_loops", raising=False)
-    module.load_loops.cache_clear()
+    load.cache_clear()
     yield
-    module.load_loops.cache_clear()
+    load.cache_clear()
 
 
 # ---- the same segments as the twins ----------------------------------------------------------------------

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hubmodels.refine import lattice as lattice_module
+from hubmodels.refine.compiled import load
 from hubmodels.refine.lattice import PermutohedralLattice
 from tests import reference_crf as reference
 
@@ -218,7 +218,7 @@ def test_unknown_backend() -> None:
 def test_without_numba_one_line_is_logged(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setitem(sys.modules, "hubmodels.refine.kernels", None)  # makes its import fail
     monkeypatch.delattr("hubmodels.refine.kernels", raising=False)
-    lattice_module.load_kernels.cache_clear()
+    load.cache_clear()
     try:
         with caplog.at_level(logging.INFO):
             for _ in range(3):
@@ -227,7 +227,7 @@ def test_without_numba_one_line_is_logged(monkeypatch: pytest.MonkeyPatch, caplo
                 PermutohedralLattice(torch.rand(10, 2), backend="numba")
         assert len(caplog.records) == 1 and "pip install numba" in caplog.text
     finally:
-        lattice_module.load_kernels.cache_clear()
+        load.cache_clear()
 
 
 def test_import_neither_loads_nor_compiles() -> None:

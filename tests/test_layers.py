@@ -62,12 +62,13 @@ ALLOWED: dict[str, set[str]] = {
     "networks.u2net": {"networks.backbones", "networks.grid"},
     "networks.ensemble": set(),
     "refine.simd": set(),
-    "refine.loops": {"refine.simd"},
+    "refine.compiled": set(),
+    "refine.loops": {"refine.compiled", "refine.simd"},
     "refine.kernels": {"refine.loops", "refine.simd", "refine.threads"},
     "refine.threads": set(),
-    "refine.resize_loops": {"refine.loops", "refine.simd"},
+    "refine.resize_loops": {"refine.compiled", "refine.simd"},
     "refine.resizing": {"refine.resize_loops", "refine.simd", "refine.threads"},
-    "refine.lattice": {"refine.kernels"},
+    "refine.lattice": {"refine.compiled", "refine.kernels"},
     "refine.photo_kernels": {"refine.lattice"},
     "refine.mean_field": {"bands", "refine.lattice", "refine.photo_kernels", "refine.resizing"},
     "refine.prepared_crf": {"refine.crf_checks", "refine.mean_field"},
@@ -84,13 +85,13 @@ ALLOWED: dict[str, set[str]] = {
     "refine.settings": set(),
     "refine.memory": set(),
     "refine.stopwatch": set(),
-    "refine.felzenszwalb_loops": {"refine.loops"},
+    "refine.felzenszwalb_loops": {"refine.compiled"},
     "refine.touching": set(),
-    "refine.felzenszwalb": {"refine.felzenszwalb_loops", "refine.touching"},
+    "refine.felzenszwalb": {"refine.compiled", "refine.felzenszwalb_loops", "refine.touching"},
     "refine.superpixels": {"refine.felzenszwalb", "refine.settings"},
     "refine.region_features": {"refine.settings"},
-    "refine.merge_loops": {"refine.loops"},
-    "refine.merge": {"refine.merge_loops", "refine.region_features", "refine.touching"},
+    "refine.merge_loops": {"refine.compiled"},
+    "refine.merge": {"refine.compiled", "refine.merge_loops", "refine.region_features", "refine.touching"},
     "refine.region_classifier": {"checks", "errors", "refine.region_features"},
     "refine.vote": set(),
     "refine.tuner": {
@@ -302,6 +303,10 @@ def imports_of(path: Path, package: str) -> set[str]:
             module = node.module or ""
             submodules = {f"{module}.{a.name}" for a in node.names if is_module(f"{module}.{a.name}")}
             found |= submodules or {module}
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "load":
+            # refine.compiled.load imports what it names; hubmodels.load names models
+            names = {argument.value for argument in node.args if isinstance(argument, ast.Constant)}
+            found |= {name for name in names if is_module(str(name))}
     return {name for name in found if name.split(".")[0] == package}
 
 

@@ -167,7 +167,7 @@ def test_a_region_with_thousands_of_neighbours_is_no_trap():
     assert time.process_time() - started < 15  # a heap of all pairs takes minutes
 
 
-def test_the_loops_run_without_numba_too():
+def test_the_loops_run_without_numba_too_and_one_line_is_logged():
     segments, image = noise(5, 12)
     code = f"""
 import sys
@@ -175,10 +175,12 @@ sys.modules["numba"] = None
 import numpy as np
 from hubmodels.refine import RegionGraph
 segments, image = np.array({segments.tolist()}, np.int32), np.array({image.tolist()}, np.uint8)
+RegionGraph(segments, image).hierarchical(40)
 print(RegionGraph(segments, image).hierarchical(40).tolist())
 """
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert json.loads(said) == RegionGraph(segments, image).hierarchical(40).tolist()
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(ran.stdout) == RegionGraph(segments, image).hierarchical(40).tolist()
+    assert ran.stderr.count("pip install numba") == 1
 
 
 # ---- twins

@@ -7,31 +7,20 @@ slider need not wait for it. `hubmodels.refine.felzenszwalb_loops` is imported a
 
 from __future__ import annotations
 
-import logging
-from functools import cache
 from types import ModuleType
 
 import numpy as np
 
+from hubmodels.refine.compiled import load
 from hubmodels.refine.touching import EDGES, touching_pairs
-
-logger = logging.getLogger(__name__)
 
 SIGMA_MAX_PX = 1000  # of a smoothing whose time and memory grow with it; a photo is flat long before
 
 
-@cache
 def load_loops() -> ModuleType | None:
     """The compiled loops, or None (logged once) where Numba cannot be imported."""
-    try:
-        from hubmodels.refine import felzenszwalb_loops
-    except ImportError as error:
-        logger.warning(
-            "superpixels run on scikit-image, many times slower at a new scale: %s; `pip install numba` speeds them up",
-            error,
-        )
-        return None
-    return felzenszwalb_loops
+    without = "superpixels run on scikit-image, many times slower at a new scale"
+    return load("hubmodels.refine.felzenszwalb_loops", without=without)
 
 
 # ---- checks --------------------------------------------------------------------------------------------

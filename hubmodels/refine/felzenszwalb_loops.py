@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hubmodels.refine.loops import jit
+from hubmodels.refine.compiled import jit
 
 _DIGITS, _BITS = 6, 11  # of 64-bit keys: six passes over tables that stay in the first-level cache
 

@@ -10,10 +10,8 @@ Numba is installed; both find the same simplices and agree within 1e-5.
 
 from __future__ import annotations
 
-import logging
 import math
 from dataclasses import dataclass
-from functools import cache
 from types import ModuleType
 from typing import Any, Literal
 
@@ -21,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-logger = logging.getLogger(__name__)
+from hubmodels.refine.compiled import load
 
 Backend = Literal["auto", "torch", "numba"]
 _KEY_BITS = 62  # an int64 key keeps its sign bit and one bit of room for the neighbours' arithmetic
@@ -29,15 +27,9 @@ DIMS_MAX = 18  # `_lay_out` reserves nine positions in each even for points at o
 _EXACT_INTEGERS = 2.0**22  # float32 still resolves quarters here; beyond it, points would be misplaced
 
 
-@cache
 def load_kernels() -> ModuleType | None:
     """The compiled CPU kernels, or None (logged once) where Numba cannot be imported."""
-    try:
-        from hubmodels.refine import kernels
-    except ImportError as error:
-        logger.warning("CRF runs on plain PyTorch, several times slower: %s; `pip install numba` speeds it up", error)
-        return None
-    return kernels
+    return load("hubmodels.refine.kernels", without="CRF runs on plain PyTorch, several times slower")
 
 
 def choose_kernels(backend: Backend, device: torch.device) -> ModuleType | None:

@@ -9,12 +9,9 @@ A loop works on pixels `start` to `stop` without the GIL. Per-class work goes in
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-from numba import njit
 
+from hubmodels.refine.compiled import jit
 from hubmodels.refine.simd import (
     LANES,
     v_add,
@@ -35,14 +32,6 @@ from hubmodels.refine.simd import (
 
 A_CORNERS, S_CORNERS = 6, 3  # corners of a simplex of the appearance (x, y, r, g, b) and smoothness (x, y) kernel
 _BLOCK = 256  # pixels embedded together: the scratch rows of one block stay in the first-level cache
-
-
-def jit(function: Callable[..., Any]) -> Any:
-    """Compile on first call, without the GIL and, where a cache folder can be written, only once per machine."""
-    try:
-        return njit(nogil=True, error_model="numpy", cache=True)(function)
-    except RuntimeError:  # no locator: neither this folder nor the user's cache folder is writable
-        return njit(nogil=True, error_model="numpy")(function)
 
 
 # ---- building the lattice ------------------------------------------------------------------------------

@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 import threading
 from functools import cached_property
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hubmodels.refine.compiled import load
 from hubmodels.refine.region_features import check_photo, check_segments, lab_planes, region_means
 from hubmodels.refine.touching import touching_pairs
 
@@ -21,6 +23,17 @@ if TYPE_CHECKING:
 
 PLACE_WEIGHT_MAX = 1e6  # Lab units: nothing but place counts long before, and squares end far beyond
 WAYS, METHODS = ("adjacency", "colour"), ("cut", "hierarchical")
+
+
+def load_loops() -> ModuleType:
+    """The loops of hierarchical merging, compiled; where Numba cannot be imported (logged once), as they are."""
+    without = "hierarchical merging runs as plain Python, a hundred times slower"
+    compiled = load("hubmodels.refine.merge_loops", without=without)
+    if compiled is not None:
+        return compiled
+    from hubmodels.refine import merge_loops
+
+    return merge_loops
 
 
 def merge_regions(
@@ -144,14 +157,11 @@ class RegionGraph:
             ValueError: a negative threshold.
         """
         _check_threshold(threshold)
-        from hubmodels.refine import merge_loops  # compiled at first use
-
+        loops = load_loops()
         with self._lock:
             if self._forest is None:
-                self._forest = merge_loops.plant(self.areas, self.mean_lab, self.edges)
-            self._done = merge_loops.merge_until(
-                self._forest, float(threshold), self._distances, self._pairs, self._done
-            )
+                self._forest = loops.plant(self.areas, self.mean_lab, self.edges)
+            self._done = loops.merge_until(self._forest, float(threshold), self._distances, self._pairs, self._done)
             # Distances may fall again after a merge, so what counts is the first that is too far.
             too_far = self._distances[: self._done] >= threshold
             joined = self._pairs[: int(too_far.argmax()) if too_far.any() else self._done].copy()

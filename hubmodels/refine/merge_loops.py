@@ -19,14 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-try:
-    from hubmodels.refine.loops import jit
-except ImportError:  # no Numba
-
-    def jit(function):  # type: ignore[misc]  # the same, not compiled
-        """Leave a function as it is."""
-        return function
-
+from hubmodels.refine.compiled import jit
 
 NONE = -1
 

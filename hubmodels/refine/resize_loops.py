@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hubmodels.refine.loops import jit
+from hubmodels.refine.compiled import jit
 from hubmodels.refine.simd import (
     LANES,
     v_add,
