@@ -7,11 +7,12 @@ single photos: near 0.5 it does all. That is one kind of luck alone: it knows no
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from hubmodels.metrics import ratio
+from hubmodels.metrics import Scores, iou_of, ratio
 
 DRAWS = 10_000
 
@@ -27,6 +28,11 @@ class PhotoScores:
 
     confusion: np.ndarray
     boundary_f: np.ndarray
+
+    @classmethod
+    def of(cls, photos: Sequence[Scores]) -> PhotoScores:
+        """Of the scores of each photo by itself."""
+        return cls(np.stack([each.confusion for each in photos]), np.array([each.boundary_f for each in photos]))
 
 
 def split_scores(photos: PhotoScores, counts: np.ndarray | None = None) -> dict[str, np.ndarray]:
@@ -45,13 +51,11 @@ def split_scores(photos: PhotoScores, counts: np.ndarray | None = None) -> dict[
     n, classes, _ = photos.confusion.shape
     counts = np.ones((1, n), np.int64) if counts is None else counts
     confusion = (counts @ photos.confusion.reshape(n, -1)).reshape(-1, classes, classes)
-    hits = np.diagonal(confusion, axis1=1, axis2=2)
     shown = confusion.sum(2)
-    iou = ratio(hits, confusion.sum(1) + shown - hits)
     judged = ~np.isnan(photos.boundary_f)
     return {
-        "miou": ratio(iou.sum(axis=1, where=shown > 0), (shown > 0).sum(1)),
-        "pixel_accuracy": ratio(hits.sum(1), confusion.sum((1, 2))),
+        "miou": ratio(iou_of(confusion).sum(axis=1, where=shown > 0), (shown > 0).sum(1)),
+        "pixel_accuracy": ratio(np.trace(confusion, axis1=1, axis2=2), confusion.sum((1, 2))),
         "boundary_f": ratio(counts[:, judged] @ photos.boundary_f[judged], counts[:, judged].sum(1)),
     }
 

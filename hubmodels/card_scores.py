@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from hubmodels.entry_docs import SCORES
 from hubmodels.labels import LabelSet
+from hubmodels.score_names import SCORES
 
 DATA_LENGTH_MAX = 200
 

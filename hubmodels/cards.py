@@ -13,8 +13,8 @@ from huggingface_hub import EvalResult, ModelCardData
 from hubmodels.card_scores import read_scores
 from hubmodels.config import ModelConfig
 from hubmodels.entries import Entry
-from hubmodels.entry_docs import SCORES
 from hubmodels.labels import LabelSet
+from hubmodels.score_names import SCORES
 
 TAGS = ("image-segmentation", "semantic-segmentation", "human-parsing", "hubmodels", "pytorch")
 DATASET = "Fashionista"

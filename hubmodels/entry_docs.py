@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from hubmodels.entries import Entry
+from hubmodels.score_names import SCORES
 
-COLUMNS = ("model", "labels", "mIoU", "pixel accuracy", "boundary F", "parameters", "file")
-SCORES = ("miou", "pixel_accuracy", "boundary_f")
+COLUMNS = ("model", "labels", *SCORES.values(), "parameters", "file")
 
 
 def table_row(entry: Entry) -> tuple[str, ...]:

@@ -161,7 +161,5 @@ class TruthScores:
 
 def score(truth: np.ndarray, predicted: np.ndarray, labels: LabelSet) -> TruthScores:
     """Compare two (H, W) label maps."""
-    scores = Scores(len(labels))
-    scores.add(truth, predicted)
-    iou = {name: float(v) for name, v in zip(labels.names, scores.iou, strict=True) if not np.isnan(v)}
-    return TruthScores(scores.miou if iou else float("nan"), scores.boundary_f, iou)
+    scores = Scores.of_photo(truth, predicted, num_classes=len(labels))
+    return TruthScores(scores.miou, scores.boundary_f, scores.iou_by_name(labels.names))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+
+from hubmodels.score_names import SCORES
 
 IGNORE = 255  # label id of pixels without a decision; every loss and metric skips it
 
@@ -28,6 +32,13 @@ class Scores:
 
     def __post_init__(self) -> None:
         self.confusion = np.zeros((self.num_classes, self.num_classes), np.int64)
+
+    @classmethod
+    def of_photo(cls, truth: np.ndarray, predicted: np.ndarray, *, num_classes: int) -> Scores:
+        """Those of one photo by itself: two (H, W) label maps, as of `add`."""
+        scores = cls(num_classes)
+        scores.add(truth, predicted)
+        return scores
 
     def add(self, truth: np.ndarray, predicted: np.ndarray, *, with_boundary: bool = True) -> None:
         """Count one photo: two (H, W) label maps; pixels whose truth is IGNORE do not count.
@@ -67,8 +78,11 @@ class Scores:
     @property
     def iou(self) -> np.ndarray:
         """(C,) intersection over union per label; NaN for a label that neither occurs nor is predicted."""
-        hits = np.diag(self.confusion)
-        return ratio(hits, self.confusion.sum(0) + self.confusion.sum(1) - hits)
+        return iou_of(self.confusion)
+
+    def iou_by_name(self, names: Sequence[str]) -> dict[str, float]:
+        """`iou` by label name, without labels that neither occur nor are predicted."""
+        return {name: float(iou) for name, iou in zip(names, self.iou, strict=True) if not np.isnan(iou)}
 
     @property
     def precision(self) -> np.ndarray:
@@ -88,7 +102,7 @@ class Scores:
     @property
     def miou(self) -> float:
         """Mean of `iou` over the labels that occur or are predicted; NaN if no pixel was decided."""
-        return float(np.nanmean(self.iou)) if self.confusion.any() else float("nan")
+        return miou_of(self.confusion)
 
     @property
     def pixel_accuracy(self) -> float:
@@ -100,9 +114,27 @@ class Scores:
         """Mean boundary F-measure over photos; NaN if none was counted."""
         return float(np.mean(self.boundary)) if self.boundary else float("nan")
 
-    def summary(self) -> dict[str, float]:
-        """mIoU, pixel accuracy and boundary F-measure as shares, rounded as results files have them."""
-        return {key: round(getattr(self, key), 5) for key in ("miou", "pixel_accuracy", "boundary_f")}
+    def summary(self, names: Sequence[str] | None = None) -> dict[str, Any]:
+        """`SCORES`, and by label name `iou` if names are given, as shares rounded as results files have them.
+
+        What is undefined is left out: JSON has no NaN, and cards take scores that are not there for not measured.
+        """
+        values = {key: getattr(self, key) for key in SCORES}
+        summary: dict[str, Any] = {key: round(value, 5) for key, value in values.items() if not np.isnan(value)}
+        if names is not None:
+            summary["iou"] = {name: round(iou, 5) for name, iou in self.iou_by_name(names).items()}
+        return summary
+
+
+def iou_of(confusion: np.ndarray) -> np.ndarray:
+    """(..., C) intersection over union per label of confusion matrices (..., C, C); NaN where a label has no pixel."""
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+    return ratio(hits, confusion.sum(-2) + confusion.sum(-1) - hits)
+
+
+def miou_of(confusion: np.ndarray) -> float:
+    """Mean of `iou_of` a confusion matrix (C, C) over the labels that occur or are predicted; NaN if it is empty."""
+    return float(np.nanmean(iou_of(confusion))) if confusion.any() else float("nan")
 
 
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from hubmodels.errors import ImageError, RegionsError
 from hubmodels.images import MAX_PIXELS, WORK_PX, fit_within, read_image
 from hubmodels.labels import LabelSet
 from hubmodels.masks import read_truth
-from hubmodels.metrics import Scores
+from hubmodels.metrics import Scores, iou_of
 from hubmodels.paths import is_file
 from hubmodels.photo_search import find_photos
 from hubmodels.refine import Refinement
@@ -142,14 +142,9 @@ def try_settings(model: Segmenter, example: Example, settings: Sequence[Refineme
         truth = read_truth(example.mask, model.labels, (height, width), max_pixels=MAX_PIXELS, out_size=out_size)
     except ImageError as error:
         raise ImageError(f"{example.mask}: {error}") from error
-    tuner = model.tune(image)
-    confusions, boundaries = [], []
-    for each in settings:
-        scores = Scores(len(model.labels))
-        scores.add(truth, tuner.refine(each).labels)
-        confusions.append(scores.confusion)
-        boundaries.append(scores.boundary_f)
-    return np.stack(confusions), np.array(boundaries)
+    tuner, count = model.tune(image), len(model.labels)
+    scores = [Scores.of_photo(truth, tuner.refine(each).labels, num_classes=count) for each in settings]
+    return np.stack([each.confusion for each in scores]), np.array([each.boundary_f for each in scores])
 
 
 @dataclass(frozen=True)
@@ -269,6 +264,4 @@ def _summary(photos: PhotoScores) -> dict[str, float | None]:
 
 def _iou(photos: PhotoScores, label: int) -> float | None:
     """IoU of one label over all photos as a share; None if it neither occurs nor is predicted."""
-    scores = Scores(photos.confusion.shape[1])
-    scores.confusion = photos.confusion.sum(0)
-    return rounded(scores.iou[label], 5)
+    return rounded(iou_of(photos.confusion.sum(0))[label], 5)

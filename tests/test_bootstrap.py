@@ -11,13 +11,7 @@ from hubmodels.metrics import Scores
 
 def scored(maps: list[tuple[np.ndarray, np.ndarray]], classes: int) -> PhotoScores:
     """Of pairs of true and predicted labels, each counted by itself."""
-    confusions, boundaries = [], []
-    for truth, predicted in maps:
-        scores = Scores(classes)
-        scores.add(truth, predicted)
-        confusions.append(scores.confusion)
-        boundaries.append(scores.boundary_f)
-    return PhotoScores(np.stack(confusions), np.array(boundaries))
+    return PhotoScores.of([Scores.of_photo(*each, num_classes=classes) for each in maps])
 
 
 def two_photos(right: tuple[int, int]) -> PhotoScores:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from hubmodels.metrics import IGNORE, Scores, boundaries, boundary_f
+from hubmodels.metrics import IGNORE, Scores, boundaries, boundary_f, iou_of, miou_of
 from tests import reference
 from tests.conftest import grid
 
@@ -37,14 +37,28 @@ def test_precision_recall_and_share_by_hand():
     assert np.isnan(Scores(2).share).all() and np.isnan(Scores(2).precision).all()
 
 
+def test_results_files_hold_no_nan():
+    """JSON has none; what is undefined is left out."""
+    scores = Scores.of_photo(grid("0011"), grid("0111"), num_classes=3)
+    assert scores.iou_by_name(("sky", "sea", "sand")) == {"sky": 1 / 2, "sea": 2 / 3}
+    assert scores.summary(("sky", "sea", "sand"))["iou"] == {"sky": 0.5, "sea": 0.66667}
+    same = Scores.of_photo(grid("00"), grid("00"), num_classes=2)
+    assert same.summary() == {"miou": 1, "pixel_accuracy": 1}  # no boundary
+    assert Scores(2).summary() == {} and Scores(2).iou_by_name(("a", "b")) == {}
+
+
+def test_scores_of_many_matrices_at_once(rng):
+    matrices = rng.integers(0, 9, (2, 3, 4, 4))
+    assert_array_equal(iou_of(matrices)[1, 2], iou_of(matrices[1, 2]))
+    assert miou_of(matrices[0, 0]) == iou_of(matrices[0, 0]).mean() and np.isnan(miou_of(np.zeros((3, 3))))
+
+
 def test_scores_of_photos_are_joined_as_if_counted_together():
     photos = [(grid("0011", "0111"), grid("0111", "0111")), (grid("22", "22"), grid("22", "21"))]
     together, joined = Scores(3), Scores(3)
     for truth, predicted in photos:
         together.add(truth, predicted)
-        own = Scores(3)
-        own.add(truth, predicted)
-        joined.include(own)
+        joined.include(Scores.of_photo(truth, predicted, num_classes=3))
     assert_array_equal(joined.confusion, together.confusion)
     assert joined.boundary == together.boundary and len(joined.boundary) == joined.images == 2
     with pytest.raises(ValueError, match="scores must be of 3 labels within 3 px; got those of 2 within 3"):

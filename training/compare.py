@@ -17,8 +17,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hubmodels.bootstrap import DRAWS, PhotoScores, compare
 from hubmodels.entries import find_entry
 from hubmodels.hub import load_model
@@ -32,13 +30,9 @@ from training.segmenters import load_teacher
 
 def photo_scores(model: Segmenter, samples: Sequence[Sample]) -> PhotoScores:
     """Scores of a model on each photo by itself."""
-    confusions, boundaries = [], []
-    for answer in answers(model, samples):
-        scores = Scores(len(model.labels))
-        scores.add(answer.sample.labels[model.labels.task], answer.predicted)
-        confusions.append(scores.confusion)
-        boundaries.append(scores.boundary_f)
-    return PhotoScores(np.stack(confusions), np.array(boundaries))
+    task, count = model.labels.task, len(model.labels)
+    found = answers(model, samples)
+    return PhotoScores.of([Scores.of_photo(a.sample.labels[task], a.predicted, num_classes=count) for a in found])
 
 
 def compare_with_shipped(

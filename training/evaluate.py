@@ -26,6 +26,7 @@ from hubmodels.entries import ENTRIES, Entry, find_entry
 from hubmodels.hub import WEIGHTS_FOLDER, load_model, load_regions
 from hubmodels.metrics import Scores
 from hubmodels.refine import PRESETS, Refinement
+from hubmodels.score_names import SCORES
 from hubmodels.segmenter import Segmenter
 from training.arguments import scale
 from training.data import DATA_ROOT, SPLITS, Sample, load_fashionista
@@ -83,9 +84,8 @@ def evaluate(
         seconds.append(answer.seconds)
         scores.add(answer.sample.labels[task], answer.predicted)
     return {
-        **scores.summary(),
+        **scores.summary(names),
         "boundary_px": scores.boundary_px,
-        "iou": {name: round(float(value), 5) for name, value in zip(names, scores.iou, strict=True)},
         "confusion": scores.confusion.tolist(),
         "images": scores.images,
         "data": f"Fashionista {split} split",
@@ -114,9 +114,7 @@ def record(entry: Entry, result: dict[str, Any]) -> None:
     manifest = WEIGHTS_FOLDER / "manifest.json"
     row = json.loads(manifest.read_text())[entry.name]
     write_json({**result, "sha256": row["sha256"]}, RESULTS / f"{entry.name}.json")
-    metrics = {
-        key: result[key] for key in ("miou", "pixel_accuracy", "boundary_f", "boundary_px", "iou", "images", "data")
-    }
+    metrics = {key: result[key] for key in (*SCORES, "boundary_px", "iou", "images", "data")}
     update_json(manifest, {entry.name: {**row, "metrics": metrics}})
 
 

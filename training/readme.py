@@ -14,6 +14,7 @@ from hubmodels.entries import DEFAULTS, ENTRIES, Entry, list_models
 from hubmodels.entry_docs import markdown_table
 from hubmodels.files import write_bytes
 from hubmodels.refine import PRESETS
+from hubmodels.score_names import SCORES
 from training.errors import run_command
 from training.evaluate import RESULTS
 
@@ -78,12 +79,12 @@ STAGES = ("crf", "threshold", "superpixels", "clean-up", "crf and superpixels", 
 
 def tune_table() -> str:
     """The best setting of every stage on val, from the results files that `python -m training.tune refine` writes."""
-    rows = [("stages", "task", "mIoU", "pixel accuracy", "boundary F", "best settings of those tried"), ("---",) * 6]
+    rows = [("stages", "task", *SCORES.values(), "best settings of those tried"), ("---",) * 6]
     for task, name in DEFAULTS.items():
         result = json.loads((RESULTS / f"tune_refine_{name}.json").read_text())
         found = {"off": result["off"], **{stage: result["best"][stage] for stage in STAGES if stage in result["best"]}}
         for stage, row in found.items():
-            scores = (f"{100 * row[key]:.2f}" for key in ("miou", "pixel_accuracy", "boundary_f"))
+            scores = (f"{100 * row[key]:.2f}" for key in SCORES)
             settings = ", ".join(f"`{key}={value!r}`" for key, value in row.get("settings", {}).items())
             rows.append((stage, task, *scores, settings))
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
@@ -97,23 +98,23 @@ def with_presets() -> list[str]:
 
 def preset_table() -> str:
     """Test scores without and with every preset, from the results files that `python -m training.evaluate` writes."""
-    rows = [("model", "preset", "mIoU", "pixel accuracy", "boundary F"), ("---",) * 5]
+    rows = [("model", "preset", *SCORES.values()), ("---",) * 5]
     for name in with_presets():
         for preset in PRESETS:
             file = f"{name}.json" if preset == "off" else f"{name}_{preset}.json"
             result = json.loads((RESULTS / file).read_text())
-            scores = (f"{100 * result[key]:.1f}" for key in ("miou", "pixel_accuracy", "boundary_f"))
+            scores = (f"{100 * result[key]:.1f}" for key in SCORES)
             rows.append((f"`{name}`", preset, *scores))
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def half_table() -> str:
     """Test scores of the default networks in single and half precision."""
-    rows = [("precision", "task", "mIoU", "pixel accuracy", "boundary F"), ("---",) * 5]
+    rows = [("precision", "task", *SCORES.values()), ("---",) * 5]
     for task, name in DEFAULTS.items():
         for precision, suffix in (("float32", ""), ("bfloat16", "_bf16")):
             result = json.loads((RESULTS / f"{name}{suffix}.json").read_text())
-            cells = (f"{100 * result[key]:.2f}" for key in ("miou", "pixel_accuracy", "boundary_f"))
+            cells = (f"{100 * result[key]:.2f}" for key in SCORES)
             rows.append((precision, task, *cells))
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
@@ -121,11 +122,11 @@ def half_table() -> str:
 def regions_table() -> str:
     """The network, the plain vote and the region classifier, from the file that `training.train_regions` writes."""
     result = json.loads((RESULTS / "regions_deeplabv3plus_fashion.json").read_text())
-    rows = [("split", "decided by", "mIoU", "pixel accuracy", "boundary F"), ("---",) * 5]
+    rows = [("split", "decided by", *SCORES.values()), ("---",) * 5]
     kinds = {"network": "pixel", "vote": "superpixel, plain vote", "regions": "superpixel, classifier"}
     for split in ("val", "test"):
         for kind, words in kinds.items():
-            scores = (f"{100 * result[split][kind][key]:.1f}" for key in ("miou", "pixel_accuracy", "boundary_f"))
+            scores = (f"{100 * result[split][kind][key]:.1f}" for key in SCORES)
             rows.append((f"{split}, {result[split]['images']} photos", words, *scores))
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
@@ -180,15 +181,12 @@ def _sizes(row: dict[str, Any]) -> tuple[str, str, str]:
 
 def seeds_table() -> str:
     """Mean and standard deviation over seeds of one recipe, from the files that `python -m training.seeds` writes."""
-    rows = [("model", "split", "seeds", "mIoU", "pixel accuracy", "boundary F"), ("---",) * 6]
+    rows = [("model", "split", "seeds", *SCORES.values()), ("---",) * 6]
     for path in sorted(RESULTS.glob("seeds_*.json")):
         result = json.loads(path.read_text())
         for split in ("val", "test"):
             found = result[split]
-            cells = (
-                f"{100 * found[key]['mean']:.2f} ± {100 * found[key]['standard_deviation']:.2f}"
-                for key in ("miou", "pixel_accuracy", "boundary_f")
-            )
+            cells = (f"{100 * found[key]['mean']:.2f} ± {100 * found[key]['standard_deviation']:.2f}" for key in SCORES)
             name = path.stem.removeprefix("seeds_")
             rows.append((f"`{name}`", f"{split}, {found['images']} photos", str(len(result["runs"])), *cells))
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)

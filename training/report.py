@@ -32,8 +32,8 @@ def measure(found: Iterable[Answer], labels: LabelSet) -> tuple[Scores, list[Pho
     """Scores over all photos, every photo with its own scores, and the median of seconds per photo."""
     total, photos, seconds = Scores(len(labels)), [], []
     for answer in found:
-        truth, own = answer.sample.labels[labels.task], Scores(len(labels))
-        own.add(truth, answer.predicted)
+        truth = answer.sample.labels[labels.task]
+        own = Scores.of_photo(truth, answer.predicted, num_classes=len(labels))
         total.include(own)
         photos.append(Photo(answer.sample.name, answer.sample.image, truth, answer.predicted, own))
         seconds.append(answer.seconds)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from hubmodels.entries import Entry, find_entry
+from hubmodels.score_names import SCORES
 from training.checkpoint import load_run
 from training.data import DATA_ROOT
 from training.errors import DataError, run_command
@@ -27,7 +28,6 @@ from training.segmenters import load_teacher
 ROOT = Path(__file__).resolve().parent.parent  # the folder that commands of entries are run in
 SPLITS = ("val", "test")
 MAY_DIFFER = {"seed", "init"}  # the earlier stage may be one of the same seed
-SCORES = ("miou", "pixel_accuracy", "boundary_f")
 
 
 def spread(rows: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:

@@ -233,12 +233,9 @@ def _val_scores(recipe: Recipe, task: str, scores: Scores) -> dict[str, Any]:
     """Scores on val under the keys of `training.evaluate`, without labels that did not occur; {} if nothing did."""
     if not scores.confusion.any():
         return {}
-    names = names_of(recipe, task)
     photos = recipe.folder_name if recipe.folder else "Fashionista"
     return {
-        "miou": round(scores.miou, 5),
-        "pixel_accuracy": round(scores.pixel_accuracy, 5),
-        "iou": {name: round(float(v), 5) for name, v in zip(names, scores.iou, strict=True) if not np.isnan(v)},
+        **scores.summary(names_of(recipe, task)),
         "images": int(scores.images),
         "data": f"validation photos of {photos}, by which the epoch was chosen",
     }

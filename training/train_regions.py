@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from hubmodels.files import write_bytes
 from hubmodels.hub import load_model
-from hubmodels.metrics import IGNORE, Scores
+from hubmodels.metrics import IGNORE, Scores, miou_of
 from hubmodels.refine import superpixels, vote
 from hubmodels.refine.region_classifier import (
     SMALLEST_PROB,
@@ -178,13 +178,6 @@ def confusion(classifier: RegionClassifier, photos: Sequence[Photo]) -> np.ndarr
     return total
 
 
-def miou_of(total: np.ndarray) -> float:
-    """Mean intersection over union of a confusion matrix (C, C)."""
-    scores = Scores(len(total))
-    scores.confusion = total
-    return scores.miou
-
-
 def train_on_train(
     train: list[list[Photo]], val: list[Photo], settings: RegionSettings, options: Options
 ) -> tuple[RegionClassifier, list[RegionClassifier], int]:
@@ -236,13 +229,7 @@ def score(photos: Sequence[Photo], judges: Sequence[RegionClassifier], names: Se
         chosen = judge(photo.features).argmax(1).numpy().astype(np.uint8)[photo.segments]
         for kind, labels in (("network", photo.network), ("vote", photo.voted), ("regions", chosen)):
             kinds[kind].add(photo.truth, labels)
-    return {
-        kind: {
-            **scores.summary(),
-            "iou": {name: round(float(v), 5) for name, v in zip(names, scores.iou, strict=True)},
-        }
-        for kind, scores in kinds.items()
-    }
+    return {kind: scores.summary(names) for kind, scores in kinds.items()}
 
 
 def run(
