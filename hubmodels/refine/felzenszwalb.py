@@ -12,6 +12,7 @@ from types import ModuleType
 import numpy as np
 
 from hubmodels.refine.compiled import load
+from hubmodels.refine.region_means import region_means
 from hubmodels.refine.touching import EDGES, touching_pairs
 
 SIGMA_MAX_PX = 1000  # of a smoothing whose time and memory grow with it; a photo is flat long before
@@ -197,7 +198,7 @@ def join_small(segments: np.ndarray, image: np.ndarray, min_size_px: float, mask
         (H, W) int32, consecutive from 0 in scan order.
     """
     sizes = np.bincount(segments.ravel())
-    means = [np.bincount(segments.ravel(), weights=image[..., c].ravel()) / sizes for c in range(3)]
+    means = region_means(np.moveaxis(image, 2, 0), segments, sizes)
     one, other = touching_pairs(segments, mask)
     matters = np.minimum(sizes[one], sizes[other]) < min_size_px
     one, other = one[matters], other[matters]

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hubmodels.refine.compiled import load
-from hubmodels.refine.region_features import check_photo, check_segments, lab_planes, region_means
+from hubmodels.refine.region_features import check_photo, check_segments, lab_planes
+from hubmodels.refine.region_means import region_means
 from hubmodels.refine.touching import touching_pairs
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class RegionGraph:
             got = f"{np.shape(keep_apart)} {getattr(keep_apart, 'dtype', type(keep_apart).__name__)}"
             raise ValueError(f"keep_apart must be ({count},) int or bool, one value per region; got {got}")
         self._apart = keep_apart
-        self.mean_lab = region_means(lab_planes(image), segments.ravel(), self.areas).T
+        self.mean_lab = region_means(lab_planes(image), segments, self.areas).T
         self._segments = segments
         edges = np.stack(touching_pairs(segments), axis=1)
         self.edges = edges[keep_apart[edges[:, 0]] == keep_apart[edges[:, 1]]]
@@ -130,7 +131,7 @@ class RegionGraph:
         """(R, 2) float64: y and x of every region's middle, as shares of the photo's diagonal."""
         height, width = self._segments.shape
         places = np.stack(np.divmod(np.arange(self._segments.size), width))
-        return region_means(places, self._segments.ravel(), self.areas).T / math.hypot(height, width)
+        return region_means(places, self._segments, self.areas).T / math.hypot(height, width)
 
     def cut(self, threshold: float) -> np.ndarray:
         """Join every two neighbours whose colours differ by less than `threshold`; chains of them join as well.

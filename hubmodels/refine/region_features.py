@@ -7,6 +7,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
+from hubmodels.refine.region_means import region_means
 from hubmodels.refine.settings import REFERENCE_PX
 
 TEXTURE_POINTS, TEXTURE_RADIUS_PX = 8, 1
@@ -71,11 +72,10 @@ def region_features(
         person = probs[0] < 0.5
     elif person.shape != segments.shape or person.dtype != bool:
         raise ValueError(f"person must be {segments.shape} bool; got {person.shape} {person.dtype}: compare with 0.5")
-    flat = segments.ravel()
-    lab = lab_planes(image)
+    lab, flat = lab_planes(image), segments.ravel()
     mean = region_means(lab, flat, areas)
     variance = region_means((lab - mean[:, flat]) ** 2, flat, areas)  # two passes: E(x^2) - E(x)^2 cancels
-    class_means = region_means(probs.reshape(len(probs), -1), flat, areas)
+    class_means = region_means(probs, flat, areas)
     log_area = np.log(areas / flat.size)
     entropy = -(class_means * np.log(np.maximum(class_means, 1e-12))).sum(0)
     texture, place = _texture_shares(lab[0], segments, areas), _place_in_box(segments, areas, person)
@@ -127,12 +127,6 @@ def _lab_response() -> np.ndarray:
     return np.where(share > 0.008856, np.cbrt(share), 7.787 * share + 16 / 116).astype(np.float32)
 
 
-def region_means(planes: np.ndarray, flat: np.ndarray, areas: np.ndarray) -> np.ndarray:
-    """(K, R) float64: mean of each of K planes (K, N) over the regions that `flat` (N,) numbers."""
-    flat = flat.astype(np.intp, copy=False)  # which bincount would do again for every plane
-    return np.stack([np.bincount(flat, weights=plane, minlength=len(areas)) for plane in planes]) / areas
-
-
 def _texture_shares(lightness: np.ndarray, segments: np.ndarray, areas: np.ndarray) -> np.ndarray:
     """(TEXTURE_CODES, R): share of each region's pixels with each local binary pattern."""
     codes = _texture_codes(lightness.reshape(segments.shape))
@@ -158,11 +152,11 @@ def _texture_codes(lightness: np.ndarray) -> np.ndarray:
 
 def _place_in_box(segments: np.ndarray, areas: np.ndarray, person: np.ndarray) -> np.ndarray:
     """(2, R): x and y of every region's centroid, 0..1 inside the person's box."""
+    middles = (np.arange(segments.shape[1]) + 0.5, np.arange(segments.shape[0])[:, None] + 0.5)
+    centroids = region_means((np.broadcast_to(middle, segments.shape) for middle in middles), segments, areas)
     places = []
-    for axis in (1, 0):
-        position = np.expand_dims(np.arange(segments.shape[axis]) + 0.5, 1 - axis)
-        totals = np.bincount(segments.ravel(), weights=np.broadcast_to(position, segments.shape).ravel())
+    for axis, centroid in zip((1, 0), centroids, strict=True):
         inside = np.flatnonzero(person.any(1 - axis))
         first, last = (inside[0], inside[-1] + 1) if len(inside) else (0, segments.shape[axis])
-        places.append((totals / areas - first) / (last - first))
+        places.append((centroid - first) / (last - first))
     return np.clip(np.stack(places), -BOX_REACH, 1 + BOX_REACH)

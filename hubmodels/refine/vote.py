@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 
+from hubmodels.refine.region_means import region_means
+
 BAND_PIXELS = 1 << 16  # of which a cache holds two planes of probabilities and the labels
 IDS_ALWAYS = 1 << 16  # ids of superpixels that any photo may have
 
@@ -102,7 +104,7 @@ def vote(
         raise ValueError(f"keep_confident must be in 0..1; got {keep_confident}")
     if weight == "probability":
         # Means of what is not finite are neither, so that `decide` refuses both.
-        by_segment = decide(mean_probabilities(probs_or_labels, segments), threshold=threshold)
+        by_segment = decide(region_means(probs_or_labels, segments), threshold=threshold)
     else:
         own = decide(probs_or_labels, threshold=threshold) if with_probs else probs_or_labels
         by_segment = _most_frequent(own, segments)
@@ -134,13 +136,6 @@ def _check_ids(segments: np.ndarray) -> None:
             f"segments must have ids in 0..{most}; got {low}..{high}: "
             "renumber them with np.unique(segments, return_inverse=True)[1]"
         )
-
-
-def mean_probabilities(probs: np.ndarray, segments: np.ndarray) -> np.ndarray:
-    """(C, R) float64: mean over the pixels of each of the R segments."""
-    flat = segments.ravel().astype(np.intp, copy=False)  # which bincount would do again for every class
-    sizes = np.maximum(np.bincount(flat), 1)
-    return np.stack([np.bincount(flat, weights=channel.ravel(), minlength=len(sizes)) / sizes for channel in probs])
 
 
 def _most_frequent(labels: np.ndarray, segments: np.ndarray) -> np.ndarray:
