@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from hubmodels.files import read_json
 from hubmodels.labels import LabelSet
 from hubmodels.score_names import SCORES
 
@@ -32,7 +32,7 @@ def read_scores(source: Mapping[str, Any] | str | Path, labels: LabelSet) -> dic
         ValueError: a score out of range or of an unknown label, no score at all, or nothing said of the photos.
         OSError: the file cannot be read.
     """
-    where, values = ("metrics", source) if isinstance(source, Mapping) else (str(source), _read_json(Path(source)))
+    where, values = ("metrics", source) if isinstance(source, Mapping) else (str(source), _read_scores(Path(source)))
     scores: dict[str, Any] = {key: _share(f"{where}: {key}", values[key]) for key in SCORES if key in values}
     iou = values.get("iou", {})
     if not isinstance(iou, Mapping) or not set(iou) <= set(labels.names):
@@ -53,11 +53,8 @@ def read_scores(source: Mapping[str, Any] | str | Path, labels: LabelSet) -> dic
     return {**scores, "data": data}
 
 
-def _read_json(path: Path) -> Mapping[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: expected a JSON file of scores; {error}") from error
+def _read_scores(path: Path) -> Mapping[str, Any]:
+    values = read_json(path, what="scores")
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected a JSON object of scores; got {type(values).__name__}")
     return values

@@ -143,7 +143,9 @@ def _front_matter(name: str, license: str, results: list[EvalResult]) -> str:
 
 
 def _results(entry: Entry) -> list[EvalResult]:
-    """The rows of model-index."""
+    """The rows of model-index; none for a model that was exported and not yet measured."""
+    if not entry.metrics:
+        return []
     facts = {
         "dataset_type": "fashionista",
         "dataset_name": f"{DATASET}, public half of the test split, {entry.metrics['images']} photos",

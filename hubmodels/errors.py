@@ -21,5 +21,9 @@ class RegionsError(HubmodelsError, ValueError):
     """A photo falls into too many superpixels for what the settings want to do with them."""
 
 
+class OutputError(HubmodelsError):
+    """A result cannot be written where it was asked for; the message names the place and the reason."""
+
+
 class ExportError(HubmodelsError):
     """A model cannot be written in another format, or what was written answers otherwise."""

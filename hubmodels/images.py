@@ -41,6 +41,8 @@ UNREAD_SUFFIXES = frozenset(
     ".heic .heif .hif .jp2 .jpf .j2k .jxl .psd .tga"
     " .cr2 .cr3 .nef .arw .dng .orf .raf .rw2 .pef .srw .x3f .rwl".split()  # raw files of cameras
 )
+# What Pillow raises for a file that is no picture, or a damaged one.
+DAMAGED = (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 TURNS = {  # value of EXIF's orientation -> what brings the stored picture upright (TIFF 6.0, tag 274)
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

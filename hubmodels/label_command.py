@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubmodels.ctrl_c import INTERRUPTED
-from hubmodels.files import make_writable
+from hubmodels.files import make_folder
 from hubmodels.labels import TASKS, LabelSet
 from hubmodels.model_options import add_model_options, check_device, chosen_model, load_chosen, published_task
 from hubmodels.refine.settings import PRESETS, SETTINGS, Refinement, Setting, settings_of
-from hubmodels.settings_files import read_settings
+from hubmodels.settings_files import check_tuned_for, read_settings
 
 if TYPE_CHECKING:
     from hubmodels.planning import Job, Plan
@@ -112,7 +112,7 @@ def label_photos(arguments: argparse.Namespace) -> int:
     # The labels of a folder or repository are known only once it is loaded; wrong settings are found before.
     task = None if entry is None else _task_of(name, entry.labels, arguments)
     if entry is not None and wanted is None:
-        _check_task(tuned_for, task, name, entry.labels, arguments)
+        _check_settings(tuned_for, task, entry.labels, name, arguments)
     settings = _refinement(arguments, task, values)
     if arguments.runtime == "onnx" and (arguments.bf16 or arguments.device != "cpu"):
         raise ValueError("--runtime onnx computes in float32 on the CPU; leave out --bf16 and --device")
@@ -127,7 +127,7 @@ def label_photos(arguments: argparse.Namespace) -> int:
     found = plan(arguments.sources, arguments.out)
     jobs = found.jobs
     _say_what_is_left_out(found)
-    _make_out(arguments.out)
+    make_folder(arguments.out)
     model = load_chosen(arguments, name)
     if arguments.bf16:
         model = model.to(torch.bfloat16)
@@ -137,7 +137,7 @@ def label_photos(arguments: argparse.Namespace) -> int:
     if entry is None:
         task = _task_of(name, model.labels, arguments)
         if wanted is None:
-            _check_task(tuned_for, task, name, model.labels, arguments)
+            _check_settings(tuned_for, task, model.labels, name, arguments)
         settings = _refinement(arguments, task, values)
     _say_what_does_nothing(arguments, settings, labels=len(model.labels))
     made_by = _made_by(model, settings)  # of PyTorch's network: what ONNX Runtime runs has another digest
@@ -151,23 +151,11 @@ def label_photos(arguments: argparse.Namespace) -> int:
     return 1 if found.closed and status == 0 else status
 
 
-def _check_task(
-    tuned_for: str | None, task: str | None, name: str, labels: LabelSet, arguments: argparse.Namespace
+def _check_settings(
+    tuned_for: str | None, task: str | None, labels: LabelSet, name: str, arguments: argparse.Namespace
 ) -> None:
-    """Raise ValueError if the settings were tuned for another task: there they do harm. A file need not say its task.
-
-    Args:
-        tuned_for: the task that the file says.
-        task: the published task of the model, if its labels are those of one.
-        name, labels, arguments: the model and the call, for the message.
-    """
-    if tuned_for in (None, task):
-        return
     anyway = f"say --task {task}" if task else 'take "task" out of the file'
-    raise ValueError(
-        f"{arguments.settings} was tuned for {tuned_for}, but {name} labels {task or ', '.join(labels.names)}; "
-        f"choose another model, or {anyway} to take the settings all the same"
-    )
+    check_tuned_for(arguments.settings, tuned_for, task, labels, model=name, anyway=anyway)
 
 
 def _say_what_does_nothing(arguments: argparse.Namespace, settings: Refinement, *, labels: int) -> None:
@@ -254,16 +242,6 @@ def _made_by(model: Segmenter, settings: Refinement) -> dict[str, Any]:
     if settings.vote == "classifier" and model.region_classifier is not None:
         facts["regions_sha256"] = hashlib.sha256(model.region_classifier().to_bytes()).hexdigest()
     return facts
-
-
-def _make_out(folder: Path) -> None:
-    """Make the folder for results; ValueError if that fails or nothing can be written into it."""
-    try:
-        make_writable(folder)
-    except OSError as error:
-        raise ValueError(
-            f"--out {folder}: expected a folder to write into; got {error.strerror or error}: name another place"
-        ) from error
 
 
 def _task_of(name: str, labels: LabelSet, arguments: argparse.Namespace) -> str | None:

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from hubmodels.errors import ImageError
+from hubmodels.images import DAMAGED
 from hubmodels.labels import LabelSet
 from hubmodels.metrics import IGNORE, Scores
 
@@ -51,7 +52,7 @@ def read_truth(
         raise
     except UnidentifiedImageError:
         raise ImageError("the mask is no PNG; other formats do not keep label ids exactly") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except DAMAGED as error:
         raise ImageError(f"the mask is damaged ({error.__class__.__name__})") from None
 
 

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hubmodels.labels import TASKS
+from hubmodels.files import read_json
+from hubmodels.labels import TASKS, LabelSet
 from hubmodels.paths import exists
 from hubmodels.refine.settings import Refinement
 
@@ -26,10 +27,7 @@ def read_settings(path: Path) -> tuple[dict[str, Any], str | None]:
     """
     if not exists(path):
         raise FileNotFoundError(f"{path}: no such file of settings; the page and `hubmodels tune --out` write them")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8-sig"))  # editors on Windows begin files with a mark
-    except (ValueError, RecursionError) as error:  # the latter of brackets in brackets
-        raise ValueError(f"{path}: expected a JSON file of settings; {error}") from error
+    values = read_json(path, what="settings")
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected a JSON object of settings; got {type(values).__name__}")
     task = values.pop("task", None)
@@ -40,3 +38,24 @@ def read_settings(path: Path) -> tuple[dict[str, Any], str | None]:
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
     return values, task
+
+
+def check_tuned_for(
+    path: Path, tuned_for: str | None, task: str | None, labels: LabelSet, *, model: str, anyway: str = ""
+) -> None:
+    """Raise ValueError if settings were tuned for another task: there they do harm. A file need not say its task.
+
+    Args:
+        path: the file, for the message.
+        tuned_for: the task that it says.
+        task: the published task of the model, if its labels are those of one.
+        labels, model: the model's, for the message.
+        anyway: how to take the settings all the same, if there is a way.
+    """
+    if tuned_for in (None, task):
+        return
+    remedy = f", or {anyway} to take the settings all the same" if anyway else ""
+    raise ValueError(
+        f"{path} was tuned for {tuned_for}, but {model} labels {task or ', '.join(labels.names)}; "
+        f"choose another model{remedy}"
+    )

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubmodels.ctrl_c import INTERRUPTED, stops_on_ctrl_c
-from hubmodels.files import make_writable, write_bytes
+from hubmodels.files import make_place, write_bytes
 from hubmodels.model_options import add_model_options, chosen_model, load_chosen, published_task
 from hubmodels.refine.settings import PRESETS, Refinement
-from hubmodels.settings_files import encoded_settings, read_settings
+from hubmodels.settings_files import check_tuned_for, encoded_settings, read_settings
 
 if TYPE_CHECKING:
+    from hubmodels.labels import LabelSet
     from hubmodels.tuning import Example
 
 SCORES = {"miou": "mIoU", "pixel_accuracy": "accuracy", "boundary_f": "boundary F"}
@@ -73,9 +74,9 @@ def tune_on_photos(arguments: argparse.Namespace) -> int:
     name, entry = chosen_model(arguments)
     if entry is not None:
         published_task(name, entry.labels, arguments)
-    own = [Refinement.from_dict(read_settings(path)[0]) for path in arguments.settings]
+    own = {path: read_settings(path) for path in arguments.settings}
     for path in filter(None, (arguments.out, arguments.report)):
-        _check_place(path)
+        make_place(path, example="tuned.json")
     if arguments.report is not None and arguments.report.resolve() == arguments.out.resolve():
         raise ValueError(f"--report must be another file than --out; got {arguments.out} for both")
 
@@ -87,7 +88,8 @@ def tune_on_photos(arguments: argparse.Namespace) -> int:
     _say_what_masks_are(examples, without)
     model = load_chosen(arguments, name)
     task = published_task(name, model.labels, arguments)
-    presets = [Refinement.preset(preset, task=task) for preset in PRESETS] if task else []
+    settings = [Refinement.preset(preset, task=task) for preset in PRESETS] if task else []
+    settings += _check_own(own, task, model.labels, name)
     failures: list[str] = []
 
     def failed(reason: str) -> None:
@@ -107,7 +109,7 @@ def tune_on_photos(arguments: argparse.Namespace) -> int:
                 begun.append(example)
                 yield example
 
-        trials = measure(model, until_stopped(), [*presets, *own, *candidates(model.labels)], failed=failed)
+        trials = measure(model, until_stopped(), [*settings, *candidates(model.labels)], failed=failed)
     found = conclude(trials, model.labels, share=arguments.share)
     chosen = Refinement.from_dict(found["best"]) if found["taken"] else Refinement()
     write_bytes(encoded_settings(chosen, task), arguments.out)
@@ -122,14 +124,15 @@ def tune_on_photos(arguments: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def _check_place(path: Path) -> None:
-    """Raise ValueError now if a file cannot be written there in the end, after minutes."""
-    try:
-        if path.is_dir():
-            raise IsADirectoryError(21, "is a folder")
-        make_writable(path.parent)
-    except OSError as error:
-        raise ValueError(f"{path}: expected a file to write; got {error.strerror or error}") from error
+def _check_own(
+    own: Mapping[Path, tuple[dict[str, Any], str | None]], task: str | None, labels: LabelSet, name: str
+) -> list[Refinement]:
+    """Settings of files for a model; ValueError names a file whose settings are not for one with such labels."""
+    for path, (values, tuned_for) in own.items():
+        check_tuned_for(path, tuned_for, task, labels, model=name)
+        if len(labels) != 2 and values.get("person_threshold", 0.5) != 0.5:
+            raise ValueError(f"{path}: person_threshold is for two labels, but {name} has {len(labels)}; take it out")
+    return [Refinement.from_dict(values) for values, _ in own.values()]
 
 
 def _say_what_masks_are(examples: list[Example], without: int) -> None:

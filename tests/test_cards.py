@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from contextlib import nullcontext
@@ -70,6 +71,14 @@ def test_a_row_without_weights_has_no_card():
         entry_card(ENTRIES["deeplabv3_resnet101"], repo="me/mine")
 
 
+def test_a_row_that_was_not_scored_yet_has_a_card_that_says_so():
+    exported = dataclasses.replace(ENTRIES["u2net_small_person"])
+    unscored = {key: value for key, value in exported.measured.items() if key != "metrics"}
+    object.__setattr__(exported, "measured", unscored)
+    card = ModelCard(entry_card(exported, repo="me/mine"), ignore_metadata_errors=False)
+    assert "Not measured yet." in card.content and not card.data.eval_results
+
+
 def test_a_card_of_ones_own_model_claims_no_scores():
     config = ModelConfig("mine", "u2net_small", {}, PERSON, 320)
     card = ModelCard(
@@ -136,7 +145,11 @@ def test_files_without_scores_are_refused(tmp_path):
         model_card(OWN, metrics={"data": "my photos"})
     with pytest.raises(FileNotFoundError):
         model_card(OWN, metrics=tmp_path / "none.json")
-    for text, message in (("{", "expected a JSON file of scores"), ("[1]", "a JSON object of scores; got list")):
+    for text, message in (
+        ("{", "expected a JSON file of scores"),
+        (9_999 * "[", "expected a JSON file of scores"),
+        ("[1]", "a JSON object of scores; got list"),
+    ):
         (tmp_path / "scores.json").write_text(text)
         with pytest.raises(ValueError, match=message):
             model_card(OWN, metrics=tmp_path / "scores.json")

@@ -189,7 +189,7 @@ def spoiled(folder):
     yield lambda: photo.write_bytes(b"no photo"), f"{VAL}.jpg"
     yield lambda: Image.new("RGB", (64, 96)).save(folder / "images" / "0001.png"), "two photos have one name"
     yield lambda: (folder / "classes.json").unlink(), "classes.json: missing"
-    yield lambda: (folder / "classes.json").write_text("{"), "not JSON"
+    yield lambda: (folder / "classes.json").write_text("{"), "expected a JSON file"
     yield lambda: (folder / "classes.json").write_text('["a"]'), "2 to 255 different names"
     yield lambda: (folder / "classes.json").write_text('{"0": "a"}'), "expected a list of names"
     yield (

@@ -13,11 +13,12 @@ import scipy.io
 from numpy.testing import assert_array_equal
 from PIL import Image
 
+from hubmodels.errors import OutputError
 from hubmodels.labels import FASHION
 from tests.conftest import ROOT
 from tests.folders import names
 from training.data import load_ccp, load_fashionista
-from training.errors import DataError, OutputError
+from training.errors import DataError
 from training.import_data import FASHIONISTA_SIZE, LAYOUT, import_ccp, import_fashionista, main, read_splits
 from training.originals import VOC_COLOURS, read_photo
 
@@ -292,7 +293,7 @@ def test_missing_files_are_found_before_anything_is_written(fashionista, tmp_pat
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("{", r"not JSON \(Expecting"),
+        ("{", r"expected a JSON file of that name; Expecting"),
         ("[1]", "expected a JSON object of the lists train, val, test; got list"),
         ('{"train": [1]}', "expected a JSON object of the lists train, val, test; got the keys train"),
         (

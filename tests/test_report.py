@@ -14,14 +14,14 @@ from PIL import Image
 
 import training.evaluate
 import training.report as module
-from hubmodels.errors import ModelNotFoundError
+from hubmodels.errors import ModelNotFoundError, OutputError
 from hubmodels.labels import FASHION, PERSON, LabelSet
 from hubmodels.metrics import IGNORE, Scores
 from hubmodels.refine import Refinement
 from tests.conftest import grid
 from tests.drawn_data import draw_data
 from training.data import read_split
-from training.errors import CommandError, DataError, OutputError
+from training.errors import CommandError, DataError
 from training.evaluate import evaluate
 from training.report import describe, main, settings_for
 from training.report_page import NOTES, Photo, Report, confusion_table, label_table, page, percent, worst

@@ -374,7 +374,7 @@ def test_what_is_left_out_is_said(tune, folders, tmp_path):
         (["--model", "u2net_small_persn"], "u2net_small_person"),
         (["--model", "u2net_small_fashion"], r"labels fashion, not person"),
         (["--settings", "nowhere.json"], "nowhere.json"),
-        (["--report", "."], r"expected a file to write; got is a folder"),
+        (["--report", "."], r"expected a file to write; got a folder"),
         (["--out", "same.json", "--report", "./same.json"], r"--report must be another file than --out"),
     ],
 )
@@ -430,6 +430,21 @@ def test_the_real_default_gains_on_the_astronaut(astronaut, tmp_path, monkeypatc
     found = measure(person, examples, [CLEAN, wanted, Refinement(crf_iterations=1)], failed=pytest.fail)
     result = conclude(found, person.labels)
     assert result["best"] == wanted.changes() and result["scores"]["best"]["miou"] == 1 and result["taken"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"task": "person", "min_region_px": 5}', "was tuned for person, but deeplabv3plus_fashion labels fashion"),
+        ('{"person_threshold": 0.4}', "person_threshold is for two labels, but deeplabv3plus_fashion has 7; take it"),
+    ],
+)
+def test_settings_to_try_that_are_for_other_labels_are_named(folders, tmp_path, capsys, text, said):
+    (tmp_path / "s.json").write_text(text)
+    call = ["tune", str(folders[0]), "--masks", str(folders[1]), "--out", str(tmp_path / "out.json")]
+    assert main([*call, "--settings", str(tmp_path / "s.json")]) == 2
+    assert f"{tmp_path / 's.json'}" in (told := capsys.readouterr().err) and said in told
+    assert not (tmp_path / "out.json").exists()
 
 
 def test_settings_of_one_task_are_not_for_another(folders, tmp_path, capsys):

@@ -219,6 +219,15 @@ def test_another_task_keeps_the_body_and_begins_with_new_heads(tmp_path, small):
         ({"init": "imagenet"}, r"no weights for U-2-Net.*import_checkpoint"),
         ({"tasks": ["person", "fashion"]}, "one task.*'person', 'fashion'"),
         ({"arch": "deeplabv3"}, "deep_supervision needs arch u2net.*'deeplabv3'"),
+        (
+            {
+                "arch": "ensemble",
+                "network": {"members": [{"arch": "u2net_small"}, {"arch": "u2net_small"}]},
+                "init": "imagenet",
+                "deep_supervision": False,
+            },
+            "is for one network, not for an ensemble",
+        ),
     ],
 )
 def test_a_recipe_that_cannot_work_says_why(change, message):

@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 
+from hubmodels.files import make_place
 from training.checkpoint import averaged_weights, load_run, save_checkpoint
 from training.engine import network_for
 from training.errors import DataError, run_command
-from training.files import make_place
 from training.recipe import Recipe
 
 State = dict[str, torch.Tensor]
@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--with-start", action="store_true", help="average with what the first run started from, too")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args(argv)
-    make_place(arguments.out)
+    make_place(arguments.out, example="mean.pt")
     saved = [load_run(path) for path in arguments.checkpoints]
     check_alike([each["recipe"] for each in saved])
     states = [averaged_weights(each, path) for each, path in zip(saved, arguments.checkpoints, strict=True)]

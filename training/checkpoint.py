@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,22 +9,14 @@ from typing import Any
 
 import torch
 
+from hubmodels.files import whole_file
 from training.errors import DataError
 
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:
     """Write `state` (tensors and plain values only) to `path` atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with whole_file(path) as file:
+        torch.save(state, file)
 
 
 DAMAGED = "expected a checkpoint of training.train; if it was damaged, take a copy of it or train again"

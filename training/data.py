@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from tqdm import tqdm
 
+from hubmodels.images import DAMAGED
 from hubmodels.labels import TASKS, LabelSet
 from hubmodels.masks import indexed_ids
 from hubmodels.metrics import IGNORE
@@ -88,7 +89,7 @@ def read_labels(path: Path, size: tuple[int, int], labels: LabelSet | None = Non
         with Image.open(path) as picture:
             mode, by_colour = picture.mode, picture.mode == "P" and labels is not None
             ids = indexed_ids(picture, labels) if by_colour else np.array(picture)
-    except (UnidentifiedImageError, OSError) as error:
+    except DAMAGED as error:
         raise DataError(f"{path}: cannot be decoded ({error})") from error
     if mode not in ("L", "P"):
         raise DataError(f"{path}: expected an 8-bit PNG of label ids (mode L or P); got mode {mode}")
@@ -116,7 +117,7 @@ def _read_image(path: Path) -> Image.Image:
     try:
         with Image.open(path) as picture:
             return picture.convert("RGB")
-    except (UnidentifiedImageError, OSError) as error:
+    except DAMAGED as error:
         raise DataError(f"{path}: cannot be decoded ({error})") from error
 
 

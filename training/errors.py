@@ -29,7 +29,3 @@ class RecipeError(HubmodelsError):
 
 class DivergedError(HubmodelsError):
     """A loss or a gradient is no finite number any more; the message says in which step."""
-
-
-class OutputError(HubmodelsError):
-    """A result cannot be written where it was asked for; the message names the place and the reason."""

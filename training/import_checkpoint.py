@@ -19,11 +19,11 @@ import numpy as np
 import torch
 
 from hubmodels.checks import check_tensors
+from hubmodels.files import make_place
 from hubmodels.networks import build_network
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.data import DATA_ROOT, load_fashionista
 from training.errors import DataError, run_command
-from training.files import make_place
 from training.u2net_onnx import calibrate_batch_norm, network_from_onnx, packaged_onnx
 
 State = dict[str, torch.Tensor]
@@ -181,7 +181,7 @@ def main(argv: list[str] | None = None) -> None:
         "--data", type=Path, default=DATA_ROOT, help="data root, for calibration (default: %(default)s)"
     )
     arguments = parser.parse_args(argv)
-    make_place(arguments.out)
+    make_place(arguments.out, example="imported.pt")
     state = import_file(arguments.arch, arguments.file, data=arguments.data)
     known = f"what its authors chose, of whom the file {Path(arguments.file).name} is"
     save_checkpoint({"recipe": {"tasks": ["person"]}, "ema": state, "provenance": known}, arguments.out)

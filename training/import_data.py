@@ -42,11 +42,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from hubmodels.files import write_bytes
+from hubmodels.files import make_folder, write_bytes
 from hubmodels.labels import FASHION
 from training.data import DATA_ROOT, SPLITS
 from training.errors import DataError, run_command
-from training.files import make_folder, read_json
+from training.files import read_json
 from training.originals import check_tags, clothes_ids, person_ids, read_photo, some_of, tag_ids, text_of
 
 LAYOUT = Path(__file__).parent / "layout"  # splits, tag names and left-out photos of the shared data

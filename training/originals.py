@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import scipy.io
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from scipy.io.matlab import MatReadError
 
+from hubmodels.images import DAMAGED
 from hubmodels.labels import FASHION
 from training.errors import DataError
 
@@ -19,8 +20,7 @@ JPEG_QUALITY = 75
 # Pascal VOC's palette, in which the original clothes labels are painted, in id order.
 VOC_COLOURS = ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128), (128, 0, 128), (0, 128, 128))
 
-# What Pillow and SciPy raise for damaged files.
-DAMAGED_PICTURE = (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+# What SciPy raises for damaged files.
 DAMAGED_MAT = (
     MatReadError,
     NotImplementedError,  # MATLAB 7.3
@@ -46,7 +46,7 @@ def read_photo(path: Path) -> tuple[bytes, Size]:
     try:
         with Image.open(io.BytesIO(data)) as picture:
             pixels = picture.convert("RGB")
-    except DAMAGED_PICTURE as error:
+    except DAMAGED as error:
         raise DataError(
             f"{path}: expected a JPEG; got a file that cannot be decoded ({error}): get it again"
         ) from error
@@ -170,7 +170,7 @@ def _read_label(path: Path, size: Size) -> np.ndarray:
                 values = np.array(picture.convert("RGB"))
             else:
                 raise DataError(f"{path}: expected a grey, indexed or RGB PNG; got mode {mode}: use the original file")
-    except DAMAGED_PICTURE as error:
+    except DAMAGED as error:
         raise DataError(f"{path}: expected a PNG; got a file that cannot be decoded ({error})") from error
     if got != size:
         raise DataError(

@@ -101,6 +101,28 @@ class Recipe:
             f"mixed_precision must be one of {', '.join(PRECISIONS)}; got {self.mixed_precision!r}",
         )
         self._check_network()
+        self._check_arch()
+        check(
+            bool(self.loss) and set(self.loss) <= set(LOSSES),
+            f"loss must name one or more of {list(LOSSES)}; got {list(self.loss)}",
+        )
+        self._check_crf()
+        for task, weights in self.class_weight.items():
+            check(task in self.tasks, f"class_weight names task {task!r}, tasks are {list(self.tasks)}")
+            check(
+                len(weights) == self.label_counts[task], f"class_weight.{task} needs {self.label_counts[task]} values"
+            )
+        self._check_names()
+        self._check_weights()
+        self._check_used()
+
+    def _check(self, ok: bool, message: str) -> None:
+        if not ok:
+            raise RecipeError(f"recipe {self.name!r}: {message}")
+
+    def _check_arch(self) -> None:
+        """What the other keys ask of the architecture."""
+        check = self._check
         u2net = self.arch.startswith("u2net")
         check(
             u2net or not self.deep_supervision,
@@ -115,30 +137,20 @@ class Recipe:
             f"U-2-Net takes one task, its last layer mixes all channels; got {list(self.tasks)}",
         )
         check(
-            bool(self.loss) and set(self.loss) <= set(LOSSES),
-            f"loss must name one or more of {list(LOSSES)}; got {list(self.loss)}",
+            self.arch != "ensemble" or self.init != "imagenet",
+            'init = "imagenet" is for one network, not for an ensemble of them; use "random", or a checkpoint of one',
         )
+
+    def _check_crf(self) -> None:
         try:
             crf_layers(self.label_counts, self.crf)
         except (TypeError, ValueError) as error:
             raise RecipeError(f"recipe {self.name!r}: [crf]: {error}") from error
         factor = self.crf.get("lr_factor", 1.0)  # the other keys are those of DenseCRF, which has checked them
-        check(
+        self._check(
             type(factor) in (int, float) and 0 <= factor < math.inf,
             f"[crf]: lr_factor must be a number of 0 or more; got {factor!r}",
         )
-        for task, weights in self.class_weight.items():
-            check(task in self.tasks, f"class_weight names task {task!r}, tasks are {list(self.tasks)}")
-            check(
-                len(weights) == self.label_counts[task], f"class_weight.{task} needs {self.label_counts[task]} values"
-            )
-        self._check_names()
-        self._check_weights()
-        self._check_used()
-
-    def _check(self, ok: bool, message: str) -> None:
-        if not ok:
-            raise RecipeError(f"recipe {self.name!r}: {message}")
 
     def _check_numbers(self) -> None:
         check = self._check

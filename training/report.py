@@ -15,16 +15,15 @@ from pathlib import Path
 import numpy as np
 
 from hubmodels.entries import Entry, find_entry
-from hubmodels.files import write_bytes
+from hubmodels.files import make_folder, write_bytes
 from hubmodels.labels import LabelSet
 from hubmodels.metrics import Scores
 from hubmodels.refine import Refinement
-from hubmodels.settings_files import read_settings
+from hubmodels.settings_files import check_tuned_for, read_settings
 from training.arguments import count
 from training.data import load_fashionista
 from training.errors import CommandError, run_command
 from training.evaluate import Answer, add_options, answers, machine, subject
-from training.files import make_folder
 from training.report_page import NOTES, Photo, Report, page
 
 
@@ -57,12 +56,11 @@ def settings_for(entry: Entry, *, preset: str, file: Path | None) -> Refinement 
         raise CommandError(f"expected a preset or a file of settings; got both {preset!r} and {file}: leave out one")
     try:
         values, task = read_settings(file)
+        check_tuned_for(file, task, entry.task, entry.labels, model=entry.name)
     except (FileNotFoundError, ValueError) as error:  # which names the file
         raise CommandError(str(error)) from error
     except OSError as error:
         raise CommandError(f"{file}: expected a JSON file of settings; got {error.strerror or error}") from error
-    if task not in (None, entry.task):
-        raise CommandError(f"{file} was tuned for {task}, but {entry.name} labels {entry.task}; choose another model")
     return Refinement.from_dict(values)
 
 
