@@ -17,7 +17,7 @@ from hubmodels.labels import LabelSet
 from hubmodels.model_names import find_model
 from hubmodels.networks import build_network, is_head
 from hubmodels.refine import RegionClassifier
-from hubmodels.saved_regions import LoadedOnce, check_labels
+from hubmodels.saved_regions import LoadedOnce, check_made_for
 from hubmodels.segmenter import Segmenter
 from hubmodels.weights_files import (
     WEIGHTS_FOLDER,
@@ -179,7 +179,7 @@ def load_regions(name: str) -> RegionClassifier:
     if entry.is_network:
         raise ModelNotFoundError(f"{name} is a network, no region classifier: use hubmodels.load")
     classifier = RegionClassifier.from_bytes(read_verified(entry, weights_path(entry)), what=entry.name)
-    check_labels(classifier, entry.labels, what=name)
+    check_made_for(classifier, entry.labels, what=name)
     return classifier
 
 

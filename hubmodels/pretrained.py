@@ -32,7 +32,7 @@ from hubmodels.labels import LabelSet
 from hubmodels.model_names import find_saved
 from hubmodels.onnx_network import OnnxNetwork
 from hubmodels.refine import RegionClassifier
-from hubmodels.saved_regions import LoadedOnce, check_labels, read_regions
+from hubmodels.saved_regions import LoadedOnce, check_made_for, read_regions
 from hubmodels.weights_files import check_digest, kind_of, most_bytes, parse_tensors, read_file, sha256
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -209,7 +209,7 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
             except WeightsError as error:
                 hint = "or set model.region_classifier = None to save the model without it"
                 raise WeightsError(f"{error}; {hint}") from error
-            check_labels(classifier, config.labels, what=f"region classifier of {config.name}")
+            check_made_for(classifier, config.labels, what=f"region classifier of {config.name}")
             files[REGIONS] = classifier.to_bytes()
         # Config last: a folder that was left half written has one that does not fit, or none.
         digests = {name: sha256(data) for name, data in files.items()}

@@ -45,11 +45,11 @@ def read_regions(path: Path | str, *, digest: str, labels: LabelSet, what: str) 
     data = read_file(path, most_bytes=BYTES_MAX, what=what, remedy=remedy)
     check_digest(data, digest, what=what, remedy=remedy)
     classifier = RegionClassifier.from_bytes(data, what=what, remedy=remedy)
-    check_labels(classifier, labels, what=what)
+    check_made_for(classifier, labels, what=what)
     return classifier
 
 
-def check_labels(classifier: RegionClassifier, labels: LabelSet, *, what: str) -> None:
+def check_made_for(classifier: RegionClassifier, labels: LabelSet, *, what: str) -> None:
     """Raise WeightsError unless a classifier was made for these labels."""
     if classifier.settings.labels != labels.names:
         raise WeightsError(f"{what}: made for labels {classifier.settings.labels}, expected {labels.names}")

@@ -98,16 +98,13 @@ def test_without_a_person_place_is_counted_in_the_photo():
 def test_places_far_outside_the_box_are_held_at_one_box_size():
     segments = np.repeat([[0] + [1] * 18 + [2]], 2, axis=0).astype(np.int32)
     person = segments == 0
-    found = columns(region_features(np.zeros((2, 20, 3), np.uint8), segments, certain(person, 2), person=person), 2)
+    found = columns(region_features(np.zeros((2, 20, 3), np.uint8), segments, certain(person, 2)), 2)
     assert_array_equal(found["x"], np.float32([0.5, 2, 2]))
 
 
-def test_a_given_person_goes_before_the_probabilities():
-    probs = certain(LEFT_RIGHT, 2)
-    by_probs = columns(region_features(np.zeros((4, 4, 3), np.uint8), LEFT_RIGHT, probs), 2)
-    given = columns(region_features(np.zeros((4, 4, 3), np.uint8), LEFT_RIGHT, probs, person=LEFT_RIGHT == 0), 2)
-    assert_allclose(by_probs["x"], [-0.5, 0.5])
-    assert_allclose(given["x"], [0.5, 1.5])
+def test_the_person_is_where_the_probabilities_say():
+    found = columns(region_features(np.zeros((4, 4, 3), np.uint8), LEFT_RIGHT, certain(LEFT_RIGHT, 2)), 2)
+    assert_allclose(found["x"], [-0.5, 0.5])
 
 
 def test_area_is_the_logarithm_of_a_share():
@@ -149,8 +146,6 @@ def test_bad_input_is_refused():
         region_features(image / 255, LEFT_RIGHT, probs)
     with pytest.raises(ValueError, match=r"probs must be \(C, 4, 4\); got \(4, 4, 2\)"):
         region_features(image, LEFT_RIGHT, np.moveaxis(probs, 0, -1))
-    with pytest.raises(ValueError, match=r"person must be \(4, 4\) bool; got .* float32: compare"):
-        region_features(image, LEFT_RIGHT, probs, person=probs[1])
     for wrong in (LEFT_RIGHT * 2, LEFT_RIGHT + 1, LEFT_RIGHT - 1, LEFT_RIGHT * 2**30):
         with pytest.raises(ValueError, match=r"consecutive ids from 0; got ids in .* renumber"):
             region_features(image, wrong, probs)

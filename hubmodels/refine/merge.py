@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hubmodels.refine.compiled import load
-from hubmodels.refine.region_features import check_photo, check_segments, lab_planes
+from hubmodels.refine.region_features import check_photo_fits, check_segments, lab_planes
 from hubmodels.refine.region_means import region_means
 from hubmodels.refine.touching import touching_pairs
 
@@ -108,7 +108,7 @@ class RegionGraph:
 
     def __init__(self, segments: np.ndarray, image: np.ndarray, *, keep_apart: np.ndarray | None = None) -> None:
         self.areas = check_segments(segments)
-        check_photo(image, segments)
+        check_photo_fits(image, segments)
         count = len(self.areas)
         if keep_apart is None:
             keep_apart = np.zeros(count, bool)

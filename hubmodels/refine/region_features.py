@@ -36,16 +36,13 @@ def feature_names(num_classes: int) -> tuple[str, ...]:
     return (*colour, *texture, "x", "y", "log_area", "entropy", *(f"prob_{label}" for label in range(num_classes)))
 
 
-def region_features(
-    image: np.ndarray, segments: np.ndarray, probs: np.ndarray, *, person: np.ndarray | None = None
-) -> np.ndarray:
+def region_features(image: np.ndarray, segments: np.ndarray, probs: np.ndarray) -> np.ndarray:
     """Colour, texture, place, size and mean probabilities of every region.
 
     Args:
         image: (H, W, 3) uint8 sRGB.
         segments: (H, W) int region ids, consecutive from 0.
-        probs: (C, H, W) float probabilities; label 0 is the background.
-        person: (H, W) bool, where the person is; unless given, where `probs` gives the background less than 0.5.
+        probs: (C, H, W) float probabilities; label 0 is the background, and the person is where it has less than 0.5.
 
     Returns:
         (R, F) float32, one row per region; `feature_names(C)` names the columns:
@@ -65,20 +62,16 @@ def region_features(
     classification with local binary patterns", section 2.3.
     """
     areas = check_segments(segments)
-    check_photo(image, segments)
+    check_photo_fits(image, segments)
     if probs.ndim != 3 or probs.shape[1:] != segments.shape:
         raise ValueError(f"probs must be (C, {segments.shape[0]}, {segments.shape[1]}); got {probs.shape}")
-    if person is None:
-        person = probs[0] < 0.5
-    elif person.shape != segments.shape or person.dtype != bool:
-        raise ValueError(f"person must be {segments.shape} bool; got {person.shape} {person.dtype}: compare with 0.5")
     lab, flat = lab_planes(image), segments.ravel()
     mean = region_means(lab, flat, areas)
     variance = region_means((lab - mean[:, flat]) ** 2, flat, areas)  # two passes: E(x^2) - E(x)^2 cancels
     class_means = region_means(probs, flat, areas)
     log_area = np.log(areas / flat.size)
     entropy = -(class_means * np.log(np.maximum(class_means, 1e-12))).sum(0)
-    texture, place = _texture_shares(lab[0], segments, areas), _place_in_box(segments, areas, person)
+    texture, place = _texture_shares(lab[0], segments, areas), _place_in_box(segments, areas, probs[0] < 0.5)
     rows = np.concatenate([mean, np.sqrt(variance), texture, place, log_area[None], entropy[None], class_means])
     return np.ascontiguousarray(rows.T, np.float32)
 
@@ -100,7 +93,7 @@ def check_segments(segments: np.ndarray) -> np.ndarray:
     return areas
 
 
-def check_photo(image: np.ndarray, segments: np.ndarray) -> None:
+def check_photo_fits(image: np.ndarray, segments: np.ndarray) -> None:
     """Raise ValueError unless `image` is an (H, W, 3) uint8 photo of the segments' size."""
     if image.shape != (*segments.shape, 3) or image.dtype != np.uint8:
         expected = (*segments.shape, 3)
