@@ -110,8 +110,10 @@ ALLOWED: dict[str, set[str]] = {
     "refine.tuner": {
         "errors",
         "refine.crf",
+        "refine.mean_field",
         "refine.memory",
         "refine.merge",
+        "refine.photo_kernels",
         "refine.prepared_crf",
         "refine.region_classifier",
         "refine.regions",
@@ -276,7 +278,16 @@ ALLOWED: dict[str, set[str]] = {
         "paths",
     },
     "ctrl_c": set(),
-    "tune_command": {"ctrl_c", "result_files", "files", "labels", "model_options", "refine.settings", "settings_files", "tuning"},
+    "tune_command": {
+        "ctrl_c",
+        "result_files",
+        "files",
+        "labels",
+        "model_options",
+        "refine.settings",
+        "settings_files",
+        "tuning",
+    },
     "cli": {
         "",
         "app.options",

@@ -183,7 +183,7 @@ def test_superpixels_of_the_foreground_never_cross_its_outline(probs, photo):
     settings = Refinement(superpixel_scale=300, superpixel_foreground=True, merge="cut", merge_threshold=60)
     background = probs.argmax(0) == 0
     assert 0 < background.mean() < 1
-    segments = tuner._regions(probs, settings)
+    segments = tuner.superpixels(settings)
     assert not set(np.unique(segments[background])) & set(np.unique(segments[~background]))
     labels, _ = tuner.refine(settings)
     assert (labels[background] == 0).all()  # one superpixel, and background is what it votes for
@@ -204,8 +204,8 @@ def test_a_vote_by_classifier_is_the_classifiers(probs, photo):
 def test_merged_superpixels_vote_together(probs, photo, merge):
     tuner = Tuner(probs, photo)
     settings = Refinement(superpixel_scale=80, merge=merge, merge_threshold=20, merge_clusters=5)
-    alone = tuner._regions(probs, Refinement(superpixel_scale=80))
-    merged = tuner._regions(probs, settings)
+    alone = tuner.superpixels(Refinement(superpixel_scale=80))
+    merged = tuner.superpixels(settings)
     assert 1 < merged.max() < alone.max()
     assert_array_equal(tuner.refine(settings)[0], vote(probs, merged))
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Generic, TypeVar
+
+Value = TypeVar("Value")
 
 
-class LastUsed:
+class LastUsed(Generic[Value]):
     """Results by key; the least recently used one goes first. Callers share them: nobody may write into them.
 
     Args:
@@ -16,12 +18,12 @@ class LastUsed:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._items: OrderedDict[Hashable, Any] = OrderedDict()
+        self._items: OrderedDict[Hashable, Value] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._items)
 
-    def get(self, key: Hashable, compute: Callable[[], Any]) -> Any:
+    def get(self, key: Hashable, compute: Callable[[], Value]) -> Value:
         """What is remembered under `key`, else what `compute` returns."""
         if key not in self._items:
             while len(self._items) >= self._size:

@@ -11,8 +11,10 @@ import torch
 
 from hubmodels.errors import RegionsError
 from hubmodels.refine.crf import SUM_TOLERANCE, DenseCRF
+from hubmodels.refine.mean_field import Unaries
 from hubmodels.refine.memory import LastUsed
 from hubmodels.refine.merge import RegionGraph
+from hubmodels.refine.photo_kernels import PhotoKernels
 from hubmodels.refine.prepared_crf import PreparedCRF
 from hubmodels.refine.region_classifier import RegionClassifier
 from hubmodels.refine.regions import clean_regions
@@ -93,10 +95,17 @@ class Tuner:
         self._probs, self.probs, self.image = probs, _read_only(probs), image
         self._region_classifier = region_classifier
         # What only prepares a stage is heavy, and a slider leaves it alone: one of each.
-        self._unaries, self._kernels, self._crfs, self._prepared, self._graphs = (LastUsed(1) for _ in range(5))
-        self._sharpened, self._segments, self._merged, self._votes, self._cleaned = (
-            LastUsed(KEPT_RESULTS) for _ in range(5)
-        )
+        self._unaries: LastUsed[Unaries] = LastUsed(1)
+        self._kernels: LastUsed[PhotoKernels] = LastUsed(1)
+        self._crfs: LastUsed[PreparedCRF] = LastUsed(1)
+        self._prepared: LastUsed[PreparedSuperpixels] = LastUsed(1)
+        self._graphs: LastUsed[RegionGraph] = LastUsed(1)
+        # Results of the stages: probabilities, ids of superpixels, ids after merging, labels, labels after clean-up.
+        self._sharpened: LastUsed[np.ndarray] = LastUsed(KEPT_RESULTS)
+        self._segments: LastUsed[np.ndarray] = LastUsed(KEPT_RESULTS)
+        self._merged: LastUsed[np.ndarray] = LastUsed(KEPT_RESULTS)
+        self._votes: LastUsed[np.ndarray] = LastUsed(KEPT_RESULTS)
+        self._cleaned: LastUsed[np.ndarray] = LastUsed(KEPT_RESULTS)
         self._lock = threading.Lock()
         self._watch = Stopwatch()
 
@@ -165,7 +174,7 @@ class Tuner:
             unaries = self._unaries.get((), lambda: crf.unaries_of_probs(_as_tensor(self._probs), checked=True))
             return crf.prepare(unaries, kernels, keep=KEPT_CRF_STATES)
 
-        crf = self._crfs.get(_crf_key(settings)[1:], prepare)
+        crf = self._crfs.get(_crf_preparation_key(settings), prepare)
         return crf.refine_probs(int(settings.crf_iterations)).numpy()
 
     def _channels_first(self) -> torch.Tensor:
@@ -209,11 +218,13 @@ class Tuner:
                     "superpixel_scale, superpixel_sigma or superpixel_min_size_px, or merge by 'cut'"
                 )
             with self._watch.stage("merge"):
-                regions: RegionGraph = self._graphs.get(key, graph)
+                regions = self._graphs.get(key, graph)
                 if settings.merge == "kmeans":
                     new_ids = regions.kmeans(int(settings.merge_clusters))
+                elif settings.merge == "hierarchical":
+                    new_ids = regions.hierarchical(settings.merge_threshold)
                 else:
-                    new_ids = getattr(regions, settings.merge)(settings.merge_threshold)
+                    new_ids = regions.cut(settings.merge_threshold)
                 return new_ids.astype(np.int32)[segments]
 
         return self._merged.get((*key, *_merge_key(settings)), merge)
@@ -224,7 +235,7 @@ class Tuner:
             return PreparedSuperpixels(self.image, method=method, sigma=sigma, mask=self._foreground(probs, settings))
 
         with self._watch.stage("superpixels"):
-            prepared: PreparedSuperpixels = self._prepared.get(_superpixel_key(settings)[2:], prepare)
+            prepared = self._prepared.get(_preparation_key(settings), prepare)
             return prepared.segments(settings.superpixel_scale, int(settings.superpixel_min_size_px))
 
     def _foreground(self, probs: np.ndarray, settings: Refinement) -> np.ndarray | None:
@@ -299,8 +310,12 @@ def _crf_key(settings: Refinement) -> tuple[Any, ...]:
     """What the probabilities depend on."""
     if settings.crf_iterations == 0:
         return (0,)
+    return (settings.crf_iterations, *_crf_preparation_key(settings))
+
+
+def _crf_preparation_key(settings: Refinement) -> tuple[Any, ...]:
+    """What a CRF depends on, however many iterations it runs."""
     return (
-        settings.crf_iterations,
         settings.crf_appearance_weight,
         settings.crf_appearance_sigma_px,
         settings.crf_appearance_sigma_colour,
@@ -310,15 +325,14 @@ def _crf_key(settings: Refinement) -> tuple[Any, ...]:
 
 
 def _superpixel_key(settings: Refinement) -> tuple[Any, ...]:
-    """What superpixels depend on; after the first two, what preparing them depends on."""
+    """What superpixels depend on."""
+    return (settings.superpixel_scale, settings.superpixel_min_size_px, *_preparation_key(settings))
+
+
+def _preparation_key(settings: Refinement) -> tuple[Any, ...]:
+    """What superpixels of any scale and smallest size depend on."""
     foreground = (*_crf_key(settings), settings.person_threshold) if settings.superpixel_foreground else ()
-    return (
-        settings.superpixel_scale,
-        settings.superpixel_min_size_px,
-        settings.superpixel_method,
-        settings.superpixel_sigma,
-        *foreground,
-    )
+    return (settings.superpixel_method, settings.superpixel_sigma, *foreground)
 
 
 def _merge_key(settings: Refinement) -> tuple[Any, ...]:
