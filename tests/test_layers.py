@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-# Part -> parts of hubmodels it may import. A part is a module, or a package seen from outside.
+# Part -> the parts of hubmodels it imports, no more and no less. A part is a module, or a package seen from outside.
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "score_names": set(),
@@ -251,7 +251,6 @@ ALLOWED: dict[str, set[str]] = {
     "model_options": {"entries", "hub", "labels", "model_names", "segmenter"},
     "settings_files": {"files", "labels", "refine.settings", "paths"},
     "label_command": {
-        "",
         "batch",
         "planning",
         "ctrl_c",
@@ -325,8 +324,8 @@ def imports_of(path: Path, package: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import; name the package"
             module = node.module or ""
-            submodules = {f"{module}.{a.name}" for a in node.names if is_module(f"{module}.{a.name}")}
-            found |= submodules or {module}
+            # one by one: `from hubmodels import __version__, remote` imports from the package and a part of it
+            found |= {full if is_module(full := f"{module}.{alias.name}") else module for alias in node.names}
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "load":
             # refine.compiled.load imports what it names; hubmodels.load names models
             names = {argument.value for argument in node.args if isinstance(argument, ast.Constant)}
@@ -344,13 +343,19 @@ def files() -> list[Path]:
 
 
 @pytest.mark.parametrize("path", files(), ids=part_of)
-def test_a_part_imports_only_what_is_allowed(path):
+def test_a_part_imports_what_is_allowed_and_no_permission_is_left_over(path):
     part = part_of(path)
     if part == "":
         pytest.skip("hubmodels/__init__.py names the public parts, imported on first use")
     assert part in ALLOWED, f"new part {part!r}: say in ALLOWED what it may import"
     imported = {name.removeprefix("hubmodels").lstrip(".") for name in imports_of(path, "hubmodels")}
     assert imported <= ALLOWED[part], f"{part} must not import {sorted(imported - ALLOWED[part])}"
+    unused = sorted(ALLOWED[part] - imported)
+    assert imported == ALLOWED[part], f"{part} imports {unused} no more: take that out of ALLOWED"
+
+
+def test_the_design_has_no_part_that_is_gone():
+    assert ALLOWED.keys() <= {part_of(path) for path in files()}
 
 
 def test_the_design_has_no_cycle():
