@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from hubmodels.entries import Entry
 from hubmodels.score_names import SCORES
@@ -20,10 +20,14 @@ def table_row(entry: Entry) -> tuple[str, ...]:
     )
 
 
+def markdown(head: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table in Markdown: titles of columns, and rows of as many cells."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+
+
 def markdown_table(entries: Iterable[Entry]) -> str:
     """The model table of the README."""
-    rows = [COLUMNS, tuple("---" for _ in COLUMNS), *(table_row(entry) for entry in entries)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return markdown(COLUMNS, map(table_row, entries))
 
 
 def text_table(entries: Iterable[Entry]) -> str:

@@ -14,7 +14,8 @@ from training.compare import compare_with_shipped
 from training.compare import main as command
 from training.data import load_fashionista
 from training.errors import CommandError, DataError
-from training.evaluate import RESULTS, evaluate
+from training.evaluate import evaluate
+from training.files import RESULTS
 from training.segmenters import load_teacher
 from training.train import main as train
 

@@ -25,10 +25,9 @@ from torch.nn import functional as F
 
 from hubmodels.refine.crf import DenseCRF
 from hubmodels.refine.photo_kernels import forget_spatial_lattices
-from training.files import write_json
+from training.files import RESULTS, write_json
 from training.timing import machine_facts
 
-RESULTS = Path(__file__).resolve().parent / "results" / "bench_crf.json"
 APPEARANCE, SMOOTHNESS = (10.0, 80.0, 13.0), (3.0, 3.0)  # weight, sigma px, sigma colour; weight, sigma px
 CLASSES = 7
 
@@ -150,7 +149,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--iterations", type=int, nargs="+", default=(5, 10))
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="ours and crfseg's; pydensecrf2 has one")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=RESULTS / "bench_crf.json")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     pixels, logits = load(args.photo, tuple(args.size), CLASSES)

@@ -16,11 +16,8 @@ import sys
 from pathlib import Path
 
 from hubmodels.entries import DEFAULTS
-from training.files import write_json
+from training.files import RESULTS, ROOT, write_json
 from training.timing import machine_facts
-
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = Path(__file__).resolve().parent / "results" / "bench_load.json"
 
 IMPORT = """
 import time
@@ -53,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=RESULTS / "bench_load.json")
     arguments = parser.parse_args(argv)
     machine = machine_facts(threads=arguments.threads)
     times: dict[str, list[tuple[float, float]]] = {

@@ -29,11 +29,10 @@ from hubmodels.networks.folding import fold_batch_norms
 from hubmodels.runtime import with_runtime
 from hubmodels.segmenter import Segmenter, photo_logits, working_size
 from training.bench_crf import load
-from training.files import write_json
+from training.files import RESULTS, write_json
 from training.timing import machine_facts, medians_ms
 
-RESULTS = Path(__file__).resolve().parent / "results" / "bench_models.json"
-ADDED = RESULTS.with_name("bench_models_added.json")
+ADDED = RESULTS / "bench_models_added.json"
 HW = (600, 400)
 REFERENCE = "torchvision deeplabv3_resnet101"
 CHANNELS_LAST = f"{REFERENCE}, channels last"
@@ -178,7 +177,7 @@ def main(argv: list[str] | None = None) -> None:
     settings = {"photo": "skimage.data.astronaut", "hw": list(HW), "rounds": arguments.rounds}
     write_json(
         {"machine": machine, "settings": settings, "rows": found},
-        arguments.out or (ADDED if arguments.only else RESULTS),
+        arguments.out or (ADDED if arguments.only else RESULTS / "bench_models.json"),
     )
     for row in found:
         print(row["name"], row["process"])

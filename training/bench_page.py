@@ -24,10 +24,9 @@ from skimage import data
 from hubmodels.app.handlers import Handlers
 from hubmodels.app.server import warm_up
 from hubmodels.app.studio import Studio
-from training.files import write_json
+from training.files import RESULTS, write_json
 from training.timing import machine_facts
 
-RESULTS = Path(__file__).resolve().parent / "results" / "bench_page.json"
 MODEL = "deeplabv3plus_fashion"
 TUNED = {"crf_iterations": 5, "superpixel_scale": 60, "min_region_px": 100, "fill_holes_px": 100}
 BARS_MS = {"min_region_px": 150, "opacity": 150, "crf_iterations, one more": 250, "first answer": 2000}  # p95
@@ -79,7 +78,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--runtime", choices=("auto", "torch", "onnx"), default="auto", help="(%(default)s)")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=RESULTS / "bench_page.json")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     facts = machine_facts(threads=options.threads)

@@ -25,10 +25,9 @@ from hubmodels.refine import REFERENCE_PX, Refinement, Tuner, clean_regions, vot
 from hubmodels.refine.felzenszwalb import FelzenszwalbGraph
 from hubmodels.refine.merge import RegionGraph
 from training.bench_crf import load
-from training.files import write_json
+from training.files import RESULTS, write_json
 from training.timing import machine_facts, medians_ms
 
-RESULTS = Path(__file__).resolve().parent / "results" / "bench_refine.json"
 MODEL, SCALE = "deeplabv3plus_fashion", 100.0
 
 
@@ -103,7 +102,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=RESULTS / "bench_refine.json")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
     machine = machine_facts(threads=arguments.threads)

@@ -24,7 +24,8 @@ from hubmodels.metrics import Scores
 from hubmodels.segmenter import Segmenter
 from training.data import DATA_ROOT, Sample, load_fashionista
 from training.errors import CommandError, run_command
-from training.evaluate import RESULTS, answers
+from training.evaluate import answers
+from training.files import RESULTS
 from training.segmenters import load_teacher
 
 

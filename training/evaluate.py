@@ -31,9 +31,7 @@ from hubmodels.segmenter import Segmenter
 from training.arguments import scale
 from training.data import DATA_ROOT, SPLITS, Sample, load_fashionista
 from training.errors import run_command
-from training.files import update_json, write_json
-
-RESULTS = Path(__file__).parent / "results"
+from training.files import RESULTS, update_json, write_json
 
 
 @dataclass(frozen=True)

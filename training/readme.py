@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import re
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from hubmodels.entries import DEFAULTS, ENTRIES, Entry, list_models
-from hubmodels.entry_docs import markdown_table
+from hubmodels.entry_docs import markdown, markdown_table
 from hubmodels.files import write_bytes
 from hubmodels.refine import PRESETS
 from hubmodels.score_names import SCORES
 from training.errors import run_command
-from training.evaluate import RESULTS
+from training.files import RESULTS, ROOT, read_json
 
-ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 PICTURE = ROOT / ".github" / "astronaut.jpg"
 
@@ -32,9 +29,11 @@ PREDECESSOR = {
 
 def comparison_table() -> str:
     """Ours beside the predecessor's, both without test-time augmentation and without post-processing."""
-    rows = [("network", "photos", "fashion mIoU", "fashion accuracy", "person mIoU", "person accuracy"), ("---",) * 6]
-    for network, scores in PREDECESSOR.items():
-        rows.append((f"predecessor: {network}", "240", *scores["fashion"], *scores["person"]))
+    head = ("network", "photos", "fashion mIoU", "fashion accuracy", "person mIoU", "person accuracy")
+    rows = [
+        (f"predecessor: {network}", "240", *scores["fashion"], *scores["person"])
+        for network, scores in PREDECESSOR.items()
+    ]
     for network, models in shelf().items():
         images = {str(entry.metrics["images"]) for entry in models.values()}
         cells = [
@@ -43,7 +42,7 @@ def comparison_table() -> str:
             for key in ("miou", "pixel_accuracy")
         ]
         rows.append((f"**hubmodels: {network}**", ", ".join(sorted(images)), *cells))
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return markdown(head, rows)
 
 
 def shelf() -> dict[str, dict[str, Entry]]:
@@ -59,19 +58,28 @@ def shelf() -> dict[str, dict[str, Entry]]:
 def label_table() -> str:
     """IoU of every label of the default fashion model."""
     entry = ENTRIES[DEFAULTS["fashion"]]
-    names = entry.labels.names
-    rows = [names, ("---",) * len(names), tuple(f"{100 * entry.metrics['iou'][name]:.1f}" for name in names)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return markdown(entry.labels.names, [[f"{100 * entry.metrics['iou'][name]:.1f}" for name in entry.labels.names]])
+
+
+def result(name: str) -> Any:
+    """What training/results/NAME.json holds."""
+    return read_json(RESULTS / f"{name}.json")
+
+
+def percents(scores: Mapping[str, float], digits: int = 1) -> list[str]:
+    """The cells of `SCORES`."""
+    return [f"{100 * scores[key]:.{digits}f}" for key in SCORES]
 
 
 def crf_table() -> str:
     """Our CRF beside pydensecrf2, from the results file that `make bench` writes."""
-    rows = [("CRF", "iterations", "set-up, ms", "iterations, ms", "total, ms", "labels equal"), ("---",) * 6]
-    for row in json.loads((RESULTS / "bench_crf.json").read_text())["rows"]:
+    head = ("CRF", "iterations", "set-up, ms", "iterations, ms", "total, ms", "labels equal")
+    rows = []
+    for row in result("bench_crf")["rows"]:
         if "equal_labels" in row:  # crfseg has no appearance kernel: its answer is another one
             times = (f"{row[key]:.0f}" for key in ("setup_ms", "iterations_ms", "total_ms"))
             rows.append((row["name"], str(row["iterations"]), *times, f"{100 * row['equal_labels']:.2f} %"))
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return markdown(head, rows)
 
 
 STAGES = ("crf", "threshold", "superpixels", "clean-up", "crf and superpixels", "crf and clean-up", "all")
@@ -79,15 +87,15 @@ STAGES = ("crf", "threshold", "superpixels", "clean-up", "crf and superpixels", 
 
 def tune_table() -> str:
     """The best setting of every stage on val, from the results files that `python -m training.tune refine` writes."""
-    rows = [("stages", "task", *SCORES.values(), "best settings of those tried"), ("---",) * 6]
+    head = ("stages", "task", *SCORES.values(), "best settings of those tried")
+    rows = []
     for task, name in DEFAULTS.items():
-        result = json.loads((RESULTS / f"tune_refine_{name}.json").read_text())
-        found = {"off": result["off"], **{stage: result["best"][stage] for stage in STAGES if stage in result["best"]}}
+        tried = result(f"tune_refine_{name}")
+        found = {"off": tried["off"], **{stage: tried["best"][stage] for stage in STAGES if stage in tried["best"]}}
         for stage, row in found.items():
-            scores = (f"{100 * row[key]:.2f}" for key in SCORES)
             settings = ", ".join(f"`{key}={value!r}`" for key, value in row.get("settings", {}).items())
-            rows.append((stage, task, *scores, settings))
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+            rows.append((stage, task, *percents(row, 2), settings))
+    return markdown(head, rows)
 
 
 def with_presets() -> list[str]:
@@ -98,48 +106,43 @@ def with_presets() -> list[str]:
 
 def preset_table() -> str:
     """Test scores without and with every preset, from the results files that `python -m training.evaluate` writes."""
-    rows = [("model", "preset", *SCORES.values()), ("---",) * 5]
-    for name in with_presets():
-        for preset in PRESETS:
-            file = f"{name}.json" if preset == "off" else f"{name}_{preset}.json"
-            result = json.loads((RESULTS / file).read_text())
-            scores = (f"{100 * result[key]:.1f}" for key in SCORES)
-            rows.append((f"`{name}`", preset, *scores))
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    rows = [
+        (f"`{name}`", preset, *percents(result(name if preset == "off" else f"{name}_{preset}")))
+        for name in with_presets()
+        for preset in PRESETS
+    ]
+    return markdown(("model", "preset", *SCORES.values()), rows)
 
 
 def half_table() -> str:
     """Test scores of the default networks in single and half precision."""
-    rows = [("precision", "task", *SCORES.values()), ("---",) * 5]
-    for task, name in DEFAULTS.items():
-        for precision, suffix in (("float32", ""), ("bfloat16", "_bf16")):
-            result = json.loads((RESULTS / f"{name}{suffix}.json").read_text())
-            cells = (f"{100 * result[key]:.2f}" for key in SCORES)
-            rows.append((precision, task, *cells))
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    rows = [
+        (precision, task, *percents(result(f"{name}{suffix}"), 2))
+        for task, name in DEFAULTS.items()
+        for precision, suffix in (("float32", ""), ("bfloat16", "_bf16"))
+    ]
+    return markdown(("precision", "task", *SCORES.values()), rows)
 
 
 def regions_table() -> str:
     """The network, the plain vote and the region classifier, from the file that `training.train_regions` writes."""
-    result = json.loads((RESULTS / "regions_deeplabv3plus_fashion.json").read_text())
-    rows = [("split", "decided by", *SCORES.values()), ("---",) * 5]
+    found = result("regions_deeplabv3plus_fashion")
     kinds = {"network": "pixel", "vote": "superpixel, plain vote", "regions": "superpixel, classifier"}
-    for split in ("val", "test"):
-        for kind, words in kinds.items():
-            scores = (f"{100 * result[split][kind][key]:.1f}" for key in SCORES)
-            rows.append((f"{split}, {result[split]['images']} photos", words, *scores))
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    rows = [
+        (f"{split}, {found[split]['images']} photos", words, *percents(found[split][kind]))
+        for split in ("val", "test")
+        for kind, words in kinds.items()
+    ]
+    return markdown(("split", "decided by", *SCORES.values()), rows)
 
 
 def refine_table() -> str:
     """Times of the stages and sliders, from the results file that `make bench` writes."""
-    result = json.loads((RESULTS / "bench_refine.json").read_text())
-    rows = [("stage", "ms", "slider", "ms"), ("---",) * 4]
-    stages = [(name, f"{value:.1f}") for name, value in result["stages_ms"].items() if name != "superpixels"]
-    sliders = [(name, f"{value:.1f}") for name, value in result["sliders_ms"].items()]
-    for stage, slider in itertools.zip_longest(stages, sliders, fillvalue=("", "")):
-        rows.append((*stage, *slider))
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    found = result("bench_refine")
+    stages = [(name, f"{value:.1f}") for name, value in found["stages_ms"].items() if name != "superpixels"]
+    sliders = [(name, f"{value:.1f}") for name, value in found["sliders_ms"].items()]
+    rows = [(*stage, *slider) for stage, slider in itertools.zip_longest(stages, sliders, fillvalue=("", ""))]
+    return markdown(("stage", "ms", "slider", "ms"), rows)
 
 
 def speed_tables() -> str:
@@ -147,23 +150,22 @@ def speed_tables() -> str:
 
     Models that were timed later are in a table of their own: times of two runs do not compare.
     """
-    every = _speed_table(json.loads((RESULTS / "bench_models.json").read_text())["rows"])
-    added = RESULTS / "bench_models_added.json"
-    if not added.is_file():
+    every = _speed_table(result("bench_models")["rows"])
+    if not (RESULTS / "bench_models_added.json").is_file():
         return every
-    later = json.loads(added.read_text())
-    machine, names = later["machine"], f"`training/results/{added.name}`"
+    later = result("bench_models_added")
+    machine, names = later["machine"], "`training/results/bench_models_added.json`"
     where = f"{machine['processor']}, {machine['cores']} cores, {machine['instructions']}"
     return f"{every}\n\nA later run, on another machine ({where}; {names}):\n\n{_speed_table(later['rows'])}"
 
 
 def _speed_table(found: list[dict[str, Any]]) -> str:
     slowest = found[0]["ms"][found[0]["name"]]
-    times = "PyTorch, ms|in bf16, ms|ONNX Runtime, ms|at 600x400, ms|times faster"
-    head = f"network|runs at|{times}|parameters|weights|peak memory".split("|")
-    rows: list[Sequence[str]] = [head, ("---",) * len(head)]
-    for way, ms in found[0]["ms"].items():
-        rows.append((way, "600x400", f"{ms:.0f}", "-", "-", f"{ms:.0f}", f"{slowest / ms:.0f}", *_sizes(found[0])))
+    times = ("PyTorch, ms", "in bf16, ms", "ONNX Runtime, ms", "at 600x400, ms", "times faster")
+    rows = [
+        (way, "600x400", f"{ms:.0f}", "-", "-", f"{ms:.0f}", f"{slowest / ms:.0f}", *_sizes(found[0]))
+        for way, ms in found[0]["ms"].items()
+    ]
     for row in found[1:]:
         ms = row["ms"]
         full = f"{ms['torch, 600x400']:.0f} / {ms['onnx, 600x400']:.0f}"
@@ -171,7 +173,7 @@ def _speed_table(found: list[dict[str, Any]]) -> str:
         faster = " / ".join(f"{slowest / ms[way]:.0f}" for way in ways)
         size = "{}x{}".format(*row["input_hw"])
         rows.append((row["name"], size, *(f"{ms[way]:.0f}" for way in ways), full, faster, *_sizes(row)))
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return markdown(("network", "runs at", *times, "parameters", "weights", "peak memory"), rows)
 
 
 def _sizes(row: dict[str, Any]) -> tuple[str, str, str]:
@@ -181,15 +183,15 @@ def _sizes(row: dict[str, Any]) -> tuple[str, str, str]:
 
 def seeds_table() -> str:
     """Mean and standard deviation over seeds of one recipe, from the files that `python -m training.seeds` writes."""
-    rows = [("model", "split", "seeds", *SCORES.values()), ("---",) * 6]
+    rows = []
     for path in sorted(RESULTS.glob("seeds_*.json")):
-        result = json.loads(path.read_text())
+        spread = read_json(path)
         for split in ("val", "test"):
-            found = result[split]
+            found = spread[split]
             cells = (f"{100 * found[key]['mean']:.2f} ± {100 * found[key]['standard_deviation']:.2f}" for key in SCORES)
             name = path.stem.removeprefix("seeds_")
-            rows.append((f"`{name}`", f"{split}, {found['images']} photos", str(len(result["runs"])), *cells))
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+            rows.append((f"`{name}`", f"{split}, {found['images']} photos", str(len(spread["runs"])), *cells))
+    return markdown(("model", "split", "seeds", *SCORES.values()), rows)
 
 
 BLOCKS = {

@@ -20,12 +20,11 @@ from hubmodels.score_names import SCORES
 from training.checkpoint import load_run
 from training.data import DATA_ROOT
 from training.errors import DataError, run_command
-from training.evaluate import RESULTS, evaluate, machine
-from training.files import write_json
+from training.evaluate import evaluate, machine
+from training.files import RESULTS, ROOT, write_json
 from training.recipe import Recipe, read_recipe
 from training.segmenters import load_teacher
 
-ROOT = Path(__file__).resolve().parent.parent  # the folder that commands of entries are run in
 SPLITS = ("val", "test")
 MAY_DIFFER = {"seed", "init"}  # the earlier stage may be one of the same seed
 
@@ -52,7 +51,7 @@ def shipped_recipe(entry: Entry) -> Recipe:
         raise DataError(
             f"{entry.name} ships no single run of a recipe; it was made by: {entry.recipe or 'nothing here'}"
         )
-    return read_recipe(ROOT / path)
+    return read_recipe(ROOT / path)  # commands of entries are run there
 
 
 def score_seeds(

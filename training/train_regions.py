@@ -42,8 +42,7 @@ from hubmodels.refine.region_features import feature_names, region_features
 from hubmodels.segmenter import Segmenter
 from training.data import DATA_ROOT, SPLITS, Sample, load_fashionista
 from training.errors import CommandError, run_command
-from training.evaluate import RESULTS
-from training.files import update_json, write_json
+from training.files import RESULTS, update_json, write_json
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,8 @@ from hubmodels.segmenter import Segmenter
 from hubmodels.tuning import crf_grid
 from training.data import DATA_ROOT, Sample, load_fashionista
 from training.errors import run_command
-from training.files import write_json
+from training.files import RESULTS, write_json
 
-RESULTS = Path(__file__).parent / "results"
 SPLIT = "val"  # nothing else: the test split must not choose anything
 
 Candidate = tuple[str, Refinement]  # the stage that it tries, and the settings
