@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -32,6 +30,7 @@ from training.arguments import scale
 from training.data import DATA_ROOT, SPLITS, Sample, load_fashionista
 from training.errors import run_command
 from training.files import RESULTS, update_json, write_json
+from training.timing import machine
 
 
 @dataclass(frozen=True)
@@ -90,11 +89,6 @@ def evaluate(
         "seconds_per_photo": round(float(np.median(seconds)), 3),
         "machine": machine(),
     }
-
-
-def machine() -> str:
-    """Where times were taken."""
-    return f"{os.cpu_count()} cores, {platform.machine()}, PyTorch {torch.__version__.split('+')[0]}"
 
 
 def subject(entry: Entry) -> tuple[Segmenter, Refinement | None]:

@@ -23,8 +23,9 @@ from hubmodels.settings_files import check_tuned_for, read_settings
 from training.arguments import count
 from training.data import load_fashionista
 from training.errors import CommandError, run_command
-from training.evaluate import Answer, add_options, answers, machine, subject
+from training.evaluate import Answer, add_options, answers, subject
 from training.report_page import NOTES, Photo, Report, page
+from training.timing import machine
 
 
 def measure(found: Iterable[Answer], labels: LabelSet) -> tuple[Scores, list[Photo], float]:

@@ -20,10 +20,11 @@ from hubmodels.score_names import SCORES
 from training.checkpoint import load_run
 from training.data import DATA_ROOT
 from training.errors import DataError, run_command
-from training.evaluate import evaluate, machine
+from training.evaluate import evaluate
 from training.files import RESULTS, ROOT, write_json
 from training.recipe import Recipe, read_recipe
 from training.segmenters import load_teacher
+from training.timing import machine
 
 SPLITS = ("val", "test")
 MAY_DIFFER = {"seed", "init"}  # the earlier stage may be one of the same seed

@@ -1,4 +1,4 @@
-"""Timing that stands a busy machine: every round runs all contenders one after the other, medians are compared."""
+"""Timing that withstands a busy machine: every round runs all contenders one after the other, medians are compared."""
 
 from __future__ import annotations
 
@@ -27,6 +27,11 @@ def medians_ms(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, 
     return {name: 1e3 * statistics.median(each) for name, each in times.items()}
 
 
+def machine() -> str:
+    """Where something was measured, in a line; `machine_facts` says more, for results that are times alone."""
+    return f"{os.cpu_count()} cores, {platform.machine()}, PyTorch {_torch_version()}"
+
+
 def machine_facts(*, threads: int) -> dict[str, Any]:
     """What a results file says about where it was measured."""
     return {
@@ -36,9 +41,13 @@ def machine_facts(*, threads: int) -> dict[str, Any]:
         "threads": threads,
         "load_before": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
-        "torch": metadata.version("torch").split("+")[0],
+        "torch": _torch_version(),
         "numba": metadata.version("numba"),
     }
+
+
+def _torch_version() -> str:
+    return metadata.version("torch").split("+")[0]  # without how it was built
 
 
 def processor() -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from hubmodels.tuning import crf_grid
 from training.data import DATA_ROOT, Sample, load_fashionista
 from training.errors import run_command
 from training.files import RESULTS, write_json
+from training.timing import machine
 
 SPLIT = "val"  # nothing else: the test split must not choose anything
 
@@ -108,7 +108,7 @@ def report(entry: Entry, samples: Sequence[Sample], candidates: Sequence[Candida
         "sha256": entry.sha256,
         "data": f"Fashionista {SPLIT} split",
         "images": len(samples),
-        "machine": f"{os.cpu_count()} cores",
+        "machine": machine(),
         "off": off,
         "best": {stage: max(each, key=lambda row: (row["miou"], row["boundary_f"])) for stage, each in stages.items()},
         "chosen": choose(off, rows),
