@@ -66,7 +66,8 @@ def run(
     While a photo is labelled, the next is read and the results of the last are written.
 
     Args:
-        model, jobs: as of `plan`.
+        model: labels the photos.
+        jobs: what `plan` found.
         made_by: all that decides what comes out, JSON-able; masks hold it in a text chunk.
         refinement: post-processing.
 

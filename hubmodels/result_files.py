@@ -36,7 +36,7 @@ SEAL = b"hubmodels_sha256\0"  # key of the text chunk that seals a mask
 
 
 def is_result(path: Path) -> bool:
-    """Whether a file was written by `run` and, if a mask, not changed since.
+    """Whether a file was written by `write_results` and, if a mask, not changed since.
 
     An overlay without a comment is known by the mask beside it.
     """

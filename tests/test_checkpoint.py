@@ -20,6 +20,7 @@ from training.engine import network_for, select_tasks, task_rows
 from training.errors import DataError
 from training.export import export, export_folder, to_float16
 from training.import_checkpoint import main as import_checkpoint
+from training.recipe import label_counts
 from training.seeds import score_seeds
 from training.segmenters import load_teacher
 
@@ -126,13 +127,13 @@ def test_tasks_are_selected_by_their_rows():
         "classifier.bias": torch.arange(9.0),
         "other": torch.ones(1),
     }
-    person = select_tasks(state, ["fashion", "person"], ["person"])
+    person = select_tasks(state, label_counts(["fashion", "person"]), {"person": 2})
     assert person["classifier.bias"].tolist() == [7, 8] and person["other"] == 1
-    swapped = select_tasks(state, ["fashion", "person"], ["person", "fashion"])
+    swapped = select_tasks(state, label_counts(["fashion", "person"]), label_counts(["person", "fashion"]))
     assert swapped["classifier.bias"].tolist() == [7, 8, 0, 1, 2, 3, 4, 5, 6]
     with pytest.raises(KeyError, match="not trained for task 'person'"):
-        select_tasks(state, ["fashion"], ["person"])
-    assert task_rows(["person", "fashion"]) == {"person": slice(0, 2), "fashion": slice(2, 9)}
+        select_tasks(state, {"fashion": 7}, {"person": 2})
+    assert task_rows(label_counts(["person", "fashion"])) == {"person": slice(0, 2), "fashion": slice(2, 9)}
 
 
 def test_a_run_can_start_from_a_published_model():

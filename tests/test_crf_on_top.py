@@ -41,7 +41,7 @@ def test_the_refined_labels_are_what_is_validated(drawn, tmp_path):
     run.crfs["fashion"].compatibility.data.fill_diagonal_(50.0)  # equal labels repel: surely another answer
     val = load_fashionista(drawn, "val", ["fashion"])
     plain, refined = (
-        validate(run.ema.net, val, ["fashion"], long_side_px=64, crfs=crfs)["fashion"].confusion
+        validate(run.ema.net, val, {"fashion": 7}, long_side_px=64, crfs=crfs)["fashion"].confusion
         for crfs in (None, run.crfs)
     )
     assert (plain != refined).any()

@@ -210,7 +210,7 @@ def test_another_task_keeps_the_body_and_begins_with_new_heads(tmp_path, small):
     assert torch.equal(other.stage3.rebnconvin.conv_s1.weight, small.stage3.rebnconvin.conv_s1.weight)
     assert other.outconv.weight.shape == (7, 42, 1, 1)
     with pytest.raises(KeyError, match=r"trained for \['person'\], not for \['fashion'\]"):
-        select_tasks(small.state_dict(), ["person"], ["fashion"])
+        select_tasks(small.state_dict(), {"person": 2}, {"fashion": 7})
 
 
 @pytest.mark.parametrize(

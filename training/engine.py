@@ -1,9 +1,9 @@
-"""The parts of a run that training, evaluation and export share: networks, tasks, validation."""
+"""The parts of a run that training and export share: networks, tasks, validation."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from training.data import Sample
 from training.errors import RecipeError
 from training.frozen_norms import fold_frozen_batch_norms
 from training.imagenet import PACKAGED, start_from_imagenet
-from training.recipe import Recipe, label_counts
+from training.recipe import Recipe, trained_counts
 from training.weight_gradients import use_product_gradients
 
 log = logging.getLogger("training")
@@ -31,10 +31,10 @@ log = logging.getLogger("training")
 CLASSIFIER = ("classifier.weight", "classifier.bias")
 
 
-def task_rows(tasks: Iterable[str]) -> dict[str, slice]:
-    """Which output channels belong to which task, given names of `TASKS` or a mapping from names to label counts."""
+def task_rows(counts: Mapping[str, int]) -> dict[str, slice]:
+    """Which output channels belong to which task, from their numbers of labels."""
     rows, start = {}, 0
-    for task, count in label_counts(tasks).items():
+    for task, count in counts.items():
         rows[task] = slice(start, start + count)
         start = rows[task].stop
     return rows
@@ -105,7 +105,7 @@ def starting_weights(recipe: Recipe, net: nn.Module) -> dict[str, torch.Tensor]:
     else:
         checkpoint = load_run(Path(recipe.init))
         old = checkpoint["recipe"]
-        state, tasks = checkpoint["ema"], label_counts(old["tasks"], old.get("classes", ()))
+        state, tasks = checkpoint["ema"], trained_counts(checkpoint)
         names = tuple(old.get("classes", ()))  # of the one task of a folder; older checkpoints may not say them
         if names and recipe.classes and names != recipe.classes:
             log.info("%s: of other labels, %s: the classifier starts anew", recipe.init, ", ".join(names))
@@ -115,12 +115,12 @@ def starting_weights(recipe: Recipe, net: nn.Module) -> dict[str, torch.Tensor]:
 
 def select_tasks(
     state: dict[str, torch.Tensor],
-    old: Iterable[str],
-    new: Iterable[str],
+    old: Mapping[str, int],
+    new: Mapping[str, int],
     *,
     fill: dict[str, torch.Tensor] | None = None,
 ) -> dict[str, torch.Tensor]:
-    """A state dict whose classifier answers the tasks `new`, from one that answers `old`.
+    """A state dict whose classifier answers the tasks `new`, from one that answers `old`, each with its label count.
 
     Raises:
         KeyError: a new task is not among the old ones and `fill` gives no rows for it.
@@ -154,13 +154,13 @@ def _length(rows: slice) -> int:
 def validate(
     net: nn.Module,
     samples: list[Sample],
-    tasks: Iterable[str],
+    tasks: Mapping[str, int],
     *,
     long_side_px: int,
     with_boundary: bool = False,
     crfs: nn.ModuleDict | None = None,
 ) -> dict[str, Scores]:
-    """Scores of every task on labelled photos, after the tasks' CRFs if any are given."""
+    """Scores of every task, each with its label count, on labelled photos, after the tasks' CRFs if any are given."""
     rows = task_rows(tasks)
     scores = {task: Scores(_length(part)) for task, part in rows.items()}
     for sample in tqdm(samples, desc="validate", unit="photo", leave=False):

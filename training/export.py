@@ -29,7 +29,7 @@ from training.engine import select_tasks
 from training.errors import CommandError, DataError, run_command
 from training.files import update_json
 from training.provenance import of_stage
-from training.recipe import Recipe
+from training.recipe import Recipe, trained_counts
 
 FORMAT_VERSION = 1
 
@@ -72,7 +72,7 @@ def export(checkpoint: Path, entry: Entry) -> Path:
     saved = load_run(checkpoint)
     state = averaged_weights(saved, checkpoint)
     try:
-        state = select_tasks(state, saved["recipe"]["tasks"], [entry.task])
+        state = select_tasks(state, trained_counts(saved), {entry.task: len(entry.labels)})
     except KeyError as error:
         raise DataError(f"{checkpoint}: {error.args[0]}; entry {entry.name} is of {entry.task}") from error
     return publish_network(state, entry)

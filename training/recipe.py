@@ -27,11 +27,20 @@ PRECISIONS = ("no", "bf16", "fp16")
 MAY_CHANGE = {"name", "epochs", "mixed_precision", "compile"}
 
 
-def label_counts(tasks: Iterable[str], classes: Sequence[str] = ()) -> dict[str, int]:
-    """Task -> number of labels: as published, or of one's own `classes`; a mapping is taken as it is."""
-    if isinstance(tasks, Mapping):
-        return dict(tasks)
+def label_counts(tasks: Sequence[str], classes: Sequence[str] = ()) -> dict[str, int]:
+    """Task -> number of labels: as published, or of one's own `classes`.
+
+    Raises:
+        ValueError: a task that is not published, without classes.
+    """
+    if not classes and (unknown := [task for task in tasks if task not in TASKS]):
+        raise ValueError(f"expected tasks of {', '.join(TASKS)}, or the classes of one's own; got {unknown}")
     return {task: len(TASKS[task]) if task in TASKS else len(classes) for task in tasks}
+
+
+def trained_counts(run: Mapping[str, Any]) -> dict[str, int]:
+    """`label_counts` of a checkpoint of `training.train`."""
+    return label_counts(run["recipe"]["tasks"], run["recipe"].get("classes", ()))
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def load_teacher(name: str, task: str) -> Segmenter:
     saved = load_run(Path(name))
     recipe = Recipe.from_dict(saved["recipe"])
     try:
-        state = select_tasks(averaged_weights(saved, Path(name)), recipe.tasks, [task])
+        state = select_tasks(averaged_weights(saved, Path(name)), recipe.label_counts, {task: len(TASKS[task])})
     except KeyError as error:
         raise DataError(f"{name}: {error.args[0]}") from error
     network = build_network(recipe.arch, num_classes=len(TASKS[task]), **recipe.network)

@@ -34,12 +34,12 @@ BACKBONES: dict[str, BackboneFacts] = {
 
 
 class Backbone(nn.Module):
-    """Feature maps at strides 4 (low level) and `output_stride` (high level) of a network of timm.
+    """Feature maps at strides 4 (low level) and `output_stride` (high level) of a network for classification.
 
     Args:
         name: a key of `BACKBONES`.
         output_stride: 8, 16 or 32; smaller strides replace striding by dilation in the last stages.
-        pretrained: ask timm for its ImageNet weights (needs a network connection or a filled cache).
+        pretrained: take timm's network with its ImageNet weights, which needs a network connection or a filled cache.
 
     The input is (N, 3, H, W) float RGB in 0..1; mean and standard deviation are applied inside, from
     non-persistent buffers, so a state dict holds learned tensors only.
