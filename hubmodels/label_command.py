@@ -109,11 +109,18 @@ def label_photos(arguments: argparse.Namespace) -> int:
     if arguments.model is None and wanted is None:
         arguments.task = tuned_for
     name, entry = chosen_model(arguments)
+
+    def settings_for(labels: LabelSet | None) -> Refinement:
+        if labels is None:
+            return _refinement(arguments, None, values)
+        task = _task_of(name, labels, arguments)
+        if wanted is None:
+            anyway = f"say --task {task}" if task else 'take "task" out of the file'
+            check_tuned_for(arguments.settings, tuned_for, task, labels, model=name, anyway=anyway)
+        return _refinement(arguments, task, values)
+
     # The labels of a folder or repository are known only once it is loaded; wrong settings are found before.
-    task = None if entry is None else _task_of(name, entry.labels, arguments)
-    if entry is not None and wanted is None:
-        _check_settings(tuned_for, task, entry.labels, name, arguments)
-    settings = _refinement(arguments, task, values)
+    settings = settings_for(None if entry is None else entry.labels)
     if arguments.runtime == "onnx" and (arguments.bf16 or arguments.device != "cpu"):
         raise ValueError("--runtime onnx computes in float32 on the CPU; leave out --bf16 and --device")
 
@@ -135,10 +142,7 @@ def label_photos(arguments: argparse.Namespace) -> int:
         if arguments.device == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2":
             print("this processor does not compute in bf16: without --bf16 it is many times faster", file=sys.stderr)
     if entry is None:
-        task = _task_of(name, model.labels, arguments)
-        if wanted is None:
-            _check_settings(tuned_for, task, model.labels, name, arguments)
-        settings = _refinement(arguments, task, values)
+        settings = settings_for(model.labels)
     _say_what_does_nothing(arguments, settings, labels=len(model.labels))
     made_by = _made_by(model, settings)  # of PyTorch's network: what ONNX Runtime runs has another digest
     if arguments.resume:
@@ -149,13 +153,6 @@ def label_photos(arguments: argparse.Namespace) -> int:
     model = with_runtime(model, arguments.runtime, photos=len(jobs))
     status = _label_all(model, jobs, settings, made_by, arguments.out)
     return 1 if found.closed and status == 0 else status
-
-
-def _check_settings(
-    tuned_for: str | None, task: str | None, labels: LabelSet, name: str, arguments: argparse.Namespace
-) -> None:
-    anyway = f"say --task {task}" if task else 'take "task" out of the file'
-    check_tuned_for(arguments.settings, tuned_for, task, labels, model=name, anyway=anyway)
 
 
 def _say_what_does_nothing(arguments: argparse.Namespace, settings: Refinement, *, labels: int) -> None:
