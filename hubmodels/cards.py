@@ -13,7 +13,8 @@ from huggingface_hub import EvalResult, ModelCardData
 from hubmodels.card_scores import read_scores
 from hubmodels.config import ModelConfig
 from hubmodels.entries import Entry
-from hubmodels.labels import LabelSet
+from hubmodels.entry_docs import markdown
+from hubmodels.labels import LabelSet, hex_colour
 from hubmodels.score_names import SCORES
 
 TAGS = ("image-segmentation", "semantic-segmentation", "human-parsing", "hubmodels", "pytorch")
@@ -232,15 +233,12 @@ seg = hubmodels.load("deeplabv3plus_{entry.task}").predict("photo.jpg", refineme
 
 
 def _label_table(labels: LabelSet, iou: dict[str, float]) -> str:
-    head = ["| id | label | colour |", "| --- | --- | --- |"]
-    if iou:
-        head = ["| id | label | colour | IoU |", "| --- | --- | --- | --- |"]
     rows = []
     for index, (name, colour) in enumerate(zip(labels.names, labels.palette, strict=True)):
         text = name.replace("\\", r"\\").replace("|", r"\|").replace("<", "&lt;")  # a name is no markup
-        score = (f" {100 * iou[name]:.1f} |" if name in iou else " - |") if iou else ""
-        rows.append(f"| {index} | {text} | #{colour[0]:02x}{colour[1]:02x}{colour[2]:02x} |{score}")
-    return "\n".join([*head, *rows])
+        score = f"{100 * iou[name]:.1f}" if name in iou else "-"
+        rows.append((str(index), text, hex_colour(colour), *([score] if iou else [])))
+    return markdown(("id", "label", "colour", *(["IoU"] if iou else [])), rows)
 
 
 def _scores(entry: Entry) -> str:
@@ -257,10 +255,8 @@ def _scores(entry: Entry) -> str:
 
 
 def _score_table(scores: Mapping[str, Any]) -> str:
-    rows = [f"| {name} | {100 * scores[key]:.2f} |" for key, name in SCORE_NAMES.items() if key in scores]
-    if not rows:
-        return "IoU by label: see above."
-    return "\n".join(["| score | value |", "| --- | --- |", *rows])
+    rows = [(name, f"{100 * scores[key]:.2f}") for key, name in SCORE_NAMES.items() if key in scores]
+    return markdown(("score", "value"), rows) if rows else "IoU by label: see above."
 
 
 def _intended(task: str) -> str:

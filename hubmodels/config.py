@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from hubmodels.errors import WeightsError
-from hubmodels.labels import LabelSet
+from hubmodels.labels import LabelSet, hex_colour
 from hubmodels.networks import build_network
 from hubmodels.networks.backbones import BACKBONES
 
@@ -43,7 +43,9 @@ ARCH_OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 MEMBERS = range(2, 5)  # of an ensemble; each may be as large as any other network
-REGIONS = "region_classifier.safetensors"  # the file beside the weights, if the model has a region classifier
+# Files of a saved model. The Hub knows weights by this name, in repositories of others too.
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+REGIONS = "region_classifier.safetensors"  # beside the weights, if the model has a region classifier
 KEYS = frozenset(
     ("format_version", "library_name", "name", "arch", "network", "task", "id2label", "label2id", "palette", "input_px",
      "weights_sha256")
@@ -102,7 +104,7 @@ class ModelConfig:
             "task": self.labels.task,
             "id2label": self.labels.id2label,
             "label2id": self.labels.label2id,
-            "palette": ["#{:02x}{:02x}{:02x}".format(*colour) for colour in self.labels.palette],
+            "palette": list(map(hex_colour, self.labels.palette)),
             "input_px": self.input_px,
             "weights_sha256": weights_sha256,
         }

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from hubmodels import remote
-from hubmodels.config import ModelConfig
+from hubmodels.config import WEIGHTS, ModelConfig
 from hubmodels.entries import Entry, find_entry, list_models
 from hubmodels.errors import ModelNotFoundError, WeightsError
 from hubmodels.labels import LabelSet
@@ -30,7 +30,6 @@ from hubmodels.weights_files import (
     read_verified,
 )
 
-HUB_WEIGHTS = "model.safetensors"
 CLASSIFIER_BYTES_MAX = 64_000_000  # room for the classifier of ImageNet's labels in timm's files, which is not used
 
 
@@ -126,7 +125,8 @@ def with_labels(model: Segmenter, labels: LabelSet) -> Segmenter:
     """
     if model.config is None:
         raise ValueError("this Segmenter was made from a network of your own: how to build it for other labels?")
-    name = f"{model.name}_{labels.task}"
+    suffix = f"_{labels.task}"[: NAME_LENGTH_MAX // 2]
+    name = model.name.removesuffix(suffix)[: NAME_LENGTH_MAX - len(suffix)] + suffix
     config = ModelConfig(name, model.config.arch, model.config.network, labels, model.input_px)
     network = config.build()
     fresh = network.state_dict()
@@ -159,7 +159,7 @@ def network_with_backbone(entry: Entry) -> nn.Module:
     try:
         # timm would download by itself, but with retries that take half a minute, fall back to a pickled file, and
         # leave tensors that are missing as they are.
-        path = remote.fetch(facts.hf_hub_id, HUB_WEIGHTS)
+        path = remote.fetch(facts.hf_hub_id, WEIGHTS)
     except WeightsError as error:
         raise WeightsError(f"{what}: {error}; {hint}") from error
     remedy = f"delete {path.resolve()} to have it downloaded again, {hint}"
@@ -197,11 +197,11 @@ def weights_path(entry: Entry) -> Path:
     if not entry.hub_repo:
         source = "clone the project with git" if entry.large else "reinstall hubmodels"
         raise WeightsError(f"{sought}; {source}, or set HUBMODELS_WEIGHTS to a folder that holds it")
-    cached = remote.cached_file(entry.hub_repo, HUB_WEIGHTS)
+    cached = remote.cached_file(entry.hub_repo, WEIGHTS)
     if cached is not None and is_verified(entry, cached):  # else the repository may hold newer ones by now
         return cached
     try:
-        return remote.fetch(entry.hub_repo, HUB_WEIGHTS)
+        return remote.fetch(entry.hub_repo, WEIGHTS)
     except WeightsError as error:
         raise WeightsError(
             f"{sought}. {error}. A clone of the project with git has the file; or set HUBMODELS_WEIGHTS to a folder "

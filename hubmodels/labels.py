@@ -74,6 +74,11 @@ class LabelSet:
         return cls(task=task, names=listed, palette=tuple(map(_colour, range(len(listed)))))
 
 
+def hex_colour(colour: Iterable[int]) -> str:
+    """Red, green and blue of 0..255 as HTML writes them: "#e69f00"."""
+    return "#{:02x}{:02x}{:02x}".format(*colour)
+
+
 def _checked_colour(colour: Iterable[int]) -> Colour:
     """Red, green and blue as Python's own whole numbers, each 0..255; lists and NumPy's are taken too."""
     try:

@@ -10,7 +10,7 @@ from PIL import Image, UnidentifiedImageError
 
 from hubmodels.errors import ImageError
 from hubmodels.images import DAMAGED
-from hubmodels.labels import LabelSet
+from hubmodels.labels import LabelSet, hex_colour
 from hubmodels.metrics import IGNORE, Scores
 
 TOLERANCE = 3  # steps of 0..255 by which a colour may miss its palette entry
@@ -143,10 +143,10 @@ def _from_colours(pixels: np.ndarray, labels: LabelSet) -> np.ndarray:
     rgb = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], axis=-1)
     distance = np.abs(rgb[:, None] - np.array(labels.palette)[None]).max(-1)
     if (miss := distance.min(1).max()) > TOLERANCE:
-        bad = rgb[distance.min(1).argmax()]
+        bad = hex_colour(rgb[distance.min(1).argmax()])
         raise ImageError(
-            f"the mask has the colour #{bad[0]:02x}{bad[1]:02x}{bad[2]:02x}, {miss} steps from any label of "
-            f"{labels.task}; expected the colours of the legend"
+            f"the mask has the colour {bad}, {miss} steps from any label of {labels.task}; expected the colours of the "
+            "legend"
         )
     return distance.argmin(1).astype(np.uint8)[where].reshape(pixels.shape[:2])
 

@@ -21,6 +21,7 @@ from torch import nn
 from hubmodels import __version__
 from hubmodels.errors import ExportError
 from hubmodels.files import write_bytes
+from hubmodels.labels import hex_colour
 from hubmodels.networks.tracing import trace
 from hubmodels.onnx_network import INPUT, OUTPUT, OnnxNetwork
 from hubmodels.segmenter import Segmenter
@@ -66,7 +67,7 @@ def describe(model: Segmenter, **more: str) -> dict[str, str]:
         "name": model.name,
         "task": labels.task,
         "labels": json.dumps(labels.names),
-        "palette": json.dumps(["#{:02x}{:02x}{:02x}".format(*colour) for colour in labels.palette]),
+        "palette": json.dumps(list(map(hex_colour, labels.palette))),
         "input": f"{INPUT}: (N, 3, H, W) float32 RGB in 0..1, H and W at least 32; normalisation is inside",
         "input_px": str(model.input_px),
         "network_sha256": network_digest(model.network),

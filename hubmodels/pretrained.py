@@ -13,7 +13,7 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,7 +25,7 @@ from torch import nn
 from hubmodels import remote
 from hubmodels.cards import is_generated, model_card
 from hubmodels.checks import check_tensors
-from hubmodels.config import CONFIG_BYTES_MAX, REGIONS, ModelConfig, parse_config
+from hubmodels.config import CONFIG, CONFIG_BYTES_MAX, REGIONS, WEIGHTS, ModelConfig, parse_config
 from hubmodels.errors import WeightsError
 from hubmodels.files import write_bytes
 from hubmodels.labels import LabelSet
@@ -35,7 +35,7 @@ from hubmodels.refine import RegionClassifier
 from hubmodels.saved_regions import LoadedOnce, check_made_for, read_regions
 from hubmodels.weights_files import check_digest, kind_of, most_bytes, parse_tensors, read_file, sha256
 
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+CARD = "README.md"
 COMMIT_MESSAGE = "Upload a model of hubmodels"
 
 
@@ -189,7 +189,7 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
         if not repo_id:  # the folder's name, which other libraries take, says no user
             raise TypeError(f"push_to_hub=True needs a repository, such as repo_id='user/{folder.name}'")
         remote.check_name(repo_id)
-        return upload_model(folder, self._save(folder, facts), repo_id, facts, **push_options)
+        return upload_model(folder, self._save(folder, facts), repo_id, _stated(facts), **push_options)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """The mixin's hook, which none of its methods reaches any more."""
@@ -220,7 +220,7 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
         if not path.exists() or is_generated(path.read_bytes()):
             write_bytes(card.encode(), path)
         else:
-            _warn_of_kept_card(str(path), facts)
+            _warn_of_kept_card(str(path), _stated(facts))
         return [*files, CONFIG, CARD]
 
     def _described(self) -> tuple[ModelConfig, dict[str, torch.Tensor]]:
@@ -288,7 +288,7 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
                 folder,
                 files,
                 repo_id,
-                facts,
+                _stated(facts),
                 commit_message=commit_message,
                 private=private,
                 token=token,
@@ -320,7 +320,7 @@ def upload_model(
     folder: Path,
     files: list[str],
     repo: str,
-    facts: Mapping[str, Any],
+    stated: Sequence[str],
     *,
     commit_message: str = COMMIT_MESSAGE,
     private: bool | None = None,
@@ -328,7 +328,10 @@ def upload_model(
     branch: str | None = None,
     create_pr: bool | None = None,
 ) -> str:
-    """Commit the files that a model was saved as; a card on the Hub that somebody edited is newer than a made one."""
+    """Commit the files that a model was saved as; a card on the Hub that somebody edited is newer than a made one.
+
+    The warning of that names what was `stated` for the new card.
+    """
     remote.check_sending(repo)
     if is_generated((folder / CARD).read_bytes()):
         try:
@@ -337,7 +340,7 @@ def upload_model(
             there = b""
         if there and not is_generated(there):
             files = [name for name in files if name != CARD]
-            _warn_of_kept_card(f"{CARD} of {repo}", facts)
+            _warn_of_kept_card(f"{CARD} of {repo}", stated)
     return remote.upload(
         folder,
         repo,
@@ -350,6 +353,12 @@ def upload_model(
     )
 
 
-def _warn_of_kept_card(card: str, facts: Mapping[str, Any]) -> None:
-    if lost := ", ".join(name for name, value in facts.items() if value):
+def _stated(facts: Mapping[str, Any]) -> list[str]:
+    """Names of the facts for the card that say something."""
+    return [name for name, value in facts.items() if value]
+
+
+def _warn_of_kept_card(card: str, stated: Sequence[str]) -> None:
+    if stated:
+        lost = ", ".join(stated)
         warnings.warn(f"{card} is kept, as somebody wrote it; write {lost} into it yourself", stacklevel=4)

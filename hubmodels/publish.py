@@ -10,7 +10,7 @@ from PIL import Image
 
 from hubmodels import remote
 from hubmodels.cards import PICTURE, entry_card, is_generated
-from hubmodels.config import REGIONS, ModelConfig
+from hubmodels.config import CONFIG, REGIONS, WEIGHTS, ModelConfig
 from hubmodels.entries import Entry, find_entry
 from hubmodels.export import save_image
 from hubmodels.files import write_bytes
@@ -41,12 +41,12 @@ def write_repository(entry: Entry, repo: str, folder: Path) -> list[Path]:
         raise ValueError(f"{entry.name} is part of the package only; publish the network that it decides for")
     card = entry_card(entry, repo=repo)
     config = ModelConfig(entry.name, entry.arch, entry.network, entry.labels, entry.input_px)
-    files = {"model.safetensors": read_verified(entry, weights_path(entry))}
+    files = {WEIGHTS: read_verified(entry, weights_path(entry))}
     regions = find_entry(entry.regions) if entry.regions else None
     if regions is not None:
         files[REGIONS] = read_verified(regions, weights_path(regions))
     text = config.to_json(weights_sha256=entry.sha256, regions_sha256=regions.sha256 if regions else None)
-    files |= {"config.json": text.encode(), CARD: card.encode()}
+    files |= {CONFIG: text.encode(), CARD: card.encode()}
     _check_free(folder, [*files, PICTURE])
     written = [write_bytes(data, folder / name) for name, data in files.items()]
     return [*written, save_image(example_picture(entry), folder / PICTURE, quality=88)]
@@ -75,7 +75,7 @@ def example_picture(entry: Entry) -> Image.Image:
     return sheet
 
 
-def publish(entry: Entry, repo: str, *, private: bool | None = None, token: str | None = None) -> str:
+def publish(entry: Entry, repo: str, *, private: bool | None = None) -> str:
     """Commit a published model to a repository of the Hub, made if there is none; returns the commit's address.
 
     A card that the repository has already is kept, with a warning, if somebody edited it.
@@ -87,5 +87,5 @@ def publish(entry: Entry, repo: str, *, private: bool | None = None, token: str 
     remote.check_sending(repo)
     with tempfile.TemporaryDirectory() as folder:
         files = [path.name for path in write_repository(entry, repo, Path(folder))]
-        message, facts = f"{entry.name} of hubmodels", {"scores": True}
-        return upload_model(Path(folder), files, repo, facts, commit_message=message, private=private, token=token)
+        message = f"{entry.name} of hubmodels"
+        return upload_model(Path(folder), files, repo, ["scores"], commit_message=message, private=private)

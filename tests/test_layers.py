@@ -36,7 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "remote": {"errors"},
     "model_names": {"entries", "errors", "remote", "paths"},
     "card_scores": {"files", "labels", "score_names"},
-    "cards": {"card_scores", "config", "entries", "labels", "score_names"},
+    "cards": {"card_scores", "config", "entries", "entry_docs", "labels", "score_names"},
     "saved_regions": {"errors", "labels", "refine", "weights_files"},
     "pretrained": {
         "cards",
@@ -162,7 +162,7 @@ ALLOWED: dict[str, set[str]] = {
         "weights_files",
     },
     "onnx_network": {"errors"},
-    "model_export": {"", "errors", "files", "networks.tracing", "onnx_network", "segmenter"},
+    "model_export": {"", "errors", "files", "labels", "networks.tracing", "onnx_network", "segmenter"},
     "runtime": {"", "errors", "files", "model_export", "networks.folding", "onnx_network", "segmenter"},
     "result_files": {"export", "files", "result"},
     "photo_search": {"images", "result_files", "paths"},
