@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from hubmodels import remote
-from hubmodels.config import WEIGHTS, ModelConfig
+from hubmodels.config import NAME_LENGTH_MAX, WEIGHTS, ModelConfig
 from hubmodels.entries import Entry, find_entry, list_models
 from hubmodels.errors import ModelNotFoundError, WeightsError
 from hubmodels.labels import LabelSet
