@@ -49,7 +49,10 @@ def read_scores(source: Mapping[str, Any] | str | Path, labels: LabelSet) -> dic
             scores[key] = count
     data = values.get("data")
     if not isinstance(data, str) or not 1 <= len(data) <= DATA_LENGTH_MAX or not data.isprintable():
-        raise ValueError(f'{where}: data must say in a line what was labelled, such as "my photos"; got {data!r:.100}')
+        raise ValueError(
+            f'{where}: its key data must say in a line what the scores are of, such as "my 40 test photos"; '
+            f"got {data!r:.100}"
+        )
     return {**scores, "data": data}
 
 

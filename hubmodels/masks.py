@@ -68,9 +68,15 @@ def _ids(picture: Image.Image, labels: LabelSet) -> np.ndarray:
         if picture.mode != "P" and len(labels) == 2 and present <= {0, 255}:
             return (values == 255).astype(np.uint8)
         if len(labels) > 2 and IGNORE in present and present <= {0, IGNORE}:
-            raise ImageError(
-                f"the mask is black and white, but {labels.task} has {len(labels)} labels; is it for another task?"
-            )
+            if picture.mode != "P":
+                raise ImageError(
+                    f"the mask holds 0 and 255 alone: if it is black and white, it is not for {labels.task}, which has "
+                    f"{len(labels)} labels; if 255 is undecided, save it as an indexed PNG with another colour for that"
+                )
+            if _white(picture) is not None:
+                raise ImageError(
+                    f"the mask is black and white, but {labels.task} has {len(labels)} labels; is it for another task?"
+                )
         if present <= {*range(len(labels)), IGNORE}:
             return values
         unknown = sorted(present - {*range(len(labels)), IGNORE})

@@ -42,7 +42,8 @@ def add_tune(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         type=Path,
         required=True,
         metavar="DIR",
-        help="NAME.png or NAME_mask.png for a photo NAME: label ids (255: undecided) or the colours of the labels",
+        help="NAME.png or NAME_mask.png for a photo NAME: label ids (255: undecided), the colours of the labels, or of "
+        "two labels black and white",
     )
     tune.add_argument("--out", type=Path, required=True, metavar="JSON", help="where the settings go")
     tune.add_argument("--report", type=Path, metavar="JSON", help="where the scores go, if they are to be kept")

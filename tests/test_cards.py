@@ -128,7 +128,7 @@ def test_the_results_of_evaluate_are_taken_as_they_are():
         ({"iou": {"hat": 0.5}}, "iou must be of labels among background, person; got .*hat"),
         ({"iou": {"person": -0.1}}, "iou of person must be in 0..1"),
         ({"miou": None, "iou": {}}, "miou must be in 0..1"),
-        ({"data": ""}, "data must say in a line what was labelled"),
+        ({"data": ""}, "data must say in a line what the scores are of"),
         ({"data": "a\nb"}, "data must say in a line"),
         ({"images": 1.5}, "images must be a whole number"),
         ({"images": True}, "images must be a whole number"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -75,8 +76,23 @@ def test_only_white_makes_a_mask_black_and_white(tmp_path):
     assert_array_equal(read(saved(tmp_path, black_and_white("black first")), FASHION), ids)
     with pytest.raises(ImageError, match="#ffffff"):
         read(saved(tmp_path, black_and_white("RGB")), FASHION)
-    with pytest.raises(ImageError, match="black and white, but fashion has 7 labels"):  # or else all is undecided
+    with pytest.raises(ImageError, match="holds 0 and 255 alone: if it is black and white, it is not for fashion"):
         read(saved(tmp_path, black_and_white("L")), FASHION)
+
+
+@pytest.mark.parametrize("ids", [grid("9900", "9900"), grid("9999", "9999")], ids=["in part", "whole"])
+def test_masks_may_be_undecided_but_for_the_background(tmp_path, ids):
+    """As somebody leaves them who painted over the only label of a mask that `hubmodels label` wrote."""
+    ids = np.where(ids == 9, np.uint8(IGNORE), ids)
+    with Image.open(saved(tmp_path, hubmodels.export.indexed_png(np.zeros_like(ids), FASHION))) as written:
+        picture = written.copy()
+    picture.putdata(ids.ravel().tolist())
+    palette = (picture.getpalette() + 768 * [0])[:765]
+    for colour, is_read in (((128, 128, 128), True), ((0, 0, 0), True), ((255, 255, 255), False)):
+        picture.putpalette([*palette, *colour])
+        path = saved(tmp_path, picture)
+        with nullcontext() if is_read else pytest.raises(ImageError, match="black and white, but fashion has 7 labels"):
+            assert_array_equal(read(path, FASHION), ids)
 
 
 @pytest.mark.parametrize(

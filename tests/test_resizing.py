@@ -62,6 +62,21 @@ def test_parts_of_several_threads_make_one_photo():
     assert all(torch.equal(one, three) for one, three in zip(*results, strict=True))
 
 
+def test_defaults_for_new_tensors_change_nothing():
+    probs, change = probabilities(4, (40, 30)), torch.randn(4, 12, 9)
+    try:
+        torch.set_default_dtype(torch.float64)
+        torch.set_default_device("meta")  # as a GPU might be, whose tensors NumPy cannot see
+        results = [
+            resizing.mean_logs(probs, (12, 9), floor=PROBABILITY_FLOOR),
+            resizing.change_probs(probs, change, floor=PROBABILITY_FLOOR),
+        ]
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    assert all(each.dtype == torch.float32 and each.device.type == "cpu" for each in results)
+
+
 @pytest.mark.parametrize(
     "probs",
     [torch.zeros(2, 9, 7), torch.zeros(2, 9, 9).double(), torch.zeros(9, 9, 2).permute(2, 0, 1)],

@@ -27,7 +27,7 @@ def takes(probs: Tensor) -> bool:
 
 def mean_logs(probs: Tensor, hw: tuple[int, int], *, floor: float) -> Tensor:
     """Means over areas, (C, h, w) float32, of the logarithms of probs (C, H, W), which count as `floor` at least."""
-    out = torch.empty((len(probs), *hw))
+    out = torch.empty((len(probs), *hw), dtype=torch.float32, device="cpu")  # whatever the defaults are
     loop = partial(resize_loops.mean_logs, probs.numpy(), np.float32(floor))
     run([partial(loop, start, stop, out.numpy()) for start, stop in parts_of(hw[0], least=LEAST_ROWS)])
     return out
