@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from hubmodels.entries import Entry
 from hubmodels.errors import WeightsError
 from hubmodels.labels import LabelSet, hex_colour
 from hubmodels.networks import build_network
@@ -111,6 +112,11 @@ class ModelConfig:
         if regions_sha256 is not None:
             values["region_classifier"] = {"file": REGIONS, "sha256": regions_sha256}
         return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+
+
+def config_of(entry: Entry) -> ModelConfig:
+    """What a published network is; its `build` makes the network without weights."""
+    return ModelConfig(entry.name, entry.arch, entry.network, entry.labels, entry.input_px)
 
 
 def parse_config(data: bytes, *, what: str) -> tuple[ModelConfig, str, str | None]:

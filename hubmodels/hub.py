@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from hubmodels import remote
-from hubmodels.config import NAME_LENGTH_MAX, WEIGHTS, ModelConfig
+from hubmodels.config import NAME_LENGTH_MAX, WEIGHTS, ModelConfig, config_of
 from hubmodels.entries import Entry, find_entry, list_models
 from hubmodels.errors import ModelNotFoundError, WeightsError
 from hubmodels.labels import LabelSet
 from hubmodels.model_names import find_model
-from hubmodels.networks import build_network, is_head
+from hubmodels.networks import is_head
 from hubmodels.refine import RegionClassifier
 from hubmodels.saved_regions import LoadedOnce, check_made_for
 from hubmodels.segmenter import Segmenter
@@ -92,10 +92,11 @@ def _published(entry: Entry, *, pretrained: bool) -> Segmenter:
             "Refinement(superpixel_scale=60, vote='classifier') with that network, or get it by load_regions. "
             f"Networks: {', '.join(list_models())}"
         )
+    config = config_of(entry)
     if pretrained and not entry.is_trained:
         network = network_with_backbone(entry)
     else:
-        network = build_network(entry.arch, num_classes=len(entry.labels), **entry.network)
+        network = config.build()
         if pretrained:
             network.load_state_dict(read_weights(entry, network))
     return Segmenter(
@@ -104,7 +105,7 @@ def _published(entry: Entry, *, pretrained: bool) -> Segmenter:
         name=entry.name,
         input_px=entry.input_px,
         region_classifier=LoadedOnce(functools.partial(load_regions, entry.regions)) if entry.regions else None,
-        config=ModelConfig(entry.name, entry.arch, entry.network, entry.labels, entry.input_px),
+        config=config,
     ).eval()
 
 
@@ -150,7 +151,7 @@ def network_with_backbone(entry: Entry) -> nn.Module:
 
     backbone = entry.network["backbone"]
     what, hint = f"{entry.name}: timm's weights of {backbone}", "or pass pretrained=False"
-    network = build_network(entry.arch, num_classes=len(entry.labels), **entry.network)
+    network = config_of(entry).build()
     body = network.get_submodule("backbone.body")
     wanted = body.state_dict()
     facts = timm.models.get_pretrained_cfg(backbone)

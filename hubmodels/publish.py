@@ -10,7 +10,7 @@ from PIL import Image
 
 from hubmodels import remote
 from hubmodels.cards import PICTURE, entry_card, is_generated
-from hubmodels.config import CONFIG, REGIONS, WEIGHTS, ModelConfig
+from hubmodels.config import CONFIG, REGIONS, WEIGHTS, config_of
 from hubmodels.entries import Entry, find_entry
 from hubmodels.export import save_image
 from hubmodels.files import write_bytes
@@ -40,7 +40,7 @@ def write_repository(entry: Entry, repo: str, folder: Path) -> list[Path]:
     if not entry.is_network:
         raise ValueError(f"{entry.name} is part of the package only; publish the network that it decides for")
     card = entry_card(entry, repo=repo)
-    config = ModelConfig(entry.name, entry.arch, entry.network, entry.labels, entry.input_px)
+    config = config_of(entry)
     files = {WEIGHTS: read_verified(entry, weights_path(entry))}
     regions = find_entry(entry.regions) if entry.regions else None
     if regions is not None:

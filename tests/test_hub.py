@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save
 import hubmodels
 from hubmodels import LabelSet, ModelNotFoundError, WeightsError
 from hubmodels.checks import check_tensors
+from hubmodels.config import config_of
 from hubmodels.entries import ENTRIES
 from hubmodels.hub import WEIGHTS_FOLDER, load_regions, network_with_backbone, read_weights
-from hubmodels.networks import build_network
 from hubmodels.refine import superpixels
 from tests.conftest import ROOT
 
@@ -28,7 +28,7 @@ ENTRY = ENTRIES["deeplabv3plus_person"]
 
 @pytest.fixture(scope="module")
 def network():
-    return build_network(ENTRY.arch, num_classes=len(ENTRY.labels), **ENTRY.network)
+    return config_of(ENTRY).build()
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "entry_docs": {"entries", "score_names"},
     "files": {"errors", "paths"},
     "paths": set(),
-    "config": {"errors", "labels", "networks", "networks.backbones"},
+    "config": {"entries", "errors", "labels", "networks", "networks.backbones"},
     "weights_files": {"checks", "entries", "errors"},
     "remote": {"errors"},
     "model_names": {"entries", "errors", "remote", "paths"},

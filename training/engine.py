@@ -12,6 +12,7 @@ from torch import nn
 from tqdm import tqdm
 
 from hubmodels.checks import check_tensors
+from hubmodels.config import config_of
 from hubmodels.entries import ENTRIES, list_models
 from hubmodels.hub import read_weights
 from hubmodels.metrics import Scores
@@ -88,7 +89,7 @@ def starting_weights(recipe: Recipe, net: nn.Module) -> dict[str, torch.Tensor]:
                 f"recipe {recipe.name!r}: init {recipe.init!r} has no weights of a network; use 'imagenet', or one of "
                 f"{', '.join(list_models())}"
             )
-        published = build_network(entry.arch, num_classes=len(entry.labels), **entry.network)
+        published = config_of(entry).build()
         state, tasks = read_weights(entry, published), {entry.task: len(entry.labels)}
         if entry.arch != recipe.arch:
             own = net.state_dict()

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import torch
 
-from hubmodels.config import MEMBERS, ModelConfig
+from hubmodels.config import MEMBERS, ModelConfig, config_of
 from hubmodels.entries import ENTRIES, Entry, find_entry
 from hubmodels.hub import read_weights
-from hubmodels.networks import build_network
 from hubmodels.segmenter import Segmenter
 from training.errors import DataError, run_command
 from training.export import publish_network
@@ -45,7 +44,7 @@ def ensemble_of(members: Sequence[Entry], *, name: str, input_px: int) -> Segmen
     config = ModelConfig(name, "ensemble", {"members": options}, labels, input_px)
     state: dict[str, torch.Tensor] = {}
     for index, entry in enumerate(members):
-        alone = build_network(entry.arch, num_classes=len(labels), **entry.network)
+        alone = config_of(entry).build()
         state |= {f"members.{index}.{key}": value for key, value in read_weights(entry, alone).items()}
     network = config.build()
     network.load_state_dict(state)

@@ -16,12 +16,11 @@ import torch
 from safetensors.torch import save
 
 from hubmodels.checks import check_tensors
-from hubmodels.config import ModelConfig
+from hubmodels.config import ModelConfig, config_of
 from hubmodels.entries import Entry, find_entry
 from hubmodels.files import write_bytes
 from hubmodels.hub import WEIGHTS_FOLDER
 from hubmodels.labels import TASKS, LabelSet
-from hubmodels.networks import build_network
 from hubmodels.refine import RegionClassifier
 from hubmodels.segmenter import Segmenter
 from training.checkpoint import averaged_weights, load_run
@@ -90,7 +89,7 @@ def publish_network(state: dict[str, torch.Tensor], entry: Entry) -> Path:
         ValueError: a value does not fit float16.
     """
     state = to_float16(state)
-    network = build_network(entry.arch, num_classes=len(entry.labels), **entry.network)
+    network = config_of(entry).build()
     check_tensors(state, network.state_dict(), what=entry.name, remedy="do the weights come from this entry's recipe?")
     facts = {
         "format_version": FORMAT_VERSION,
