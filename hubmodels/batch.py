@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -18,6 +19,7 @@ import numpy as np
 
 from hubmodels.errors import ImageError, RegionsError
 from hubmodels.images import read_image
+from hubmodels.model_export import describe
 from hubmodels.paths import exists
 from hubmodels.planning import Job
 from hubmodels.refine import Refinement
@@ -46,6 +48,14 @@ class Outcome:
     error: str | None = None
 
 
+def how_made(model: Segmenter, settings: Refinement) -> dict[str, Any]:
+    """What masks say about how they were made, and what must be the same to leave a photo out; JSON-able."""
+    facts: dict[str, Any] = {**describe(model), "settings": settings.to_dict()}
+    if settings.vote == "classifier" and model.region_classifier is not None:
+        facts["regions_sha256"] = hashlib.sha256(model.region_classifier().to_bytes()).hexdigest()
+    return facts
+
+
 def is_done(job: Job, made_by: Mapping[str, Any]) -> bool:
     """Whether both results of a job are there and whole, of the photo as it is now and made as `made_by` says."""
     said = note_in(job.mask)
@@ -68,7 +78,7 @@ def run(
     Args:
         model: labels the photos.
         jobs: what `plan` found.
-        made_by: all that decides what comes out, JSON-able; masks hold it in a text chunk.
+        made_by: all that decides what comes out, as of `how_made`; masks hold it in a text chunk.
         refinement: post-processing.
 
     Yields:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -126,7 +125,7 @@ def label_photos(arguments: argparse.Namespace) -> int:
 
     import torch  # heavy imports only once the call is known to make sense
 
-    from hubmodels.batch import is_done
+    from hubmodels.batch import how_made, is_done
     from hubmodels.planning import plan
     from hubmodels.runtime import choose_runtime, is_prepared, with_runtime
 
@@ -144,7 +143,7 @@ def label_photos(arguments: argparse.Namespace) -> int:
     if entry is None:
         settings = settings_for(model.labels)
     _say_what_does_nothing(arguments, settings, labels=len(model.labels))
-    made_by = _made_by(model, settings)  # of PyTorch's network: what ONNX Runtime runs has another digest
+    made_by = how_made(model, settings)  # of PyTorch's network: what ONNX Runtime runs has another digest
     if arguments.resume:
         planned, jobs = len(jobs), [job for job in jobs if not is_done(job, made_by)]
         print(f"{planned - len(jobs)} of {planned} photos are labelled already", file=sys.stderr)
@@ -229,16 +228,6 @@ def _label_all(model: Segmenter, jobs: list[Job], settings: Refinement, made_by:
     if done:
         print("mean area: " + ", ".join(f"{name} {100 * share / done:.1f} %" for name, share in totals.items()))
     return status or (1 if failed else 0)
-
-
-def _made_by(model: Segmenter, settings: Refinement) -> dict[str, Any]:
-    """What masks say about how they were made, and what must be the same to leave a photo out; JSON-able."""
-    from hubmodels.model_export import describe
-
-    facts: dict[str, Any] = {**describe(model), "settings": settings.to_dict()}
-    if settings.vote == "classifier" and model.region_classifier is not None:
-        facts["regions_sha256"] = hashlib.sha256(model.region_classifier().to_bytes()).hexdigest()
-    return facts
 
 
 def _task_of(name: str, labels: LabelSet, arguments: argparse.Namespace) -> str | None:

@@ -81,7 +81,7 @@ def network_digest(network: nn.Module) -> str:
     digest = hashlib.sha256(repr(network).encode())
     for name, tensor in (*network.named_parameters(), *network.named_buffers()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 import hubmodels
-from hubmodels.label_command import _made_by
+from hubmodels.batch import how_made
 from hubmodels.labels import LabelSet
 from hubmodels.planning import plan
 from hubmodels.result_files import MASK, OVERLAY, is_result, note_in
@@ -122,7 +122,7 @@ def test_an_overlay_of_a_release_before_comments_is_known_by_its_mask(photos, ca
 def test_many_long_labels_fit_beside_an_overlay(photos, tmp_path, call, person):
     """Their names take more than a comment of JPEG may hold."""
     labels = LabelSet.custom([f"{index:03d}" + 97 * "é" for index in range(256)])
-    made_by = _made_by(hubmodels.Segmenter(person.network, labels, name="m"), hubmodels.Refinement())
+    made_by = how_made(hubmodels.Segmenter(person.network, labels, name="m"), hubmodels.Refinement())
     assert len(json.dumps(made_by)) > 65_533
     (job,) = plan([photos / "a.png"], tmp_path / "out").jobs
     (outcome,) = hubmodels.batch.run(person, [job], made_by)

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 import hubmodels
+from hubmodels.batch import how_made
 from hubmodels.files import write_bytes
-from hubmodels.label_command import _made_by
 from hubmodels.labels import LabelSet
 from tests.folders import names, stored
 
@@ -156,7 +156,7 @@ def test_what_a_mask_says_differs_with_all_that_decides_about_it(person):
 
     def said(settings: hubmodels.Refinement, **changes: object) -> str:
         options = {"labels": labels, "name": "m", "input_px": 576, "region_classifier": lambda: trained, **changes}
-        return json.dumps(_made_by(hubmodels.Segmenter(person.network, **options), settings), sort_keys=True)
+        return json.dumps(how_made(hubmodels.Segmenter(person.network, **options), settings), sort_keys=True)
 
     plain = hubmodels.Refinement()
     changes = (
