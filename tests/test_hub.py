@@ -168,6 +168,17 @@ def test_labels_of_any_script_survive_a_round_trip(tmp_path, person):
     assert "Mütze\\|&lt;b>" in (tmp_path / "README.md").read_text(encoding="utf-8")
 
 
+def test_names_of_models_for_other_labels_stay_short(person):
+    from hubmodels.hub import with_labels
+    from hubmodels.labels import LabelSet
+
+    labels = LabelSet.custom(["a", "b"], task="hats")
+    again = with_labels(with_labels(person, labels), labels)
+    assert again.name == f"{person.name}_hats"
+    long = with_labels(again, LabelSet.custom(["a", "b"], task=90 * "t"))
+    assert long.name.startswith(f"{person.name}_hats_ttt") and len(long.name) <= 100
+
+
 def test_what_config_json_cannot_describe_is_not_saved(tmp_path, person):
     bare = hubmodels.Segmenter(person.network, person.labels, name="bare")
     with pytest.raises(ValueError, match="network of your own"):
