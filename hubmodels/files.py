@@ -48,13 +48,20 @@ def make_place(path: Path, *, example: str) -> Path:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write that gets its name once it is complete, with the permissions of any new one; folders are made."""
+def whole_file(path: Path, *, temporary: Path | None = None) -> Iterator[IO[bytes]]:
+    """A file to write that gets its name once it is complete, with the permissions of any new one; folders are made.
+
+    Args:
+        path: its name in the end.
+        temporary: its name until then, where one process alone writes it: what a kill left of the last try is replaced.
+            None: one of its own.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Without the name, which may be of full length, or its suffix: what a kill leaves is taken for nothing else.
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    if temporary is None:
+        # Without the name, which may be of full length, or its suffix: what a kill leaves is taken for nothing else.
+        temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
-        with temporary.open("xb") as file:
+        with temporary.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())  # or else a power cut may leave the new name with nothing, or half of it, behind it

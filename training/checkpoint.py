@@ -15,7 +15,8 @@ from training.errors import DataError
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:
     """Write `state` (tensors and plain values only) to `path` atomically."""
-    with whole_file(path) as file:
+    # Checkpoints are large, and runs are killed while they write one: half of one each time would fill the disk.
+    with whole_file(path, temporary=path.with_suffix(".tmp")) as file:
         torch.save(state, file)
 
 
