@@ -5,6 +5,7 @@ Source: Kraehenbuehl & Koltun 2011, algorithm 1.
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
@@ -95,11 +96,8 @@ def working_logs(probs: Tensor, hw: tuple[int, int], *, compiled: bool) -> Tenso
 
     Beside the result there are never as many values as `probs` has: photos are large.
     """
-    if compiled and tuple(probs.shape[1:]) != hw:
-        from hubmodels.refine import resizing
-
-        if resizing.takes(probs):
-            return resizing.mean_logs(probs, hw, floor=PROBABILITY_FLOOR)
+    if tuple(probs.shape[1:]) != hw and (passes := _passes_for(probs, compiled=compiled)):
+        return passes.mean_logs(probs, hw, floor=PROBABILITY_FLOOR)
     return torch.cat([shrink(floored_log(probs[c : c + 1]), hw) for c in range(len(probs))])
 
 
@@ -111,15 +109,22 @@ def enlarged_probs(unaries: Unaries, refined: Tensor, photo: PhotoKernels) -> Te
     if photo.hw == photo.full_hw:
         return refined.softmax(0)
     at_work = refined - unaries.working
-    if unaries.of_probs and photo.appearance.cpu_kernels() is not None:
-        from hubmodels.refine import resizing
-
-        if resizing.takes(unaries.full):
-            return resizing.change_probs(unaries.full, at_work, floor=PROBABILITY_FLOOR)
+    compiled = unaries.of_probs and photo.appearance.cpu_kernels() is not None
+    if passes := _passes_for(unaries.full, compiled=compiled):
+        return passes.change_probs(unaries.full, at_work, floor=PROBABILITY_FLOOR)
     change = F.interpolate(at_work[None], photo.full_hw, mode="bilinear", align_corners=False)[0]
     for rows in bands(change):
         change[:, rows] = (unaries.logits(rows) + change[:, rows]).softmax(0)
     return change
+
+
+def _passes_for(probs: Tensor, *, compiled: bool) -> ModuleType | None:
+    """The compiled passes over a large photo, if they may be used and take such probabilities."""
+    if not compiled:
+        return None
+    from hubmodels.refine import resizing  # with Numba, which the lattices have loaded already
+
+    return resizing if resizing.takes(probs) else None
 
 
 def enlarge_change(logits: Tensor, start: Tensor, refined: Tensor, photo: PhotoKernels) -> Tensor:
