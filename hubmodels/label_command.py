@@ -116,7 +116,9 @@ def label_photos(arguments: argparse.Namespace) -> int:
         if wanted is None:
             anyway = f"say --task {task}" if task else 'take "task" out of the file'
             check_tuned_for(arguments.settings, tuned_for, task, labels, model=name, anyway=anyway)
-        return _refinement(arguments, task, values)
+        settings = _refinement(arguments, task, values)
+        settings.check_for(name, len(labels))
+        return settings
 
     # The labels of a folder or repository are known only once it is loaded; wrong settings are found before.
     settings = settings_for(None if entry is None else entry.labels)

@@ -129,11 +129,16 @@ def _check_own(
     own: Mapping[Path, tuple[dict[str, Any], str | None]], task: str | None, labels: LabelSet, name: str
 ) -> list[Refinement]:
     """Settings of files for a model; ValueError names a file whose settings are not for one with such labels."""
+    found = []
     for path, (values, tuned_for) in own.items():
         check_tuned_for(path, tuned_for, task, labels, model=name)
-        if len(labels) != 2 and values.get("person_threshold", 0.5) != 0.5:
-            raise ValueError(f"{path}: person_threshold is for two labels, but {name} has {len(labels)}; take it out")
-    return [Refinement.from_dict(values) for values, _ in own.values()]
+        settings = Refinement.from_dict(values)
+        try:
+            settings.check_for(name, len(labels))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        found.append(settings)
+    return found
 
 
 def _say_what_masks_are(examples: list[Example], without: int) -> None:

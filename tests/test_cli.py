@@ -271,6 +271,10 @@ def test_list_and_info_print_the_table(capsys):
         (["export", "deeplabv3_resnet101", "--out", "x.onnx"], "an architecture to train, without weights"),
         (["space", "o", "--private"], "--private is for --push"),
         (["publish", "deeplabv3plus_person", "user", "--dry-run"], "user: expected user/name"),
+        (
+            ["label", ".", "--out", "o", "--task", "fashion", "--person-threshold", "0.4"],
+            "person_threshold is for two labels, but deeplabv3plus_fashion has 7",
+        ),
         (["label", ".", "--out", "o", "--device", "gpu"], "--device gpu is not to be had"),
         (["label", ".", "--out", "o", "--device", "cuda:99"], "--device cuda:99 is not to be had"),
         (["label", ".", "--out", "o", "--device", "meta"], "--device meta is not to be had"),
@@ -354,6 +358,7 @@ def test_settings_may_come_through_a_pipe(photos, tmp_path, folders):
         (["--task", "person"], "own labels nothing, hat, bag, not person; leave out --task"),
         (["--revision", "main"], "own is a folder"),
         (["--min-region-px", "-5"], "min_region_px"),
+        (["--person-threshold", "0.4"], "person_threshold is for two labels, but .*own has 3"),
     ],
 )
 def test_what_a_folder_cannot_do_is_said_before_anything_is_labelled(

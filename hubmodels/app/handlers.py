@@ -277,8 +277,7 @@ class Handlers:
         def label(path: Path) -> tuple[str, str, dict[str, Any]]:
             asked = Refinement(**settings)  # unlike the page, the API clamps nothing: it says what is wrong
             self.studio.model(model)
-            if len(find_entry(model).labels) != 2 and asked.person_threshold != Refinement().person_threshold:
-                raise ValueError(f"person_threshold needs a model with two labels; {model} has more")
+            asked.check_for(model, len(find_entry(model).labels))
             if asked.vote == "classifier" and find_entry(model).regions is None:
                 raise ValueError(f"vote 'classifier' needs a model with a region classifier; {model} has none")
             seg = self.studio.whole(path, model, asked)

@@ -218,6 +218,16 @@ class Refinement:
         """The settings that are not at their defaults, in the order of SETTINGS."""
         return {name: value for name, value in asdict(self).items() if value != getattr(Refinement, name)}
 
+    def check_for(self, model: str, labels: int) -> None:
+        """Raise ValueError for settings that a model does not take, before any photo is labelled.
+
+        Args:
+            model: how the message calls it.
+            labels: how many it has.
+        """
+        if labels != 2 and self.person_threshold != Refinement.person_threshold:
+            raise ValueError(f"person_threshold is for two labels, but {model} has {labels}; leave it out")
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Refinement:
         """The settings that `to_dict` or a file of settings has; what is not named keeps its default.

@@ -181,7 +181,7 @@ def test_help_needs_nothing_heavy():
     ("text", "said"),
     [
         ('{"task": "person", "min_region_px": 5}', "was tuned for person, but deeplabv3plus_fashion labels fashion"),
-        ('{"person_threshold": 0.4}', "person_threshold is for two labels, but deeplabv3plus_fashion has 7; take it"),
+        ('{"person_threshold": 0.4}', "person_threshold is for two labels, but deeplabv3plus_fashion has 7; leave it"),
     ],
 )
 def test_settings_to_try_that_are_for_other_labels_are_named(folders, tmp_path, capsys, text, said):
