@@ -16,6 +16,7 @@ from hubmodels.errors import WeightsError
 from hubmodels.labels import LabelSet, hex_colour
 from hubmodels.networks import build_network
 from hubmodels.networks.backbones import BACKBONES
+from hubmodels.networks.deeplab import LOW_STRIDE, OUTPUT_STRIDE
 
 FORMAT_VERSION = 1
 CONFIG_BYTES_MAX = 200_000  # 256 labels with long names need a tenth
@@ -32,17 +33,26 @@ OPTIONS: Mapping[str, tuple[Any, ...] | range] = MappingProxyType(
         "decoder_channels": range(1, 1025),
         "low_channels": range(1, 513),
         "separable": (False, True),
+        "dense_upsampling": (False, True),
     }
 )
 ARCH_OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "deeplabv3": ("backbone", "output_stride", "channels", "separable"),
-        "deeplabv3plus": ("backbone", "output_stride", "channels", "decoder_channels", "low_channels"),
+        "deeplabv3": ("backbone", "output_stride", "channels", "separable", "dense_upsampling"),
+        "deeplabv3plus": (
+            "backbone",
+            "output_stride",
+            "channels",
+            "decoder_channels",
+            "low_channels",
+            "dense_upsampling",
+        ),
         "ensemble": ("members",),
         "u2net": (),
         "u2net_small": (),
     }
 )
+DENSE_CHANNELS_MAX = 4096  # of dense upsampling, for the same bound: labels x stride x stride
 MEMBERS = range(2, 5)  # of an ensemble; each may be as large as any other network
 # Files of a saved model. The Hub knows weights by this name, in repositories of others too.
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -80,6 +90,8 @@ class ModelConfig:
         _check_name("name", self.name)
         _check_name("task", self.labels.task)
         _check_network(self.arch, self.network)
+        for member in self.network.get("members", [{"arch": self.arch, **self.network}]):
+            _check_dense_upsampling(member, len(self.labels))
         for label in self.labels.names:
             _check_name("a label", label)
         if type(self.input_px) is not int or self.input_px not in INPUT_PX:
@@ -192,6 +204,15 @@ def _check_members(members: Any) -> None:
         if arch == "ensemble":
             raise ValueError("a member of an ensemble must be a single network; got an ensemble")
         _check_network(arch, options)
+
+
+def _check_dense_upsampling(network: Mapping[str, Any], labels: int) -> None:
+    """Raise ValueError if a network, checked already, would give too many channels to its last convolution."""
+    stride = LOW_STRIDE if network["arch"] == "deeplabv3plus" else network.get("output_stride", OUTPUT_STRIDE)
+    if network.get("dense_upsampling") and labels * stride**2 > DENSE_CHANNELS_MAX:
+        raise ValueError(
+            f"dense_upsampling from stride {stride} is for up to {DENSE_CHANNELS_MAX // stride**2} labels; got {labels}"
+        )
 
 
 def _digest(key: str, value: Any) -> str:

@@ -136,6 +136,35 @@ def test_tasks_are_selected_by_their_rows():
     assert task_rows(label_counts(["person", "fashion"])) == {"person": slice(0, 2), "fashion": slice(2, 9)}
 
 
+def test_rows_of_dense_upsampling_go_with_their_task():
+    """It has several channels for each label, those of a label one after the other."""
+    state = {
+        "classifier.weight": torch.arange(9.0)[:, None],
+        "classifier.bias": torch.arange(9.0),
+        "dense_upsampling.bias": torch.arange(36.0),
+    }
+    both = label_counts(["fashion", "person"])
+    assert select_tasks(state, both, {"person": 2})["dense_upsampling.bias"].tolist() == list(range(28, 36))
+    swapped = select_tasks(state, both, label_counts(["person", "fashion"]))["dense_upsampling.bias"]
+    assert swapped.tolist() == [*range(28, 36), *range(28)]
+    fill = {key: -torch.ones(len(value) * 7 // 9, *value.shape[1:]) for key, value in state.items()}
+    other = select_tasks(state, {"mine": 9}, {"fashion": 7}, fill=fill)
+    assert other["dense_upsampling.bias"].tolist() == [-1] * 28 and other["classifier.bias"].tolist() == [-1] * 7
+
+
+def test_a_run_can_give_dense_upsampling_to_a_network_that_had_none():
+    """It starts at zero, so that the answers of tasks that the network knows do not change."""
+    entry = ENTRIES["deeplabv3plus_person"]
+    recipe = dataclasses.replace(TINY, init=entry.name, network={**entry.network, "dense_upsampling": True})
+    net = network_for(recipe)
+    published = build_network(entry.arch, num_classes=2, **entry.network)
+    published.load_state_dict(read_weights(entry, published))
+    assert net.dense_upsampling.weight.shape == (9 * 16, 128, 3, 3) and not net.dense_upsampling.weight.any()
+    x = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(net.eval()(x)[:, 7:], published.eval()(x), atol=1e-4, rtol=1e-4)
+
+
 def test_a_run_can_start_from_a_published_model():
     entry = ENTRIES["deeplabv3plus_person"]
     recipe = dataclasses.replace(TINY, init=entry.name, network=dict(entry.network))

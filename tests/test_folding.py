@@ -21,6 +21,7 @@ NETWORKS = {
     "deeplabv3plus": {"arch": "deeplabv3plus", "backbone": "tf_efficientnet_lite0", "channels": 16},
     "deeplabv3": {"arch": "deeplabv3", "backbone": "mobilenetv3_large_100", "channels": 16},
     "resnet": {"arch": "deeplabv3", "backbone": "resnet50", "channels": 16, "output_stride": 8, "separable": False},
+    "dense": {"arch": "deeplabv3plus", "backbone": "tf_efficientnet_lite0", "channels": 16, "dense_upsampling": True},
     "u2net_small": {"arch": "u2net_small"},
 }
 

@@ -20,7 +20,7 @@ from hubmodels import Segmenter, WeightsError
 from hubmodels.config import ModelConfig
 from hubmodels.entries import ENTRIES
 from hubmodels.hub import load_regions
-from hubmodels.labels import FASHION, PERSON
+from hubmodels.labels import FASHION, PERSON, LabelSet
 from hubmodels.saved_regions import read_regions
 from hubmodels.weights_files import parse_tensors, read_verified
 
@@ -246,7 +246,8 @@ def test_a_region_classifier_beside_a_model_is_refused_or_sound_whatever_is_chan
 CONFIG_LIES = {
     "arch": ["deeplabv4", 5, None, ["u2net"], "../u2net"],
     "network": [{"channels": 10**9}, {"backbone": "resnet9999"}, {"evil": 1}, [], None, "x", {"channels": True},
-                {"channels": -1}, {"channels": 1.5}, {"output_stride": 7}, {"separable": 1}, {"channels": [1] * 9}],
+                {"channels": -1}, {"channels": 1.5}, {"output_stride": 7}, {"separable": 1}, {"channels": [1] * 9},
+                {"dense_upsampling": 1}],
     "id2label": [{}, {"0": "a"}, {"0": "a", "1": "a"}, {"0": "a", "2": "b"}, {"0": 1, "1": 2}, [], "ab",
                  {str(i): str(i) for i in range(300)}, {"0": "a\n", "1": "b"}, {"0": "", "1": "b"}],
     "label2id": [{}, {"background": 1, "person": 0}, None, []],
@@ -291,6 +292,28 @@ def test_a_config_that_lies_is_refused_before_anything_is_built(whole, tmp_path,
     for text in texts:
         (tmp_path / "config.json").write_bytes(text)
         assert refused(lambda: Segmenter.from_pretrained(tmp_path), text[:80].decode(errors="replace")), text[:300]
+
+
+@pytest.mark.parametrize("member", [False, True])
+@pytest.mark.parametrize(
+    "network, most",
+    [({"output_stride": 32}, 4), ({}, 16), ({"output_stride": 8}, 64), ({"arch": "deeplabv3plus"}, 256)],
+)
+def test_dense_upsampling_cannot_ask_for_gigabytes_of_weights(network, most, member):
+    """Its channels grow with the labels and the square of the stride."""
+    network = {"arch": "deeplabv3", "dense_upsampling": True, **network}
+
+    def config(count: int) -> ModelConfig:
+        labels = LabelSet.custom([f"label {index}" for index in range(count)])
+        if member:
+            return ModelConfig("x", "ensemble", {"members": [network, LITTLE]}, labels, 64)
+        options = dict(network)
+        return ModelConfig("x", options.pop("arch"), options, labels, 64)
+
+    assert config(most).labels.names[-1] == f"label {most - 1}"
+    if most < 256:  # as many as there can be
+        with pytest.raises(ValueError, match=f"is for up to {most} labels; got {most + 1}"):
+            config(most + 1)
 
 
 def test_files_that_are_no_files_are_refused(whole, tmp_path):

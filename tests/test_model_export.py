@@ -21,7 +21,13 @@ from tests.test_folding import used
 
 NETWORKS = {
     "deeplabv3plus": {"arch": "deeplabv3plus", "backbone": "tf_efficientnet_lite0", "channels": 16},
-    "deeplabv3": {"arch": "deeplabv3", "backbone": "tf_efficientnet_lite0", "channels": 16},
+    "deeplabv3": {
+        "arch": "deeplabv3",
+        "backbone": "tf_efficientnet_lite0",
+        "channels": 16,
+        "output_stride": 8,
+        "dense_upsampling": True,
+    },
     "u2net_small": {"arch": "u2net_small"},
 }
 SIZES = [(1, 64, 96), (2, 96, 64), (1, 33, 50), (3, 50, 133), (1, 256, 190)]  # on the grid and off it; none was traced
@@ -52,6 +58,8 @@ def exported(request, tmp_path_factory):
     with torch.no_grad():  # untrained networks answer nearly the same for every pixel, or amplify rounding
         last = network.outconv if "u2net" in request.param["arch"] else network.classifier
         last.weight.mul_(0.3 / network(torch.rand(1, 3, 64, 64)).std())
+        if "dense_upsampling" in request.param:  # which starts at zero
+            nn.init.normal_(network.dense_upsampling.weight, std=0.01)
     model = Segmenter(network, PERSON, name="untrained").eval()
     folder = tmp_path_factory.mktemp("exported")
     with pytest.MonkeyPatch.context() as patch:

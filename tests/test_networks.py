@@ -100,6 +100,51 @@ def test_the_image_branch_sees_the_whole_map():
     assert difference[0, 0] > 0  # 39 pixels away: beyond every dilated branch
 
 
+def dense_and_bilinear(arch: str) -> tuple[torch.nn.Module, torch.nn.Module]:
+    """A network with dense upsampling as it starts, and one without that has its other weights."""
+    dense = build_network(arch, num_classes=3, dense_upsampling=True, **LITE).eval()
+    bilinear = build_network(arch, num_classes=3, **LITE).eval()
+    assert bilinear.load_state_dict(dense.state_dict(), strict=False).unexpected_keys == [
+        "dense_upsampling.weight",
+        "dense_upsampling.bias",
+    ]
+    return dense, bilinear
+
+
+@pytest.mark.parametrize("arch", DEEPLABS)
+def test_dense_upsampling_starts_as_the_network_without_it(arch):
+    dense, bilinear = dense_and_bilinear(arch)
+    x = torch.rand(1, 3, 70, 45)
+    with torch.inference_mode():
+        assert torch.equal(dense(x), bilinear(x))
+
+
+@pytest.mark.parametrize("arch", DEEPLABS)
+def test_dense_upsampling_answers_for_each_pixel_of_a_cell(arch):
+    """Of label c it adds channel (c * stride + y) * stride + x to the pixels y, x from their cell's corner."""
+    dense, bilinear = dense_and_bilinear(arch)
+    stride = dense.stride
+    assert stride == (16 if arch == "deeplabv3" else 4)
+    added = torch.rand(3, stride, stride)
+    with torch.no_grad():
+        dense.dense_upsampling.bias.copy_(added.flatten())
+    x = torch.rand(1, 3, 70, 45)
+    with torch.inference_mode():
+        got = (dense(x) - bilinear(x))[0]
+    expected = torch.stack([added[:, y % stride, x % stride] for y in range(70) for x in range(45)], dim=1)
+    torch.testing.assert_close(got, expected.reshape(3, 70, 45), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("arch", DEEPLABS)
+def test_dense_upsampling_sees_the_cells_around(arch):
+    """A 3x3 convolution: an outline within a cell depends on what is beside it."""
+    dense, _ = dense_and_bilinear(arch)
+    assert dense.dense_upsampling.kernel_size == (3, 3) and dense.dense_upsampling.padding == (1, 1)
+    x = torch.rand(1, 3, 64, 64)
+    dense.train()(x).square().mean().backward()
+    assert dense.dense_upsampling.weight.grad.abs().amax((0, 1)).min() > 0
+
+
 def test_parameter_counts():
     """Sizes that a change of the architecture would move; the first is that of the shipped networks."""
     sizes = {

@@ -29,8 +29,6 @@ from training.weight_gradients import use_product_gradients
 
 log = logging.getLogger("training")
 
-CLASSIFIER = ("classifier.weight", "classifier.bias")
-
 
 def task_rows(counts: Mapping[str, int]) -> dict[str, slice]:
     """Which output channels belong to which task, from their numbers of labels."""
@@ -96,7 +94,7 @@ def starting_weights(recipe: Recipe, net: nn.Module) -> dict[str, torch.Tensor]:
             shared = {
                 key: value
                 for key, value in state.items()
-                if key not in CLASSIFIER and key in own and own[key].shape == value.shape
+                if not is_head(key) and key in own and own[key].shape == value.shape
             }
             if not shared:
                 raise RecipeError(
@@ -111,7 +109,9 @@ def starting_weights(recipe: Recipe, net: nn.Module) -> dict[str, torch.Tensor]:
         if names and recipe.classes and names != recipe.classes:
             log.info("%s: of other labels, %s: the classifier starts anew", recipe.init, ", ".join(names))
             tasks = {f"{task} of other labels": count for task, count in tasks.items()}
-    return select_tasks(state, tasks, recipe.label_counts, fill=net.state_dict())
+    own = net.state_dict()
+    dense = {key: value for key, value in own.items() if key.startswith("dense_upsampling.")}  # zero, if it is new
+    return dense | select_tasks(state, tasks, recipe.label_counts, fill=own)
 
 
 def select_tasks(
@@ -130,21 +130,26 @@ def select_tasks(
     state = dict(state)
     if old_rows == new_rows:
         return state
-    if CLASSIFIER[0] not in state:  # U-2-Net, whose last layer mixes all channels, or several heads: they go as a whole
+    if "classifier.weight" not in state:  # U-2-Net's last layer mixes all channels, ensembles have more: as a whole
         if fill is None:
             raise KeyError(f"the checkpoint was trained for {list(old_rows)}, not for {list(new_rows)}")
         return state | {key: fill[key] for key in state if is_head(key)}
-    for key in CLASSIFIER:
+    for key in [key for key in state if is_head(key)]:
+        channels = len(state[key]) // sum(old.values())  # of each label: several with dense upsampling
         parts = []
         for task, rows in new_rows.items():
             if task in old_rows and _length(old_rows[task]) == _length(rows):
-                parts.append(state[key][old_rows[task]])
+                parts.append(state[key][_times(old_rows[task], channels)])
             elif fill is not None:
-                parts.append(fill[key][rows])
+                parts.append(fill[key][_times(rows, channels)])
             else:
                 raise KeyError(f"the checkpoint was not trained for task {task!r}")
         state[key] = torch.cat(parts).clone()
     return state
+
+
+def _times(rows: slice, factor: int) -> slice:
+    return slice(rows.start * factor, rows.stop * factor)
 
 
 def _length(rows: slice) -> int:

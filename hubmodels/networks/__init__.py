@@ -28,7 +28,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
 
 # First letters of the tensors that answer for labels. All others can be kept when the labels change; in U-2-Net the
 # last layer mixes the channels of all sides, so they go together.
-_HEADS = ("classifier.", "side", "outconv.")
+_HEADS = ("classifier.", "dense_upsampling.", "side", "outconv.")
 _MEMBER = re.compile(r"members\.\d+\.")
 
 

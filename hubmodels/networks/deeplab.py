@@ -2,7 +2,9 @@
 
 Sources: Chen et al. 2017, "Rethinking Atrous Convolution for Semantic Image Segmentation" (v3: atrous spatial
 pyramid pooling with image-level features); Chen et al. 2018, "Encoder-Decoder with Atrous Separable Convolution
-for Semantic Image Segmentation" (v3+: separable convolutions and a decoder with a low-level skip at stride 4).
+for Semantic Image Segmentation" (v3+: separable convolutions and a decoder with a low-level skip at stride 4);
+Wang et al. 2018, "Understanding Convolution for Semantic Segmentation", section 3.1 (dense upsampling convolution, here
+beside the bilinear way instead of in its place, so that a trained network can be given one and go on from where it is).
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from torch.nn import functional as F
 from hubmodels.networks.backbones import Backbone
 from hubmodels.networks.grid import check_input, pad_to_grid
 
+OUTPUT_STRIDE = 16  # unless another is asked for
+LOW_STRIDE = 4  # of the low-level features that the decoder of v3+ adds
 ATROUS_RATES = {8: (12, 24, 36), 16: (6, 12, 18), 32: (3, 6, 9)}  # at each output stride; Chen et al. 2017, table 5
 
 
@@ -83,7 +87,9 @@ def resize_like(x: torch.Tensor, size: torch.Size | tuple[int, int]) -> torch.Te
 
 
 class _DeepLab(nn.Module):
-    """What v3 and v3+ share: a backbone, ASPP, and logits resized bilinearly to the input's size."""
+    """What v3 and v3+ share: a backbone, ASPP, and the way from features at a stride to logits at the input's size."""
+
+    stride: int  # of the features that the classifier reads
 
     def __init__(
         self,
@@ -102,8 +108,16 @@ class _DeepLab(nn.Module):
         rates = ATROUS_RATES[output_stride]
         self.aspp = ASPP(self.backbone.high_channels, channels, rates=rates, separable=separable)
 
-    def coarse_logits(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits at the network's own stride, before the last resize."""
+    def _add_classifier(self, inputs: int, num_classes: int, *, dense_upsampling: bool) -> None:
+        self.classifier = nn.Conv2d(inputs, num_classes, 1)
+        self.dense_upsampling: nn.Conv2d | None = None
+        if dense_upsampling:
+            self.dense_upsampling = nn.Conv2d(inputs, num_classes * self.stride**2, 3, padding=1)
+            for parameter in self.dense_upsampling.parameters():
+                nn.init.zeros_(parameter)  # starts as the network without it
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, 3, H, W), sides multiples of 32 -> what the classifier reads, (N, C, H / stride, W / stride)."""
         raise NotImplementedError
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -115,7 +129,11 @@ class _DeepLab(nn.Module):
         check_input(x)
         height, width = x.shape[2:]
         padded = pad_to_grid(x)
-        return resize_like(self.coarse_logits(padded), padded.shape[2:])[..., :height, :width]
+        features = self.features(padded)
+        logits = resize_like(self.classifier(features), padded.shape[2:])
+        if self.dense_upsampling is not None:
+            logits = logits + F.pixel_shuffle(self.dense_upsampling(features), self.stride)
+        return logits[..., :height, :width]
 
 
 class DeepLabV3(_DeepLab):
@@ -128,6 +146,7 @@ class DeepLabV3(_DeepLab):
         channels: width of ASPP and head.
         pretrained_backbone: start from timm's ImageNet weights (network or cache needed).
         separable: split the 3x3 convolutions of ASPP and head into depthwise and pointwise; False is as published.
+        dense_upsampling: add to the bilinear logits a convolution's own answer for each pixel of a cell (Wang et al.).
     """
 
     def __init__(
@@ -135,10 +154,11 @@ class DeepLabV3(_DeepLab):
         *,
         num_classes: int,
         backbone: str = "tf_efficientnet_lite0",
-        output_stride: int = 16,
+        output_stride: int = OUTPUT_STRIDE,
         channels: int = 256,
         pretrained_backbone: bool = False,
         separable: bool = True,
+        dense_upsampling: bool = False,
     ) -> None:
         super().__init__(
             num_classes=num_classes,
@@ -148,12 +168,13 @@ class DeepLabV3(_DeepLab):
             pretrained_backbone=pretrained_backbone,
             separable=separable,
         )
+        self.stride = output_stride
         self.head = conv3x3(channels, channels, separable=separable)
-        self.classifier = nn.Conv2d(channels, num_classes, 1)
+        self._add_classifier(channels, num_classes, dense_upsampling=dense_upsampling)
 
-    def coarse_logits(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, 3, H, W) -> (N, C, H / output_stride, W / output_stride), rounded up."""
-        return self.classifier(self.head(self.aspp(self.backbone(x)[1])))
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, 3, H, W), sides multiples of 32 -> (N, channels, H / output_stride, W / output_stride)."""
+        return self.head(self.aspp(self.backbone(x)[1]))
 
 
 class DeepLabV3Plus(_DeepLab):
@@ -167,18 +188,22 @@ class DeepLabV3Plus(_DeepLab):
         decoder_channels: width of the decoder at stride 4, where most of its time goes.
         low_channels: width the low-level features are projected to (48 in the paper).
         pretrained_backbone: start from timm's ImageNet weights (network or cache needed).
+        dense_upsampling: add to the bilinear logits a convolution's own answer for each pixel of a cell (Wang et al.).
     """
+
+    stride = LOW_STRIDE
 
     def __init__(
         self,
         *,
         num_classes: int,
         backbone: str = "tf_efficientnet_lite0",
-        output_stride: int = 16,
+        output_stride: int = OUTPUT_STRIDE,
         channels: int = 256,
         decoder_channels: int = 256,
         low_channels: int = 48,
         pretrained_backbone: bool = False,
+        dense_upsampling: bool = False,
     ) -> None:
         super().__init__(
             num_classes=num_classes,
@@ -192,10 +217,10 @@ class DeepLabV3Plus(_DeepLab):
             separable_conv(channels + low_channels, decoder_channels),
             separable_conv(decoder_channels, decoder_channels),
         )
-        self.classifier = nn.Conv2d(decoder_channels, num_classes, 1)
+        self._add_classifier(decoder_channels, num_classes, dense_upsampling=dense_upsampling)
 
-    def coarse_logits(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, 3, H, W) -> (N, C, H / 4, W / 4), rounded up."""
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, 3, H, W), sides multiples of 32 -> (N, decoder_channels, H / 4, W / 4)."""
         low, high = self.backbone(x)
         high = resize_like(self.aspp(high), low.shape[2:])
-        return self.classifier(self.decoder(torch.cat([high, self.low(low)], dim=1)))
+        return self.decoder(torch.cat([high, self.low(low)], dim=1))
