@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "entry_docs": {"entries", "score_names"},
     "files": {"errors", "paths"},
     "paths": set(),
-    "config": {"entries", "errors", "labels", "networks", "networks.backbones"},
+    "config": {"entries", "errors", "labels", "networks", "networks.backbones", "networks.deeplab"},
     "weights_files": {"checks", "entries", "errors"},
     "remote": {"errors"},
     "model_names": {"entries", "errors", "remote", "paths"},
@@ -185,7 +185,7 @@ ALLOWED: dict[str, set[str]] = {
         "images",
         "refine",
         "result",
-        "runtime",  # says which runtime a model got, and whether it has to be exported first
+        "runtime",  # says which runtime a model got, and whether its network has to be exported first
         "segmenter",
         "weights_files",
     },
@@ -234,9 +234,11 @@ ALLOWED: dict[str, set[str]] = {
         "entries",
         "refine",
     },
+    "app.exports": {"", "app.examples", "app.studio", "errors", "files", "runtime"},
     "app.server": {
         "",
         "app.examples",
+        "app.exports",
         "app.look",
         "app.options",
         "app.page",

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from PIL import Image
 
 from hubmodels import __version__
 from hubmodels.app.examples import EXAMPLES
+from hubmodels.app.exports import exporting
 from hubmodels.app.options import CLEAN_EVERY_S, FILE_AGE_S, MAX_DISK_MB, add_options, logins
 from hubmodels.app.studio import Photo, Studio
 from hubmodels.app.uploads import claim_folder, delete, sweep
@@ -56,10 +58,10 @@ def warm_up(studio: Studio) -> None:
     )
     for i, name in enumerate(studio.models, 1):
         print(f"Loading models: {i} of {len(studio.models)}, {name}", flush=True)
-        if studio.will_export(name):
-            print(f"{name}: exporting the network for ONNX Runtime, once", flush=True)
         studio.analyse(photo, name, Refinement())
-        studio.speeds[name] = _seconds(studio, name, photo)  # of a second pass: the first sets things up
+        studio.measure(name, photo)  # of a second pass: the first sets things up
+    if waiting := len(studio.not_exported):
+        print(f"PyTorch runs {waiting} of them until they are exported for ONNX Runtime, once", flush=True)
     print("Warming up post-processing", flush=True)
     for task in studio.tasks:
         studio.analyse(photo, studio.default_model(task), everything)
@@ -73,13 +75,6 @@ def warm_up(studio: Studio) -> None:
             except ImportError as error:  # an extra that only one choice needs
                 print(f"{field} {choice} is not available: {error}", flush=True)
                 studio.unavailable.setdefault(field, set()).add(choice)
-
-
-def _seconds(studio: Studio, name: str, photo: Photo) -> float:
-    """Time of a network for a photo."""
-    start = time.perf_counter()
-    studio.model(name).probabilities(photo.work)
-    return time.perf_counter() - start
 
 
 def start(
@@ -211,7 +206,8 @@ def serve(options: argparse.Namespace) -> int:
         )
         if options.share and not share_url:
             print("No public link: Gradio's sharing service cannot be reached. The local address works.", flush=True)
-        page.block_thread()
+        with exporting(studio, say=partial(print, flush=True)):
+            page.block_thread()
         _delete_all(page, claim_folder())
     return 0
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from hubmodels.labels import LabelSet
 from hubmodels.masks import read_truth
 from hubmodels.refine import SETTINGS, Refinement, settings_of
 from hubmodels.result import Segmentation
-from hubmodels.runtime import RUNTIMES, choose_runtime, is_prepared, runtime_of
+from hubmodels.runtime import RUNTIMES, choose_runtime, is_prepared, runtime_of, with_runtime
 from hubmodels.segmenter import PhotoTuner, Segmenter
 from hubmodels.weights_files import find_weights
 
@@ -132,7 +132,8 @@ class Studio:
     Args:
         models: names of the models; all trained ones whose weights are here unless given.
         max_megapixels: larger photos are refused.
-        runtime: what runs the networks: "torch", "onnx", or "auto", as of `hubmodels.load`.
+        runtime: what runs the networks: "torch"; "onnx", which exports each as it is loaded; or "auto": ONNX Runtime if
+            it is installed, from when a network is exported (hubmodels.app.exports), and PyTorch until then.
 
     Raises:
         ModelNotFoundError: no such model, or none at all.
@@ -157,7 +158,7 @@ class Studio:
         self.max_pixels = round(max_megapixels * 1e6)
         self.runtime = runtime
         self.runtimes: dict[str, str] = {}  # of each model that is loaded: what runs its network, "torch" or "onnx"
-        self.speeds: dict[str, float] = {}  # seconds of a network for one photo, measured by warm_up
+        self.speeds: dict[str, float] = {}  # seconds of a network for one photo, by `measure`
         # Choices of settings that do not work here, found by warm_up: field of `Refinement` -> choices.
         self.unavailable: dict[str, set[Any]] = {}
         self._photos: BoundedMemory[Photo] = BoundedMemory(max_items=16, max_cost=8e6, max_age_s=KEPT_S)
@@ -166,7 +167,8 @@ class Studio:
         self._answers: BoundedMemory[Answer] = BoundedMemory(
             max_items=len(self.models) + KEPT_PHOTOS, max_cost=KEPT_PIXELS, max_age_s=KEPT_S
         )
-        self._model = functools.cache(self._load)
+        self._loaded: dict[str, Segmenter] = {}
+        self._loading = threading.Lock()
 
     @property
     def tasks(self) -> list[str]:
@@ -187,22 +189,40 @@ class Studio:
         if name not in self.models:
             known = ", ".join(self.models)
             raise ModelNotFoundError(f"no model {str(name)[:80]!r} is served here. Served models: {known}")
-        return self._model(name)
+        with self._loading:
+            if name not in self._loaded:
+                self._loaded[name] = self._load(name)
+                self.runtimes[name] = runtime_of(self._loaded[name])
+            return self._loaded[name]
 
     def _load(self, name: str) -> Segmenter:
-        model = load_model(name, runtime=self.runtime)
-        self.runtimes[name] = runtime_of(model)
-        return model
-
-    def will_export(self, name: str) -> bool:
-        """Whether a model's network is exported for ONNX Runtime when it is loaded, which takes some ten seconds.
-
-        That happens once: exported networks are kept in the folder of `hubmodels.runtime.cache_folder`.
-        """
-        if self.runtime == "torch":
-            return False
+        """Under "auto" a network that is not exported yet stays PyTorch's: see `adopt`."""
         model = load_model(name)
-        return choose_runtime(model, self.runtime) == "onnx" and not is_prepared(model)
+        return with_runtime(model, self.runtime) if self.runtime != "auto" or is_prepared(model) else model
+
+    def measure(self, name: str, photo: Photo) -> None:
+        """Note in `speeds` how long a network takes for a photo."""
+        start = time.perf_counter()
+        self.model(name).probabilities(photo.work)
+        self.speeds[name] = time.perf_counter() - start
+
+    @property
+    def not_exported(self) -> list[str]:
+        """The loaded models whose networks PyTorch runs until they are exported for ONNX Runtime."""
+        waiting = [name for name, runtime in self.runtimes.items() if self.runtime == "auto" and runtime == "torch"]
+        return [name for name in waiting if choose_runtime(self._loaded[name], "auto") == "onnx"]
+
+    def adopt(self, name: str) -> bool:
+        """Let ONNX Runtime run a network from now on if it was exported meanwhile; whether that is so.
+
+        Answers that are remembered stay: those of ONNX Runtime are the same within 1e-3.
+        """
+        model = self._load(name)
+        if runtime_of(model) == "torch":
+            return False
+        with self._loading:
+            self._loaded[name], self.runtimes[name] = model, "onnx"
+        return True
 
     def open(self, path: Path) -> Photo:
         """The photo in a file, decoded again only if the file is another one.
