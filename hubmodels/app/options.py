@@ -30,7 +30,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--runtime",
         choices=("auto", "torch", "onnx"),
         default="auto",
-        help="what runs the networks: onnx exports each before the page opens, auto (the default) while it is open, and "
+        help="what runs the networks: onnx exports each before the page opens, auto (the default) while it is open and "
         "uses PyTorch until then or where ONNX Runtime is not installed",
     )
     parser.add_argument(
