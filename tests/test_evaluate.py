@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import training.evaluate
 from hubmodels.refine import Refinement
 from tests.drawn_data import draw_data
+from training.arguments import count, scale
 from training.evaluate import main
 
 
@@ -21,7 +23,7 @@ def results(tmp_path, monkeypatch, fashion):
     folder = tmp_path / "results"
     monkeypatch.setattr(training.evaluate, "RESULTS", folder)
     monkeypatch.setattr(training.evaluate, "WEIGHTS_FOLDER", tmp_path)
-    monkeypatch.setattr(training.evaluate, "load_model", lambda name: fashion)
+    monkeypatch.setattr(training.evaluate, "load_model", lambda name: copy.deepcopy(fashion))  # --bf16 changes it
     (tmp_path / "manifest.json").write_text(json.dumps({fashion.name: {"sha256": "0" * 64}}))
 
     def call(*arguments):
@@ -61,6 +63,24 @@ def test_the_plain_scores_go_to_the_manifest_and_no_others(results, tmp_path):
 def test_other_splits_are_only_printed(results, capsys):
     assert not results("--split", "val", "--flip")
     assert json.loads(capsys.readouterr().out)["images"] == 1
+
+
+def test_half_precision_has_a_file_of_its_own(results, tmp_path):
+    written = results("--bf16")
+    assert set(written) == {"_bf16"} and written["_bf16"]["images"] == 1
+    assert "metrics" not in (tmp_path / "manifest.json").read_text()
+
+
+@pytest.mark.parametrize("other", [["--flip"], ["--scales", "0.5"], ["--preset", "gentle"]])
+def test_half_precision_with_other_ways_is_refused_before_the_work(monkeypatch, capsys, other):
+    monkeypatch.setattr(training.evaluate, "subject", None)
+    with pytest.raises(SystemExit):
+        main(["deeplabv3plus_fashion", "--bf16", *other])
+    assert "--bf16 is scored by itself: leave out --preset, --flip and --scales" in capsys.readouterr().err
+
+
+def test_the_smallest_and_the_largest_scale_and_a_single_photo_may_be_asked_for():
+    assert (scale("0.25"), scale("2"), count("1")) == (0.25, 2.0, 1)
 
 
 @pytest.mark.parametrize("text", ["0", "3", "nan", "-1", "x"])

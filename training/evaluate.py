@@ -129,14 +129,14 @@ def main(argv: list[str] | None = None) -> None:
     entry = find_entry(arguments.name)
     if arguments.preset != "off" and not entry.is_network:
         parser.error(f"{entry.name} comes with post-processing of its own: leave out --preset")
+    augmented = arguments.flip or arguments.scales != [1.0]
+    if arguments.bf16 and (augmented or arguments.preset != "off"):
+        parser.error("--bf16 is scored by itself: leave out --preset, --flip and --scales")
     model, refinement = subject(entry)
     if refinement is None and arguments.preset != "off":
         refinement = Refinement.preset(arguments.preset, task=entry.task)
     if arguments.bf16:
         model = model.to(torch.bfloat16)
-    augmented = arguments.flip or arguments.scales != [1.0]
-    if arguments.bf16 and (augmented or arguments.preset != "off"):
-        parser.error("--bf16 is scored by itself: leave out --preset, --flip and --scales")
     result = evaluate(
         model,
         data=arguments.data,
