@@ -58,7 +58,7 @@ def test_colours_change_the_photo_alone(sample):
 
 
 def test_a_stretch_changes_the_shape_of_things():
-    """A square of 20 pixels: width / height lies within (1 + stretch) ** 2, and is not always 1."""
+    """A square of 20 pixels keeps its area: width / height lies within (1 + stretch) ** 2, and is not always 1."""
     ids = np.zeros((40, 40), np.uint8)
     ids[10:30, 10:30] = 1
     square = Sample("drawn", np.zeros((40, 40, 3), np.uint8), {"person": ids})
@@ -66,9 +66,38 @@ def test_a_stretch_changes_the_shape_of_things():
         aspects = []
         for seed in range(8):
             seen = view(square, seed, crop_hw=(80, 80), stretch=stretch).labels["person"] == 1
-            aspects.append(float(seen.any(0).sum() / seen.any(1).sum()))
+            width, height = int(seen.any(0).sum()), int(seen.any(1).sum())
+            assert abs(width * height - 400) < 40, "up to a pixel on either side"
+            aspects.append(width / height)
         assert max(aspects) <= most + 0.1 and min(aspects) >= 1 / most - 0.1
         assert (max(aspects) - min(aspects) > 0.3) == (stretch > 0)
+
+
+def test_scale_is_how_many_times_larger_things_are_seen():
+    ids = np.zeros((40, 40), np.uint8)
+    ids[15:25, 15:25] = 1
+    square = Sample("drawn", np.zeros((40, 40, 3), np.uint8), {"person": ids})
+    for scale, side in ((0.5, 5), (2.0, 20)):
+        seen = view(square, crop_hw=(80, 80), scale=(scale, scale)).labels["person"] == 1
+        assert (int(seen.any(1).sum()), int(seen.any(0).sum())) == (side, side)
+
+
+def test_lines_of_a_pixel_are_dimmed_and_not_lost_in_small_views():
+    """Bright lines, 8 pixels apart, at an eighth of their size."""
+    lines = np.zeros((320, 320, 3), np.uint8)
+    lines[::8] = 255
+    image = view(Sample("drawn", lines, {}), crop_hw=(40, 40), scale=(0.125, 0.125)).image
+    torch.testing.assert_close(image.mean(), torch.tensor(1 / 8), atol=0.02, rtol=0)
+
+
+def test_a_view_lies_anywhere_within_the_photo_and_a_photo_anywhere_within_a_larger_view():
+    ids = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    sample = Sample("drawn", np.zeros((3, 4, 3), np.uint8), {"person": ids})
+    smaller = [view(sample, seed, crop_hw=(2, 3)).labels["person"] for seed in range(40)]
+    assert {int(seen[0, 0]) for seen in smaller} == {0, 1, 4, 5}
+    larger = [view(sample, seed, crop_hw=(4, 5)).labels["person"] for seed in range(40)]
+    assert all((seen != IGNORE).sum() == 12 for seen in larger)
+    assert {tuple((seen == 0).nonzero()[0].tolist()) for seen in larger} == {(0, 0), (0, 1), (1, 0), (1, 1)}
 
 
 def test_photo_and_labels_get_the_same_geometry():
@@ -105,3 +134,19 @@ def test_arrays_of_a_batch_stay_aligned(drawn):
     assert images.shape == (2, 3, 64, 48) and labels["fashion"].shape == (2, 64, 48) and not soft
     decided = labels["fashion"] != IGNORE
     assert_array_equal(labels["fashion"][decided] > 0, labels["person"][decided] == 1)
+
+
+def test_a_batch_shows_photos_anew_in_every_epoch_whoever_else_is_in_it(sample):
+    def images(*indices: int, seed: int = 1, epoch: int = 2) -> torch.Tensor:
+        config = dataclasses.replace(STILL, scale=(0.5, 1.0), colour=0.3)
+        return batch_views([sample, sample], np.array(indices), config, seed=seed, epoch=epoch)[0]
+
+    assert torch.equal(images(1, 0)[1], images(0)[0])
+    for other in (images(0, seed=2), images(0, epoch=3), images(1)):
+        assert not torch.equal(other, images(0))
+
+
+def test_photos_without_soft_labels_have_zeros_beside_others(sample):
+    plain = dataclasses.replace(sample, soft={})
+    _, _, soft = batch_views([plain, sample], np.arange(2), STILL, seed=0, epoch=0)
+    assert torch.equal(soft["person"], torch.stack([torch.zeros(2, 40, 24), view(sample).soft["person"]]))

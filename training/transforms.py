@@ -24,7 +24,7 @@ class Augment:
     Attributes:
         crop_hw: height and width of the crops in pixels; recipes want 32 or more, as networks do.
         scale: range of photo magnification, log-uniform; 0.5 shows a 600x400 photo as 300x200.
-        stretch: largest change of aspect ratio, as a factor minus one.
+        stretch: how much longer one side may become, as a factor minus one, while the other shrinks by that factor.
         flip: probability of a mirror image (no label knows left from right).
         colour: strength of brightness, contrast, saturation, tint and gamma changes; 0 is off.
         grey: probability of a grey photo.
