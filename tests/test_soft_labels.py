@@ -11,12 +11,14 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
+import training.soft_labels
 from hubmodels.labels import FASHION, PERSON, LabelSet
 from hubmodels.metrics import IGNORE
 from hubmodels.refine import Refinement
 from hubmodels.segmenter import Segmenter
 from tests.conftest import ROOT
 from tests.drawn_data import draw_data
+from tests.folders import names
 from tests.tiny_runs import TINY
 from training.data import Sample, load_ccp_unlabelled, load_sources
 from training.errors import DataError
@@ -112,6 +114,29 @@ def test_a_teacher_that_was_trained_anew_needs_another_folder(photo, tmp_path):
     del noted["ccp"]["person"]["networks_sha256"]  # as before digests were noted
     (tmp_path / "settings.json").write_text(json.dumps(noted))
     assert write_soft_labels(samples, {"person": [trained(1.0)]}, tmp_path) == 1
+
+
+def test_the_command_labels_what_is_not_there_yet(drawn, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(training.soft_labels, "load_teacher", lambda name, task: teacher(float(name)))
+    monkeypatch.setattr(training.soft_labels, "keep_freed_memory", lambda: None)
+    out = tmp_path / "soft"
+    for limit, said in ((1, "2 photos labelled, 0 were there"), (2, "2 photos labelled, 2 were there")):
+        options = f"--person 1 3 --sources ccp fashionista --flip --preset gentle --limit {limit}"
+        training.soft_labels.main([*options.split(), "--out", str(out), "--data", str(drawn)])
+        assert capsys.readouterr().out == f"{out}: {said}\n"
+    assert names(out) == [*(f"{s}/{n}.npz" for s in ("ccp", "fashionista") for n in ("0001", "0002")), "settings.json"]
+    noted = json.loads((out / "settings.json").read_text())["fashionista"]
+    assert list(noted) == ["person"] and noted["person"]["flip"] and noted["person"]["preset"] == "gentle"
+    (sample,) = load_sources(drawn, ["ccp"], ["person"], limit=1)
+    taught = with_soft_labels([sample], out)[0].soft["person"]
+    gentle = Refinement.preset("gentle", task="person")
+    assert_array_equal(taught, shrunk(teach(sample.image, [teacher(1.0), teacher(3.0)], gentle, flip=True)))
+
+
+def test_the_command_wants_a_teacher(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        training.soft_labels.main(["--out", str(tmp_path)])
+    assert "name at least one teacher, by --person or --fashion" in capsys.readouterr().err
 
 
 def test_a_published_model_of_another_task_is_no_teacher():
@@ -250,6 +275,8 @@ def test_a_garment_is_pasted_with_its_pixels_and_labels():
     assert (got.soft["fashion"][FASHION.id_of("shoes")][shoes] == 1).all()
     assert_allclose(got.soft["fashion"][:, ~shoes], 1 / 7)
     assert paste(below, view_of(worn, 0.9), ("dress",), np.random.default_rng(0)) is below
+    pasted = [paste(below, view_of(worn, 0.9), ("dress", "skin", "shoes"), np.random.default_rng(n)) for n in range(8)]
+    assert {int(each.labels["fashion"].max()) for each in pasted} == {FASHION.id_of("skin"), FASHION.id_of("shoes")}
 
 
 def test_pasting_is_off_unless_asked_and_repeats_with_the_seed():
@@ -265,11 +292,13 @@ def test_pasting_is_off_unless_asked_and_repeats_with_the_seed():
         for p in (0.0, 1.0, 1.0)
     )
     assert not plain.any() and torch.equal(pasted, again)
-    seen = [
-        batch_views(samples, np.array([0]), dataclasses.replace(still, paste=1.0), seed=s, epoch=0)[1]["fashion"].any()
-        for s in range(8)
-    ]
-    assert any(seen)
+
+    def times(probability: float) -> int:
+        config = dataclasses.replace(still, paste=probability)
+        views = [batch_views(samples, np.array([0]), config, seed=seed, epoch=0)[1]["fashion"] for seed in range(24)]
+        return sum(bool(ids.any()) for ids in views)
+
+    assert 0 < times(0.5) < times(1.0) < 24  # a third of the donors wears nothing
 
 
 @pytest.mark.parametrize(
