@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,14 @@ def test_sources_are_joined_by_name(drawn):
     assert len(load_sources(drawn, ["fashionista", "ccp"], ["person"])) == 3 + 4
     with pytest.raises(ValueError, match="unknown data source 'coco'"):
         load_sources(drawn, ["coco"], ["person"])
+
+
+def test_a_limit_takes_the_first_photos_of_every_source(drawn):
+    (drawn / "ccp/images").rename(drawn / "ccp/unlabelled")
+    shutil.copytree(drawn / "ccp/unlabelled", drawn / "ccp/images")
+    sources = ["ccp_unlabelled", "fashionista", "ccp"]
+    found = [sample.name for sample in load_sources(drawn, sources, ["person"], limit=2)]
+    assert found == [f"{source}/{number}" for source in sources for number in ("0001", "0002")]
 
 
 def spoil_byte(path: Path, at: int) -> None:
@@ -127,7 +136,10 @@ def into_a_folder(path: Path) -> None:
         ),
         (lambda root: into_a_folder(root / "ccp/tags.json"), r"tags.json: .* cannot be read \(Is a directory\)"),
         (lambda root: (root / "ccp/tags.json").write_text("{}"), "tags.json: expected a JSON list"),
-        (lambda root: Image.new("L", (48, 64), 9).save(root / "ccp/labels_tags/0002.png"), "0002.png: tag id 9"),
+        (
+            lambda root: Image.new("L", (48, 64), 7).save(root / "ccp/labels_tags/0002.png"),
+            "0002.png: tag id 7 is out of range; tags.json names 7 tags",
+        ),
         (lambda root: [p.unlink() for p in (root / "ccp/images").iterdir()], "images: no photos"),
     ],
 )

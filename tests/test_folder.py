@@ -107,6 +107,26 @@ def test_what_macos_puts_beside_files_is_no_photo_and_no_mask(photos):
     assert split_photos(photos) == before
 
 
+@pytest.mark.parametrize("suffix", [".JPG", ".jpeg", ".png", ".webp"])
+def test_photos_of_every_kind_are_read(photos, suffix):
+    """Names in capitals too, as cameras write them."""
+    path = photos / "images" / f"{VAL}.jpg"
+    with Image.open(path) as picture:
+        expected = np.array(picture)
+        picture.save(photos / "images" / f"{VAL}{suffix}", quality=95)
+    path.unlink()
+    sample = load_folder(photos, "val", "custom")[0]
+    assert sample.name == f"my_photos/{VAL}"
+    assert np.abs(sample.image.astype(int) - expected).mean() < 3
+
+
+def test_a_limit_takes_the_first_photos_of_a_split(photos):
+    assert [sample.name for sample in load_folder(photos, "train", "custom", limit=2)] == [
+        "my_photos/0001",
+        "my_photos/0002",
+    ]
+
+
 def indexed(ids: np.ndarray, *colours: tuple[int, int, int]) -> Image.Image:
     picture = Image.frombytes("P", ids.shape[::-1], ids.tobytes())
     picture.putpalette([channel for colour in colours for channel in colour])
@@ -253,6 +273,7 @@ def test_recipes_of_a_folder_need_a_task_of_their_own(photos):
     for change, message in (
         ({"tasks": ["fashion"]}, "one name of your own"),
         ({"tasks": ["a", "b"]}, "one name of your own"),
+        ({"tasks": ["my task"]}, "one name of your own"),
         ({"folder": ""}, "tasks must be among"),
         ({"classes": []}, "2 or more classes"),
         ({"soft_labels": "somewhere"}, "not for a folder"),

@@ -20,7 +20,7 @@ from tests.folders import names
 from training.data import load_ccp, load_fashionista
 from training.errors import DataError
 from training.import_data import FASHIONISTA_SIZE, LAYOUT, import_ccp, import_fashionista, main, read_splits
-from training.originals import VOC_COLOURS, read_photo
+from training.originals import VOC_COLOURS, clothes_ids, person_ids, read_photo
 
 SPLITS = {"train": [1, 2], "val": [5], "test": [8]}  # as the shipped models have these four photos
 TAGS = json.loads((LAYOUT / "ccp_tags.json").read_text())
@@ -198,6 +198,20 @@ def test_orientation_and_metadata_are_dropped_and_pixels_stay_with_their_labels(
     assert size == FASHIONISTA_SIZE
     with Image.open(io.BytesIO(data)) as picture:
         assert picture.size == FASHIONISTA_SIZE and not picture.getexif()
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA"])
+def test_clothes_may_be_ids_or_colours(tmp_path, mode):
+    ids = drawing(1)[1]
+    (Image.fromarray(ids) if mode == "L" else voc_png(ids).convert(mode)).save(tmp_path / "label.png")
+    assert_array_equal(clothes_ids(tmp_path / "label.png", FASHIONISTA_SIZE), ids)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "RGB", "RGBA"])
+def test_a_person_may_be_white_in_any_kind_of_picture(tmp_path, mode):
+    ids = (drawing(1)[1] > 0).astype(np.uint8)
+    Image.fromarray(ids * np.uint8(255)).convert(mode).save(tmp_path / "label.png")
+    assert_array_equal(person_ids(tmp_path / "label.png", FASHIONISTA_SIZE), ids)
 
 
 def test_a_second_run_repairs_and_changes_nothing_else(fashionista, tmp_path):
