@@ -99,6 +99,7 @@ def test_lovasz_on_a_sub_grid_sees_every_other_pixel():
     logits, target = torch.randn(1, 2, 8, 8), torch.randint(0, 2, (1, 8, 8))
     expected = lovasz_softmax(logits[:, :, ::2, ::2], target[:, ::2, ::2])
     torch.testing.assert_close(lovasz_softmax(logits, target, max_pixels=16), expected)
+    assert lovasz_softmax(logits, target, max_pixels=32) == lovasz_softmax(logits, target)  # up to about twice as many
 
 
 def test_losses_add_up_by_their_weights():

@@ -20,6 +20,7 @@ def test_schedules():
     rates = [lr_factor(one_cycle, step, 100) for step in range(100)]
     assert lr_factor(dataclasses.replace(TINY, warmup_share=1.0), 100, 100) == pytest.approx(1.0)
     assert np.argmax(rates) == 25 and rates[25] == 1 and rates[0] == pytest.approx(0.04) and rates[-1] < 0.01
+    assert lr_factor(one_cycle, 100, 100) == 0.001
     poly = dataclasses.replace(TINY, schedule="poly")
     assert [lr_factor(poly, step, 10) for step in (0, 5)] == [1, pytest.approx(0.5**0.9)]
     plateau = dataclasses.replace(TINY, schedule="plateau", plateau_epochs=2)
@@ -54,3 +55,21 @@ def test_the_average_of_weights_by_hand():
     assert ema.net.weight.item() == pytest.approx(0.9)
     ema.update(net, step=100)  # later: 0.5
     assert ema.net.weight.item() == pytest.approx(0.95)
+
+
+def test_the_average_of_a_batch_norm_has_averaged_statistics_and_the_last_count():
+    net = nn.BatchNorm1d(1)
+    ema = Ema(net, decay=0.75)
+    net.running_mean.fill_(1)
+    net.num_batches_tracked.fill_(7)
+    ema.update(net, step=100)
+    assert ema.net.running_mean.item() == 0.25 and ema.net.num_batches_tracked.item() == 7
+    assert net.training and not ema.net.training  # which validation goes through as it is
+
+
+def test_without_a_decay_the_average_is_the_last_network():
+    net = nn.Linear(3, 2)
+    ema = Ema(net, decay=0.0)
+    net.weight.data.add_(0.1)
+    ema.update(net, step=0)
+    assert torch.equal(ema.net.weight, net.weight)

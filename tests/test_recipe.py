@@ -34,12 +34,18 @@ from training.recipe import Recipe, read_recipe
             {"crf": {"iterations": 1, "lr_factor": "fast"}},
             r"\[crf\]: lr_factor must be a number of 0 or more; got 'fast'",
         ),
+        ({"crf": {"iterations": 1, "lr_factor": -1}}, r"\[crf\]: lr_factor must be a number of 0 or more; got -1"),
         ({"soft_weight": 0.5}, "soft_confidence need soft_labels"),
         ({"lr": 0}, "lr must be above 0 and finite; got 0"),
         ({"lr": float("inf")}, "lr must be above 0 and finite; got inf"),
         ({"backbone_lr_factor": -0.1}, r"backbone_lr_factor must be 0 or more; got -0\.1"),
         ({"weight_decay": float("nan")}, "weight_decay must be 0 or more; got nan"),
         ({"seed": -1}, r"seed must be in 0\.\..*; got -1"),
+        ({"seed": 2**32}, r"seed must be in 0\.\..*; got 4294967296"),
+        ({"ema_decay": 1}, r"ema_decay must be in \[0, 1\); got 1"),
+        ({"soft_confidence": 1.0}, r"soft_confidence must be in \[0, 1\); got 1\.0"),
+        ({"batch_size": 0}, "batch_size must be 1 or more; got 0"),
+        ({"classes": ["background", "hat"]}, "classes are those of a folder; name it by the key folder"),
         ({"eval_long_side_px": 16}, r"eval_long_side_px must be in 32\.\.4096; got 16"),
         ({"name": "a/b"}, "name must be that of a folder under runs/, without its path; got 'a/b'"),
         ({"name": ".."}, r"without its path; got '\.\.'"),
@@ -114,6 +120,12 @@ def test_the_bounds_themselves_are_fine():
     weights = {"task_weight": {"person": 0.0}, "class_weight": {"person": [0.0, 1.0]}, "repeat": {"ccp": 2}}
     for share in (0.0, 1.0):
         Recipe.from_dict({**TINY.to_dict(), **weights, "warmup_share": share})
+    none = dict.fromkeys(("backbone_lr_factor", "weight_decay", "ema_decay"), 0)
+    one = dict.fromkeys(("epochs", "batch_size", "plateau_epochs"), 1)
+    views = {"crop_hw": (32, 32), "scale": (1.0, 1.0), "stretch": 0, "colour": 0, "flip": 0, "grey": 1}
+    still = {"crf": {"iterations": 1, "lr_factor": 0}, "augment": views}
+    for seed, size in ((0, 32), (2**32 - 1, 4096)):
+        Recipe.from_dict({**TINY.to_dict(), **none, **one, **still, "seed": seed, "eval_long_side_px": size})
 
 
 def test_every_recipe_can_be_read():

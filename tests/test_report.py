@@ -24,7 +24,7 @@ from training.data import read_split
 from training.errors import CommandError, DataError
 from training.evaluate import evaluate
 from training.report import describe, main, settings_for
-from training.report_page import NOTES, Photo, Report, confusion_table, label_table, page, percent, worst
+from training.report_page import NOTES, Photo, Report, confusion_table, label_table, page, percent, spread, worst
 from training.report_pictures import ERROR_COLOURS, HEAT, data_uri, error_map, heat, mean_errors
 from training.soft_labels import main as soft_labels
 from training.train import main as train
@@ -242,6 +242,20 @@ def test_a_page_without_decided_pixels_has_dashes():
     parsed = Page(page(empty))
     assert "No pixel of any photo is decided." in parsed.text and "The 0 worst photos" in parsed.headings
     assert [row[1] for row in parsed.tables[1][:2]] == ["–", "–"]  # noqa: RUF001
+
+
+def test_how_much_photos_differ_by_hand():
+    truth = grid("0011")
+    photos = [photo(predicted, truth, grid(predicted)) for predicted in ("0011", "1100", "0001", "0111")]
+    photos.append(photo("undecided", np.full((1, 4), IGNORE, np.uint8), truth))
+    # of 0001 and 0111 one label has 2 of 3 pixels, the other 1 of 2
+    assert "photo: 0.0 at worst, 58.3 in the median, 100.0 at best" in spread(photos)
+
+
+def test_a_page_says_that_photos_of_other_sizes_were_stretched():
+    photos = [photo("p", TRUTH, PREDICTED), photo("q", TRUTH, TRUTH), photo("r", TRUTH.T, PREDICTED.T)]
+    assert "stretched to that of the first" in page(report(photos))
+    assert "stretched" not in page(report(photos[:2]))
 
 
 def test_percent():
