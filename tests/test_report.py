@@ -20,9 +20,9 @@ from hubmodels.metrics import IGNORE, Scores
 from hubmodels.refine import Refinement
 from tests.conftest import grid
 from tests.drawn_data import draw_data
-from training.data import read_split
+from training.data import Sample, read_split
 from training.errors import CommandError, DataError
-from training.evaluate import evaluate
+from training.evaluate import Answer, evaluate
 from training.report import describe, main, settings_for
 from training.report_page import NOTES, Photo, Report, confusion_table, label_table, page, percent, spread, worst
 from training.report_pictures import ERROR_COLOURS, HEAT, data_uri, error_map, heat, mean_errors
@@ -212,6 +212,27 @@ def test_a_page_is_one_file_whose_pictures_have_alternatives_in_words():
     assert not {"script", "link", "iframe", "object"} & set(parsed.tags)
     assert "http" not in text and "prefers-color-scheme: dark" in text and '<html lang="en">' in text
     assert ["mIoU", "33.3"] in parsed.tables[1] and ["pixel accuracy", "70.0"] in parsed.tables[1]
+
+
+def test_undecided_pixels_of_a_photo_are_no_label():
+    truth = np.where(np.arange(5) < 2, np.uint8(IGNORE), TRUTH)
+    alternatives = [image["alt"] for image in Page(page(report([photo("p", truth, PREDICTED)]))).images]
+    assert "True labels of p: ground 40.0 %, cat 20.0 %" in alternatives
+    assert "Error map of p: 30.0 % of the pixels are wrong" in alternatives
+
+
+def test_the_legend_names_what_is_painted():
+    text = page(report([photo("p", TRUTH, PREDICTED)]))
+    legend = text.partition('aria-label="labels">')[2].partition("</ul>")[0]
+    assert Page(legend).text == "catdog"  # the background is not
+
+
+def test_a_report_has_the_scores_of_all_photos_and_the_median_of_their_times():
+    samples = [Sample(name, np.zeros((2, 5, 3), np.uint8), {"three": TRUTH}) for name in "abc"]
+    seconds, said = (9.0, 1.0, 2.0), (PREDICTED, TRUTH, TRUTH)
+    total, photos, median = module.measure(map(Answer, samples, said, seconds), THREE)
+    assert total.images == 3 and total.confusion.tolist() == [[22, 2, 0], [0, 5, 1], [0, 0, 0]] and median == 2.0
+    assert [each.name for each in photos] == ["a", "b", "c"] and photos[0].scores.pixel_accuracy == 0.7
 
 
 @pytest.mark.parametrize(

@@ -210,7 +210,7 @@ def _worst_photo(rank: int, photo: Photo, labels: LabelSet) -> str:
         (Image.fromarray(photo.image), f"Photo {name}", "photo"),
         (
             overlay(photo.image, truth, labels, opacity=OPACITY),
-            f"True labels of {name}: {_shares(truth, labels)}",
+            f"True labels of {name}: {_shares(photo.truth, labels)}",
             "truth",
         ),
         (
@@ -242,8 +242,8 @@ def _palette(labels: LabelSet) -> list[tuple[str, Colour]]:
 
 
 def _shares(ids: np.ndarray, labels: LabelSet) -> str:
-    """The labels that occur, with their shares of the photo."""
-    counts = np.bincount(ids.ravel(), minlength=len(labels))
+    """The labels that occur, with their shares of the photo; nothing of undecided pixels."""
+    counts = np.bincount(ids[ids != IGNORE], minlength=len(labels))
     return ", ".join(f"{labels.names[i]} {percent(counts[i] / ids.size)} %" for i in np.flatnonzero(counts))
 
 
