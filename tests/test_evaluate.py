@@ -60,8 +60,10 @@ def test_the_plain_scores_go_to_the_manifest_and_no_others(results, tmp_path):
     assert row["metrics"]["miou"] == plain["miou"]
 
 
-def test_other_splits_are_only_printed(results, capsys):
-    assert not results("--split", "val", "--flip")
+@pytest.mark.parametrize("options", [[], ["--flip"]])
+def test_other_splits_are_only_printed(results, tmp_path, capsys, options):
+    assert not results("--split", "val", *options)
+    assert "metrics" not in (tmp_path / "manifest.json").read_text()
     assert json.loads(capsys.readouterr().out)["images"] == 1
 
 
