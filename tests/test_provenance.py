@@ -60,3 +60,16 @@ def test_a_mean_was_trained_on_what_its_runs_were(tmp_path):
     average([str(tmp_path / "1.pt"), str(tmp_path / "2.pt"), "--out", str(tmp_path / "mean.pt")])
     mean = torch.load(tmp_path / "mean.pt", weights_only=True)
     assert mean["provenance"] == "set 1; and set 2" and mean["photos"] == {"seen": ["p/0", "p/1", "p/2"]}
+
+
+def test_a_mean_says_what_several_runs_share_once_and_nothing_that_none_says(tmp_path):
+    state = {"recipe": TINY.to_dict(), "ema": {"w": torch.ones(1)}}
+    torch.save({**state, "provenance": "a set"}, tmp_path / "new.pt")
+    torch.save(state, tmp_path / "old.pt")
+
+    def mean_of(*names: str) -> dict:
+        average([*(str(tmp_path / name) for name in names), "--out", str(tmp_path / "mean.pt")])
+        return torch.load(tmp_path / "mean.pt", weights_only=True)
+
+    assert mean_of("new.pt", "new.pt", "old.pt")["provenance"] == "a set"
+    assert set(mean_of("old.pt", "old.pt")) == set(state)

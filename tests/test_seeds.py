@@ -137,11 +137,16 @@ DEEPLAB = {"tasks": ("custom",), "arch": "deeplabv3", "network": {"channels": 8}
 )
 def test_networks_that_are_not_alike_have_no_mean(recipe, change):
     with pytest.raises(DataError, match=f"expected runs with one value of {next(iter(change))}; got"):
-        check_alike([recipe, recipe, recipe | change])
+        check_alike([recipe, recipe | change, recipe])
 
 
 def test_norms_of_deeplab_may_be_frozen_in_one_run_alone():
     check_alike([DEEPLAB, DEEPLAB | {"freeze_batch_norm": True, "seed": 3}])
+
+
+def test_what_an_older_run_does_not_say_is_nothing():
+    older = {key: value for key, value in U2NET.items() if key not in ("network", "freeze_batch_norm")}
+    check_alike([older, older | {"network": {}, "classes": (), "freeze_batch_norm": False}])
 
 
 def test_every_seed_is_scored(runs, drawn, tmp_path, monkeypatch, capsys):
