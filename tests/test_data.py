@@ -112,6 +112,10 @@ def spoil_byte(path: Path, at: int) -> None:
             lambda root: (root / "fashionista/splits.json").write_text('{"train": ["0001"]}'),
             r"expected photo numbers in train, like \[1, 2\]; got \['0001'\]",
         ),
+        (
+            lambda root: (root / "fashionista/splits.json").write_text('{"train": 5}'),
+            r"expected photo numbers in train, like \[1, 2\]; got 5",
+        ),
     ],
 )
 def test_a_fault_in_fashionista_names_the_file(drawn, spoil, file):

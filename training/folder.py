@@ -80,7 +80,7 @@ def load_folder(folder: Path, split: str, task: str, *, limit: int | None = None
             raise DataError(
                 f"{mask_path}: ids {wrong} are out of range; classes.json names 0..{count - 1}, {IGNORE} is undecided"
             )
-        factor = min(1.0, LONG_SIDE_PX / max(image.shape[:2]))
+        factor = LONG_SIDE_PX / max(image.shape[:2])
         if factor < 1:
             size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
             # Ids are picked, never mixed.
