@@ -14,7 +14,7 @@ from PIL import Image
 
 import hubmodels
 from hubmodels.card_scores import read_scores
-from hubmodels.cards import entry_card, model_card
+from hubmodels.cards import entry_card, is_generated, model_card
 from hubmodels.cli import main
 from hubmodels.config import ModelConfig
 from hubmodels.entries import ENTRIES, list_models
@@ -112,6 +112,20 @@ def test_scores_and_licence_of_ones_own_model_are_in_its_text_and_its_model_inde
         assert words in card.content
 
 
+def test_scores_by_label_alone_make_a_card_whatever_script_names_the_photos():
+    text = model_card(OWN, metrics={"data": "私の写真", "iou": {"person": 0.75}})
+    card = ModelCard(text, ignore_metadata_errors=False)
+    (result,) = card.data.eval_results
+    assert (result.metric_name, result.metric_value) == ("IoU of person", 75.0)
+    assert result.dataset_name == "私の写真" and result.dataset_type  # which model-index must not leave empty
+    assert "IoU by label: see above." in card.content and "| person | #e69f00 | 75.0 |" in card.content
+
+
+def test_a_card_in_another_encoding_is_somebodys_own():
+    assert is_generated(model_card(OWN).encode())
+    assert not is_generated("# Mütze\n".encode("latin-1"))
+
+
 def test_the_results_of_evaluate_are_taken_as_they_are():
     path = ROOT / "training" / "results" / "deeplabv3plus_person.json"
     text = model_card(OWN, metrics=path)
@@ -128,8 +142,12 @@ def test_the_results_of_evaluate_are_taken_as_they_are():
         ({"iou": {"hat": 0.5}}, "iou must be of labels among background, person; got .*hat"),
         ({"iou": {"person": -0.1}}, "iou of person must be in 0..1"),
         ({"miou": None, "iou": {}}, "miou must be in 0..1"),
+        ({"miou": True}, "miou must be in 0..1"),
+        ({"iou": ["person"]}, "iou must be of labels among background, person"),
         ({"data": ""}, "data must say in a line what the scores are of"),
         ({"data": "a\nb"}, "data must say in a line"),
+        ({"data": "x" * 201}, "data must say in a line"),
+        ({"images": 0}, "images must be a whole number above 0"),
         ({"images": 1.5}, "images must be a whole number"),
         ({"images": True}, "images must be a whole number"),
     ],

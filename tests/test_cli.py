@@ -120,13 +120,14 @@ def test_every_setting_has_an_option():
         (["--superpixel-scale", "9", "--merge-clusters", "9"], "--merge-clusters without --merge"),
         (
             ["--crf-appearance-weight", "1", "--merge-threshold", "9"],
-            "--crf-iterations; --merge-threshold without",
+            "--crf-iterations; --merge-threshold without --superpixel-scale\n",  # and not without --merge as well
         ),
         (["--superpixel-scale", "9", "--merge", "cut", "--merge-threshold", "9", "--vote", "majority"], None),
         (["--merge", "off", "--crf-iterations", "2", "--crf-smoothness-weight", "1"], None),
         (["--preset", "gentle", "--crf-smoothness-weight", "1", "--min-region-px", "9"], None),
         (["--settings", "idle.json"], None),
         (["--superpixel-scale", "60", "--superpixel-foreground", "true"], "--superpixel-foreground with two labels"),
+        (["--superpixel-scale", "60", "--superpixel-foreground", "true", "--vote", "classifier"], None),
     ],
 )
 def test_options_that_do_nothing_are_named(tmp_path, monkeypatch, capsys, options, said):
@@ -156,13 +157,16 @@ def test_a_preset_is_that_of_the_task():
             assert _refinement(arguments, task) == hubmodels.Refinement.preset(preset, task=task)
 
 
-def test_a_bad_photo_is_reported_and_the_rest_goes_on(photos, tmp_path, capsys):
+def test_a_bad_photo_is_reported_and_the_rest_goes_on(photos, tmp_path, capsys, person):
     (photos / "more" / "broken.jpg").write_bytes(b"\xff\xd8 not really")
     out = tmp_path / "out"
     assert main(["label", str(photos / "more"), "--task", "person", "--out", str(out)]) == 1
     said = capsys.readouterr()
     assert "broken.jpg" in said.err and "2 of 3 photos labelled" in said.out
     assert "broken_mask.png" not in names(out)
+    share = np.mean([person.predict(photos / "more" / name).areas()["person"] for name in ("b.jpg", "deep/a.png")])
+    (told,) = re.findall(r"mean area: .*person ([\d.]+) %", said.out)
+    assert float(told) == pytest.approx(100 * share, abs=0.06)  # of those that were labelled
 
 
 @pytest.fixture
@@ -279,6 +283,7 @@ def test_list_and_info_print_the_table(capsys):
         (["label", ".", "--out", "o", "--device", "cuda:99"], "--device cuda:99 is not to be had"),
         (["label", ".", "--out", "o", "--device", "meta"], "--device meta is not to be had"),
         (["label", ".", "--out", "o", "--runtime", "onnx", "--bf16"], "leave out --bf16 and --device"),
+        (["label", ".", "--out", "o", "--runtime", "onnx", "--device", "cuda"], "leave out --bf16 and --device"),
         (["label", ".", "--out", "o", "--model", "deeplabv3_resnet101"], "an architecture to train"),
     ],
 )

@@ -146,12 +146,19 @@ def test_labels_check_themselves():
         LabelSet("x", ("a", "b"), ((0, 0, 0),))
     with pytest.raises(ValueError, match="differ"):
         LabelSet("x", ("a", "a"), ((0, 0, 0), (1, 1, 1)))
-    for colour in ((300, 0, 0), (0.5, 0, 0), (0, 0), "red", 7):
+    for colour in ((256, 0, 0), (0, -1, 0), (0.5, 0, 0), (0, 0), "red", 7):
         with pytest.raises(ValueError, match=r"three whole numbers in 0\.\.255; got"):
             LabelSet("x", ("a", "b"), ((0, 0, 0), colour))
     assert LabelSet("x", ("a", "b"), [[0, 0, 0], np.uint8([1, 2, 3])]).palette == ((0, 0, 0), (1, 2, 3))
     with pytest.raises(ValueError, match=r"no label 'shirt'.*t-shirt"):
         hubmodels.FASHION.id_of("shirt")
+    for count in (1, 257):
+        with pytest.raises(ValueError, match=f"2 to 256 labels.*got {count}"):
+            LabelSet.custom(count)
+
+
+def test_labels_of_ones_own_have_colours_that_differ():
+    assert len(set(LabelSet.custom(256).palette)) == 256
 
 
 def test_import_is_light():

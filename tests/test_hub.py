@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
+import os
 import pickle
 from types import MappingProxyType
 
@@ -21,6 +22,7 @@ from hubmodels.config import config_of
 from hubmodels.entries import ENTRIES
 from hubmodels.hub import WEIGHTS_FOLDER, load_regions, network_with_backbone, read_weights
 from hubmodels.refine import superpixels
+from hubmodels.weights_files import HEADER_BYTES_MAX, places
 from tests.conftest import ROOT
 
 ENTRY = ENTRIES["deeplabv3plus_person"]
@@ -78,6 +80,19 @@ def test_a_folder_named_by_the_environment_comes_first(put, network, tensors):
     assert state["classifier.bias"].tolist() == [5, -5] and state["classifier.bias"].dtype == torch.float32
 
 
+def test_the_folder_named_by_the_environment_may_lie_at_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("HUBMODELS_WEIGHTS", "~/weights")
+    assert places(ENTRY)[0] == tmp_path / "weights" / ENTRY.filename
+
+
+def test_a_file_larger_than_weights_can_be_is_not_read(put, network, tmp_path):
+    entry = put(b"", trusted=False)
+    os.truncate(tmp_path / ENTRY.filename, entry.size_bytes + HEADER_BYTES_MAX + 1)
+    with pytest.raises(WeightsError, match=r"has [\d,]+ bytes, expected [\d,]+ at most"):
+        read_weights(entry, network)
+
+
 def test_one_flipped_bit_is_noticed(put, network):
     data = bytearray((WEIGHTS_FOLDER / ENTRY.filename).read_bytes())
     data[-100] ^= 1
@@ -93,6 +108,7 @@ def damaged(tensors):
     yield "truncated", whole[:-1000], "not a safetensors file"
     yield "empty", b"", "empty file"
     yield "web page", b"<!DOCTYPE html><html></html>", "web page"
+    yield "web page after a blank line", b'\r\n<?xml version="1.0"?><html></html>', "web page"
     yield "pickle", pickle.dumps({"a": 1}), "pickled"
     yield "LFS pointer", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"
     yield "missing tensor", save({k: v for k, v in tensors.items() if k != first}), "1 tensors missing"

@@ -124,6 +124,14 @@ def test_undecided_pixels_stay_so_where_a_palette_is_filled_up(tmp_path, ids, co
     assert_array_equal(read(tmp_path / "mask.png"), expected)
 
 
+def test_colours_may_miss_those_of_the_labels_by_three_steps(tmp_path):
+    hair = np.array(FASHION.palette[2])
+    near, far = (Image.new("RGB", (4, 2), tuple((hair + off).tolist())) for off in ((3, -3, 3), (0, 0, 4)))
+    assert_array_equal(read(saved(tmp_path, near)), np.full((2, 4), 2))
+    with pytest.raises(ImageError, match="4 steps from any label of fashion"):
+        read(saved(tmp_path, far))
+
+
 def test_large_masks_are_brought_to_size_before_they_are_looked_at(tmp_path):
     ids = grid("0123", "4560")
     for picture in (hubmodels.export.indexed_png(ids, FASHION), Image.fromarray(ids)):
@@ -161,6 +169,10 @@ def test_masks_that_are_no_masks_are_explained(tmp_path, astronaut):
         read(saved(tmp_path, Image.fromarray(astronaut[:30, :30])), size=(30, 30))
     with pytest.raises(ImageError, match="megapixels"):
         read(saved(tmp_path, Image.new("L", (50, 50))), size=(50, 50))
+    path = saved(tmp_path, Image.fromarray(astronaut[:30, :30]))
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(ImageError, match="is damaged"):
+        read(path, size=(30, 30))
 
 
 def test_scores_are_those_of_the_evaluation():

@@ -266,7 +266,11 @@ def test_place_weight_tells_far_regions_of_one_colour_apart():
     segments = grid("012222234", "012222234").astype(np.int32)
     graph = RegionGraph(segments, photo(segments, 50, 60, 100, 51, 61))
     assert_array_equal(graph.kmeans(3, adjacent_only=False), [0, 1, 2, 0, 1])
-    assert_array_equal(graph.kmeans(3, adjacent_only=False, place_weight=1000), [0, 0, 1, 2, 2])
+    by_place = np.array([0, 0, 1, 2, 2])
+    options = {"clusters": 3, "adjacent_only": False, "place_weight": 1000}
+    assert_array_equal(graph.kmeans(**options), by_place)
+    image = photo(segments, 50, 60, 100, 51, 61)
+    assert_array_equal(merge_regions(segments, image, by="colour", **options), by_place[segments])
 
 
 def test_one_seed_gives_one_answer_and_more_clusters_than_colours_are_no_trouble():

@@ -65,6 +65,22 @@ def test_scores_of_photos_are_joined_as_if_counted_together():
         joined.include(Scores(2))
 
 
+def test_many_labels_are_counted_apart():
+    """There are more pairs of 20 labels than uint8, the type of the ids, has numbers."""
+    scores = Scores.of_photo(np.array([[19, 18]], np.uint8), np.array([[18, 19]], np.uint8), num_classes=20)
+    assert scores.confusion[19, 18] == scores.confusion[18, 19] == 1 and scores.confusion.sum() == 2
+
+
+def test_the_boundary_measure_is_the_mean_over_photos_that_have_one():
+    scores = Scores(2, boundary_px=1)
+    scores.add(grid("0011"), grid("0011"))
+    scores.add(grid("0001111"), grid("0000011"))  # two pixels beside the true one
+    scores.add(grid("0000"), grid("0000"))
+    scores.add(grid("0011"), grid("0011"), with_boundary=False)
+    assert scores.boundary == [1, 0] and scores.images == 4
+    assert scores.boundary_f == scores.summary()["boundary_f"] == 1 / 2
+
+
 def test_undecided_pixels_do_not_count():
     truth = np.array([[0, IGNORE, 1]], np.uint8)
     scores = Scores(2)

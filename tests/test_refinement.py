@@ -65,10 +65,12 @@ def test_stages_run_in_the_documented_order(probs, photo):
     assert_array_equal(labels, clean_regions(voted, min_region_px=300))
 
 
-def test_region_size_grows_with_the_photos_area(probs, photo):
-    """Four times the pixels: the same setting absorbs regions of four times the size."""
+@pytest.mark.parametrize(
+    "settings", [Refinement(min_region_px=200), Refinement(fill_holes_px=200)], ids=["regions", "holes"]
+)
+def test_sizes_grow_with_the_photos_area(probs, photo, settings):
+    """Four times the pixels: the same setting absorbs regions, and fills holes, of four times the size."""
     large = np.kron(probs, np.ones((1, 2, 2), np.float32))
-    settings = Refinement(min_region_px=200)
     small_result, _ = refine(probs, photo, settings)
     large_result, _ = refine(large, np.kron(photo, np.ones((2, 2, 1), np.uint8)), settings)
     assert_array_equal(large_result, np.kron(small_result, np.ones((2, 2), np.uint8)))
@@ -228,6 +230,19 @@ def test_a_threshold_needs_two_labels(probs, photo):
     two = np.stack([probs[0] + probs[2], probs[1]])
     labels, _ = Tuner(two, photo).refine(Refinement(person_threshold=0.4))
     assert_array_equal(labels, two[1] > 0.4)
+
+
+def test_a_threshold_decides_for_superpixels_and_for_sure_pixels(probs, photo):
+    two, photo = np.stack([probs[0] + probs[2], probs[1]])[:, :200], photo[:200]
+    settings = RegionSettings(method="felzenszwalb", scale=80.0, labels=("background", "person"))
+    tuner = Tuner(two, photo, region_classifier=lambda: RegionClassifier(settings).eval())
+    moved = Refinement(superpixel_scale=80, person_threshold=0.4)
+    voted = vote(two, superpixels(photo, scale=80), threshold=0.4)
+    assert_array_equal(tuner.refine(moved)[0], voted)
+    assert (voted != tuner.refine(Refinement(superpixel_scale=80))[0]).any()
+    for kind in ("probability", "classifier"):
+        own, _ = tuner.refine(dataclasses.replace(moved, vote=kind, keep_confident=0.001))
+        assert_array_equal(own, two[1] > 0.4)
 
 
 def test_results_are_read_only_because_they_are_shared(probs, photo):

@@ -100,6 +100,8 @@ def test_places_far_outside_the_box_are_held_at_one_box_size():
     person = segments == 0
     found = columns(region_features(np.zeros((2, 20, 3), np.uint8), segments, certain(person, 2)), 2)
     assert_array_equal(found["x"], np.float32([0.5, 2, 2]))
+    right = columns(region_features(np.zeros((2, 20, 3), np.uint8), segments, certain(segments == 2, 2)), 2)
+    assert_array_equal(right["x"], np.float32([-1, -1, 0.5]))
 
 
 def test_the_person_is_where_the_probabilities_say():

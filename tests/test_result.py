@@ -57,6 +57,7 @@ def test_saved_values_have_8_bits_however_few_labels_there_are(tmp_path, count):
 def test_formats_that_would_change_ids_are_refused(seg, tmp_path):
     with pytest.raises(ValueError, match=r"\.png"):
         seg.save(tmp_path / "labels.jpg")
+    assert seg.save(tmp_path / "LABELS.PNG").is_file()
 
 
 def test_a_failed_save_leaves_the_old_file(seg, tmp_path, monkeypatch):
@@ -126,6 +127,8 @@ def test_arrays_stay_the_callers_to_write_to():
         ({"probs": np.zeros((2, 2, 4), np.float32)}, "probs must be"),
         ({"probs": np.zeros((7, 2, 4))}, "float32; got .* float64"),
         ({"image": np.zeros((2, 4), np.uint8)}, "image must be"),
+        ({"image": np.zeros((2, 4, 4), np.uint8)}, r"image must be \(H, W, 3\)"),
+        ({"image": np.zeros((2, 4, 3))}, "uint8; got .* float64"),
         ({"label_set": PERSON}, "probs must be"),
     ],
 )

@@ -49,6 +49,13 @@ def test_sure_pixels_may_keep_their_label():
     assert_array_equal(vote(probs, segments, keep_confident=0.5), grid("1100"))
 
 
+def test_sure_pixels_keep_the_label_that_the_threshold_gives_them():
+    second = np.array([[0.45, 0.1, 0.1, 0.1]])
+    probs = np.stack([1 - second, second])
+    assert_array_equal(vote(probs, grid("0000"), threshold=0.4), grid("0000"))
+    assert_array_equal(vote(probs, grid("0000"), threshold=0.4, keep_confident=0.5), grid("1000"))
+
+
 def test_label_ids_vote_by_majority_and_a_tie_goes_to_the_lower():
     assert_array_equal(vote(grid("220", "115"), grid("000", "111"), weight="majority"), grid("222", "111"))
     assert_array_equal(vote(grid("2211"), grid("0000"), weight="majority"), grid("1111"))

@@ -247,6 +247,16 @@ def test_a_closed_folder_for_results_is_told_and_the_rest_goes_on(photos, tmp_pa
     assert f"b.jpg: {closed} cannot be written; change its permissions or choose another --out" in said
 
 
+def test_a_photo_that_may_not_be_read_is_not_taken_for_a_closed_folder(photos, tmp_path, call, monkeypatch):
+    def refusing(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("hubmodels.batch.read_image", refusing)
+    status, summary, said = call(photos / "a.png", "--out", tmp_path / "out")
+    assert status == 1 and "0 of 1 photos labelled" in summary
+    assert "Permission denied" in said and "cannot be written" not in said
+
+
 def test_a_link_to_itself_is_told_and_the_rest_goes_on(photos, tmp_path, call):
     (photos / "a.jpg").symlink_to("a.jpg")
     status, summary, said = call(photos, "--out", tmp_path / "out")
@@ -292,6 +302,15 @@ def test_photos_of_one_name_have_results_of_their_own(tmp_path, photos, results)
     for path in paths:
         path.touch()
     assert planned(tmp_path) == planned(*reversed(paths)) == dict(zip(photos, results, strict=True))
+
+
+def test_folders_that_differ_by_case_alone_have_results_of_their_own(tmp_path):
+    """Results may go where case makes no difference."""
+    for folder in ("A", "a"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.jpg").touch()
+    masks = [str(job.mask).casefold() for job in plan([tmp_path], "out").jobs]
+    assert len(set(masks)) == len(masks) == 2
 
 
 def test_resume_knows_results_that_are_named_with_the_suffix(photos, tmp_path, left_out):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -136,6 +137,17 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "replace", lambda *_: done.append("renamed"))
     write_bytes(b"whole", tmp_path / "file")
     assert done == [5, "renamed"]
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one_and_nothing_beside_it(tmp_path, monkeypatch):
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write_bytes(b"old", tmp_path / "file")
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_bytes(b"new", tmp_path / "file")
+    assert names(tmp_path) == ["file"] and (tmp_path / "file").read_bytes() == b"old"
 
 
 def test_masks_say_how_they_were_made(photos, tmp_path, call, person):

@@ -97,6 +97,21 @@ def test_ctrl_c_chooses_on_the_photos_that_are_scored(tune, model, tmp_path, mon
         assert Refinement.from_dict(read_settings(tmp_path / "tuned.json")[0]) == CLEAN
 
 
+def test_ctrl_c_does_not_take_a_photo_that_was_left_out_for_scored(tune, folders, model, tmp_path, monkeypatch):
+    """Of three photos that were begun one is damaged and one is scored, which is too few to choose by."""
+    (folders[0] / "deep" / "p3.png").write_bytes(b"")  # the first
+    seen = []
+
+    def tuned(image: np.ndarray) -> Any:
+        seen.append(image)
+        if len(seen) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return Segmenter.tune(model, image)
+
+    monkeypatch.setattr(model, "tune", tuned, raising=False)
+    assert tune()[0] == 130 and len(seen) == 2 and not (tmp_path / "tuned.json").exists()
+
+
 def test_ctrl_c_during_the_last_photo_stops_nothing(tune, model, monkeypatch):
     seen = []
 

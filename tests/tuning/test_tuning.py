@@ -141,12 +141,20 @@ def test_every_photo_is_scored_by_the_choice_of_the_others():
     assert validated.tolist() == [50, 52, 52]  # HOLES on the first; CLEAN on both others, because of the first
 
 
+def test_neighbours_among_many_photos_have_no_say_in_each_others_choice():
+    """Ten parts of two: CLEAN is far better on the first two photos, which may well show one person."""
+    found = trials([[50] * 20, [100, 100, *[49] * 18]], [NONE, CLEAN])
+    assert found.best() == 1
+    assert found.cross_validated().confusion[:, 0, 0].tolist() == [50, 50, *[49] * 18]
+
+
 def test_a_gain_that_hangs_on_one_photo_is_not_taken():
     labels = LabelSet.custom(2)
     lucky = conclude(trials([[50] * 6, [99, 49, 49, 49, 49, 49]], [NONE, CLEAN]), labels)
     assert lucky["best"] == {"min_region_px": 400} and not lucky["taken"] and lucky["share"] < 0.9
     sure = conclude(trials([[50] * 6, [60] * 6], [NONE, CLEAN]), labels)
     assert sure["taken"] and sure["share"] == 1 and sure["photos"] == 6 and sure["settings_tried"] == 2
+    assert conclude(trials([[50] * 6, [60] * 6], [NONE, CLEAN]), labels, share=1)["taken"]  # all draws are enough
     assert sure["scores"]["best"] == sure["scores"]["cross_validated"]
     assert sure["scores"]["none"] == {"miou": 0.58333, "pixel_accuracy": 0.75, "boundary_f": 0.5}
     assert list(sure["iou"].values()) == [[0.5, 0.6], [0.66667, 0.71429]]
