@@ -194,12 +194,12 @@ ENTRIES: Mapping[str, Entry] = by_name(
     ),
     Entry(
         name="deeplabv3_person",
-        title="DeepLabv3 on EfficientNet-Lite0, person and background",
+        title="DeepLabv3 on EfficientNet-Lite0 with dense upsampling, person and background",
         arch="deeplabv3",
         labels=PERSON,
-        network=_V3_LITE0,
+        network=MappingProxyType({**_V3_LITE0, "dense_upsampling": True}),
         input_px=576,
-        recipe="python -m training.train training/recipes/deeplabv3_joint.toml",
+        recipe="python -m training.train training/recipes/deeplabv3_dense_longer.toml",
         paper=_V3_PAPER,
     ),
     Entry(
