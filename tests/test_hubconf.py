@@ -160,7 +160,8 @@ for name in {EACH_ARCH!r}:
     old, new = published.network.state_dict(), model.network.state_dict()
     changed = {{key for key in new if not torch.equal(new[key], old[key])}}
     alone = {{re.sub(r"^members\\.[0-9]+\\.", "", key) for key in changed}}  # in an ensemble, within each member
-    assert alone and all(key.startswith(("classifier.", "dense_upsampling.", "side", "outconv.")) for key in alone), changed
+    heads = ("classifier.", "dense_upsampling.", "side", "outconv.")
+    assert alone and all(key.startswith(heads) for key in alone), changed
     named = torch.hub.load({str(ROOT)!r}, name, source="local", labels=["nothing", "hat", "bag"])
     assert named.labels.names == ("nothing", "hat", "bag") and len(set(named.labels.palette)) == 3
     print(name)

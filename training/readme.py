@@ -150,13 +150,14 @@ def speed_tables() -> str:
 
     Models that were timed later are in a table of their own: times of two runs do not compare.
     """
-    every = _speed_table(result("bench_models")["rows"])
-    if not (RESULTS / "bench_models_added.json").is_file():
-        return every
-    later = result("bench_models_added")
-    machine, names = later["machine"], "`training/results/bench_models_added.json`"
-    where = f"{machine['processor']}, {machine['cores']} cores, {machine['instructions']}"
-    return f"{every}\n\nA later run, on another machine ({where}; {names}):\n\n{_speed_table(later['rows'])}"
+    tables = [_speed_table(result("bench_models")["rows"])]
+    for path in sorted(RESULTS.glob("bench_models_added*.json")):
+        later = result(path.stem)
+        machine = later["machine"]
+        where = f"{machine['processor']}, {machine['cores']} cores, {machine['instructions']}"
+        tables.append(f"A later run, on another machine ({where}; `training/results/{path.name}`):")
+        tables.append(_speed_table(later["rows"]))
+    return "\n\n".join(tables)
 
 
 def _speed_table(found: list[dict[str, Any]]) -> str:
@@ -167,6 +168,8 @@ def _speed_table(found: list[dict[str, Any]]) -> str:
         for way, ms in found[0]["ms"].items()
     ]
     for row in found[1:]:
+        if row["parameters"] != ENTRIES[row["name"]].parameters:  # another network had this name
+            continue
         ms = row["ms"]
         full = f"{ms['torch, 600x400']:.0f} / {ms['onnx, 600x400']:.0f}"
         ways = ("torch", "torch, bf16", "onnx")
