@@ -16,7 +16,7 @@ from hubmodels.errors import WeightsError
 from hubmodels.labels import LabelSet, hex_colour
 from hubmodels.networks import build_network
 from hubmodels.networks.backbones import BACKBONES
-from hubmodels.networks.deeplab import LOW_STRIDE, OUTPUT_STRIDE
+from hubmodels.networks.deeplab import CHANNELS, LOW_STRIDE, OUTPUT_STRIDE
 
 FORMAT_VERSION = 1
 CONFIG_BYTES_MAX = 200_000  # 256 labels with long names need a tenth
@@ -52,7 +52,7 @@ ARCH_OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "u2net_small": (),
     }
 )
-DENSE_CHANNELS_MAX = 4096  # of dense upsampling, for the same bound: labels x stride x stride
+DENSE_WEIGHTS_MAX = 40_000_000  # of dense upsampling, for the same bound; room for 256 labels in all that is published
 MEMBERS = range(2, 5)  # of an ensemble; each may be as large as any other network
 # Files of a saved model. The Hub knows weights by this name, in repositories of others too.
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -207,11 +207,18 @@ def _check_members(members: Any) -> None:
 
 
 def _check_dense_upsampling(network: Mapping[str, Any], labels: int) -> None:
-    """Raise ValueError if a network, checked already, would give too many channels to its last convolution."""
-    stride = LOW_STRIDE if network["arch"] == "deeplabv3plus" else network.get("output_stride", OUTPUT_STRIDE)
-    if network.get("dense_upsampling") and labels * stride**2 > DENSE_CHANNELS_MAX:
+    """Raise ValueError if a network, checked already, would give too many weights to its last convolution."""
+    if not network.get("dense_upsampling"):
+        return
+    if network["arch"] == "deeplabv3plus":
+        stride, inputs = LOW_STRIDE, network.get("decoder_channels", CHANNELS)
+    else:
+        stride, inputs = network.get("output_stride", OUTPUT_STRIDE), network.get("channels", CHANNELS)
+    most = DENSE_WEIGHTS_MAX // (9 * inputs * stride**2)  # a 3x3 convolution to stride x stride channels for each label
+    if labels > most:
         raise ValueError(
-            f"dense_upsampling from stride {stride} is for up to {DENSE_CHANNELS_MAX // stride**2} labels; got {labels}"
+            f"dense_upsampling from {inputs} channels at stride {stride} is for up to {most} labels; got {labels}: "
+            "leave it off, or take fewer channels or a smaller stride"
         )
 
 

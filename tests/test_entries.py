@@ -12,6 +12,7 @@ import pytest
 from safetensors import safe_open
 
 import hubmodels
+from hubmodels.config import ModelConfig
 from hubmodels.entries import DEFAULTS, ENTRIES, by_name, find_entry, list_models
 from hubmodels.entry_docs import entry_docstring, entry_facts, markdown_table
 from hubmodels.errors import ModelNotFoundError
@@ -185,3 +186,11 @@ def test_every_public_name_is_there():
 def test_a_misspelt_task_is_refused():
     with pytest.raises(ValueError, match="no task 'clothes'; expected fashion or person"):
         list_models("clothes")
+
+
+@pytest.mark.parametrize(
+    "entry", [entry for entry in ENTRIES.values() if entry.is_network], ids=lambda entry: entry.name
+)
+def test_every_network_can_start_one_for_as_many_labels_as_a_mask_holds(entry):
+    labels = LabelSet.custom([f"label {index}" for index in range(256)])
+    assert len(ModelConfig(entry.name, entry.arch, entry.network, labels, entry.input_px).labels) == 256

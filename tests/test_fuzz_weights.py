@@ -297,7 +297,13 @@ def test_a_config_that_lies_is_refused_before_anything_is_built(whole, tmp_path,
 @pytest.mark.parametrize("member", [False, True])
 @pytest.mark.parametrize(
     "network, most",
-    [({"output_stride": 32}, 4), ({}, 16), ({"output_stride": 8}, 64), ({"arch": "deeplabv3plus"}, 256)],
+    [
+        ({"output_stride": 32}, 16),
+        ({}, 67),
+        ({"channels": 1024, "output_stride": 8}, 67),
+        ({"output_stride": 8}, 256),
+        ({"arch": "deeplabv3plus", "decoder_channels": 1024}, 256),
+    ],
 )
 def test_dense_upsampling_cannot_ask_for_gigabytes_of_weights(network, most, member):
     """Its channels grow with the labels and the square of the stride."""

@@ -17,6 +17,7 @@ from hubmodels.networks.backbones import Backbone
 from hubmodels.networks.grid import check_input, pad_to_grid
 
 OUTPUT_STRIDE = 16  # unless another is asked for
+CHANNELS = 256  # of ASPP and of the decoder; as published
 LOW_STRIDE = 4  # of the low-level features that the decoder of v3+ adds
 ATROUS_RATES = {8: (12, 24, 36), 16: (6, 12, 18), 32: (3, 6, 9)}  # at each output stride; Chen et al. 2017, table 5
 
@@ -155,7 +156,7 @@ class DeepLabV3(_DeepLab):
         num_classes: int,
         backbone: str = "tf_efficientnet_lite0",
         output_stride: int = OUTPUT_STRIDE,
-        channels: int = 256,
+        channels: int = CHANNELS,
         pretrained_backbone: bool = False,
         separable: bool = True,
         dense_upsampling: bool = False,
@@ -199,8 +200,8 @@ class DeepLabV3Plus(_DeepLab):
         num_classes: int,
         backbone: str = "tf_efficientnet_lite0",
         output_stride: int = OUTPUT_STRIDE,
-        channels: int = 256,
-        decoder_channels: int = 256,
+        channels: int = CHANNELS,
+        decoder_channels: int = CHANNELS,
         low_channels: int = 48,
         pretrained_backbone: bool = False,
         dense_upsampling: bool = False,
