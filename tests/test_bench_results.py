@@ -11,6 +11,7 @@ from tests.conftest import ROOT
 from training.bench_models import REFERENCE
 
 RESULTS = ROOT / "training" / "results"
+ADDED_FILES = sorted(RESULTS.glob("bench_models_added*.json"))  # of models that came after the last full run
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +67,8 @@ def reference_ms(rows: dict[str, dict]) -> float:
     return rows[REFERENCE]["ms"][REFERENCE]
 
 
-ADDED_FILES = sorted(RESULTS.glob("bench_models_added*.json"))
-
-
 def added_rows() -> dict[str, dict]:
-    """Of models that came after the last full run."""
+    """Of later runs."""
     return {row["name"]: row for path in ADDED_FILES for row in json.loads(path.read_text())["rows"]}
 
 

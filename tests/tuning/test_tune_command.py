@@ -73,13 +73,9 @@ def test_without_a_sure_gain_all_is_off(tune, folders, tmp_path, rng):
     assert "not better than none by more than chance: in 50 % of 10,000 draws" in out and "best settings: none" in out
 
 
-@pytest.mark.parametrize("times", [1, 2])
-@pytest.mark.parametrize("photo", [1, 2, 3])
-@pytest.mark.parametrize("bar", ["", "1"], ids=["bar", "no bar"])
-def test_ctrl_c_chooses_on_the_photos_that_are_scored(tune, model, tmp_path, monkeypatch, photo, times, bar):
-    """One that comes before two photos are scored, or a second one, ends at once and writes nothing."""
-    monkeypatch.setenv("TQDM_DISABLE", bar)
-    seen = []
+def ctrl_c_during(photo: int, model: Segmenter, monkeypatch: pytest.MonkeyPatch, *, times: int = 1) -> list[np.ndarray]:
+    """Ctrl-C comes, once or more often, while that photo, counted from 1, is tuned; the photos that were."""
+    seen: list[np.ndarray] = []
 
     def tuned(image: np.ndarray) -> Any:
         seen.append(image)
@@ -88,6 +84,16 @@ def test_ctrl_c_chooses_on_the_photos_that_are_scored(tune, model, tmp_path, mon
         return Segmenter.tune(model, image)
 
     monkeypatch.setattr(model, "tune", tuned, raising=False)
+    return seen
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("photo", [1, 2, 3])
+@pytest.mark.parametrize("bar", ["", "1"], ids=["bar", "no bar"])
+def test_ctrl_c_chooses_on_the_photos_that_are_scored(tune, model, tmp_path, monkeypatch, photo, times, bar):
+    """One that comes before two photos are scored, or a second one, ends at once and writes nothing."""
+    monkeypatch.setenv("TQDM_DISABLE", bar)
+    seen = ctrl_c_during(photo, model, monkeypatch, times=times)
     status, out, err = tune()
     assert status == 130 and len(seen) == photo
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -100,28 +106,12 @@ def test_ctrl_c_chooses_on_the_photos_that_are_scored(tune, model, tmp_path, mon
 def test_ctrl_c_does_not_take_a_photo_that_was_left_out_for_scored(tune, folders, model, tmp_path, monkeypatch):
     """Of three photos that were begun one is damaged and one is scored, which is too few to choose by."""
     (folders[0] / "deep" / "p3.png").write_bytes(b"")  # the first
-    seen = []
-
-    def tuned(image: np.ndarray) -> Any:
-        seen.append(image)
-        if len(seen) == 2:
-            signal.raise_signal(signal.SIGINT)
-        return Segmenter.tune(model, image)
-
-    monkeypatch.setattr(model, "tune", tuned, raising=False)
+    seen = ctrl_c_during(2, model, monkeypatch)
     assert tune()[0] == 130 and len(seen) == 2 and not (tmp_path / "tuned.json").exists()
 
 
 def test_ctrl_c_during_the_last_photo_stops_nothing(tune, model, monkeypatch):
-    seen = []
-
-    def tuned(image: np.ndarray) -> Any:
-        seen.append(image)
-        if len(seen) == 4:
-            signal.raise_signal(signal.SIGINT)
-        return Segmenter.tune(model, image)
-
-    monkeypatch.setattr(model, "tune", tuned, raising=False)
+    ctrl_c_during(4, model, monkeypatch)
     status, out, err = tune()
     assert status == 0 and "4 photos, 5 settings" in out and "stopped" not in err
 
