@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,8 +82,7 @@ def tune_on_photos(arguments: argparse.Namespace) -> int:
     if arguments.report is not None and arguments.report.resolve() == arguments.out.resolve():
         raise ValueError(f"--report must be another file than --out; got {arguments.out} for both")
 
-    from tqdm import tqdm  # heavy imports only once the call is known to make sense
-
+    # Heavy imports only once the call is known to make sense.
     from hubmodels.tuning import candidates, conclude, find_examples, measure
 
     examples, without = find_examples(arguments.photos, arguments.masks)
@@ -91,26 +91,10 @@ def tune_on_photos(arguments: argparse.Namespace) -> int:
     task = published_task(name, model.labels, arguments)
     settings = [Refinement.preset(preset, task=task) for preset in PRESETS] if task else []
     settings += _check_own(own, task, model.labels, name)
-    failures: list[str] = []
-
-    def failed(reason: str) -> None:
-        failures.append(reason)
-        tqdm.write(f"hubmodels: {reason}", file=sys.stderr)
-
-    def stopping() -> None:
-        tqdm.write("hubmodels: stops after this photo, to choose on those scored; Ctrl-C again: now", file=sys.stderr)
-
-    begun: list[Example] = []
-    with stops_on_ctrl_c(is_worth_it=lambda: len(begun) - 1 - len(failures) >= 2, say=stopping) as stop:
-
-        def until_stopped() -> Iterator[Example]:
-            for example in tqdm(examples, unit="photo", desc=model.name):
-                if stop.is_set():
-                    return
-                begun.append(example)
-                yield example
-
-        trials = measure(model, until_stopped(), [*settings, *candidates(model.labels)], failed=failed)
+    progress = _Progress(examples, title=model.name)
+    with stops_on_ctrl_c(is_worth_it=progress.can_end, say=progress.say_it_stops) as stop:
+        settings += candidates(model.labels)
+        trials = measure(model, progress.until(stop), settings, failed=progress.note_failure)
     found = conclude(trials, model.labels, share=arguments.share)
     chosen = Refinement.from_dict(found["best"]) if found["taken"] else Refinement()
     write_bytes(encoded_settings(chosen, task), arguments.out)
@@ -119,10 +103,48 @@ def tune_on_photos(arguments: argparse.Namespace) -> int:
         whole = {**facts, **found, "rows": trials.rows()}
         write_bytes(json.dumps(whole, indent=1).encode() + b"\n", arguments.report)
     _tell(found, arguments, name)
-    if len(begun) < len(examples):
+    if progress.begun < len(examples):
         print(f"stopped: chosen on {found['photos']} of {len(examples)} photos", file=sys.stderr)
         return INTERRUPTED
-    return 1 if failures else 0
+    return 1 if progress.failed else 0
+
+
+class _Progress:
+    """Photos as they are tried: a bar of progress, reasons of those left out, and when Ctrl-C may end it.
+
+    Attributes:
+        begun: photos that were handed out.
+        failed: those of them that were left out.
+    """
+
+    def __init__(self, examples: Sequence[Example], *, title: str) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(examples, unit="photo", desc=title)
+        self.begun = self.failed = 0
+
+    def until(self, stop: threading.Event) -> Iterator[Example]:
+        """The examples, no further ones once `stop` is set."""
+        for example in self._bar:
+            if stop.is_set():
+                return
+            self.begun += 1
+            yield example
+
+    def can_end(self) -> bool:
+        """Whether there is enough to choose on without the photo that is under way."""
+        return self.begun - 1 - self.failed >= 2
+
+    def note_failure(self, reason: str) -> None:
+        """Say why a photo is left out."""
+        self.failed += 1
+        self._bar.write(f"hubmodels: {reason}", file=sys.stderr)
+
+    def say_it_stops(self) -> None:
+        """Say what Ctrl-C leads to."""
+        self._bar.write(
+            "hubmodels: stops after this photo, to choose on those scored; Ctrl-C again: now", file=sys.stderr
+        )
 
 
 def _check_own(
