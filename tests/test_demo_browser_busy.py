@@ -17,6 +17,7 @@ from gradio_client.utils import QueueError
 from PIL import Image
 
 from hubmodels.app import texts
+from hubmodels.app.examples import EXAMPLES
 from hubmodels.app.studio import Studio
 from tests.chromium import WAIT_MS, Browser, Download, Page, expect, running_browser, set_number
 from tests.page_server import GRADIO_MARKS, get, served_here
@@ -88,13 +89,17 @@ def is_told(page: Page) -> None:
     assert "currently busy" not in page.locator("body").inner_text()  # Gradio's own words
 
 
-def test_a_page_asks_once_when_it_opens(server, browser):
+def test_a_page_asks_once_when_it_opens_and_once_for_another_photo(server, browser):
     """Each call more would be a place in the queue of a busy server."""
     page = browser.new_page()
     page.goto(server.url)
     expect(page.locator("#compare img")).to_have_count(2, timeout=WAIT_MS)
-    page.wait_for_timeout(500)  # whatever else is asked
+    page.wait_for_timeout(1000)  # whatever else is asked
     assert server.studio.answers == 1
+    page.locator("#examples button").last.click()
+    expect(page.locator("#link")).to_contain_text(f"example={list(EXAMPLES)[-1]}", timeout=WAIT_MS)
+    page.wait_for_timeout(1000)
+    assert server.studio.answers == 2
 
 
 def test_a_server_that_cannot_be_reached_leaves_no_old_pictures(server, browser):

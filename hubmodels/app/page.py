@@ -25,6 +25,8 @@ from hubmodels.entries import find_entry
 from hubmodels.refine import PRESETS, Refinement
 
 DOWNLOAD = "async_ssrf_protected_download"  # Gradio's function that gets files from addresses
+# Empties a component and leaves an empty one alone, which would count as changed, so that all would be asked for again.
+EMPTY = "value => value ? null : ({__type__: 'update'})"
 HEAVY = "heavy"  # the one slot of everything that computes
 # Handlers get what came from the browser or the API and check it themselves, also whose files they are: the page clamps
 # where the API refuses, and no photo is opened by anybody else.
@@ -306,7 +308,7 @@ def _tie_light_events(parts: Parts, handlers: Handlers) -> None:
     adapted = [parts.settings["person_threshold"], parts.settings["vote"], cut, other]
     parts.model.change(handlers.adapt, [parts.model, cut, other], adapted, **_LIGHT)
     # A mask is of one photo; kept, it would be compared with the next one of the same size.
-    parts.photo.change(None, None, [parts.truth], js="() => null", show_progress="hidden", api_visibility="private")
+    parts.photo.change(None, [parts.truth], [parts.truth], js=EMPTY, show_progress="hidden", api_visibility="private")
 
     def arrange(left: str, right: str, style: str, ground: str) -> Any:
         cut = style == "cutout"
