@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import functools
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from hubmodels.absent import names_of_absent
 from hubmodels.errors import ImageError, RegionsError
 from hubmodels.images import read_image
 from hubmodels.model_export import describe
@@ -48,9 +50,11 @@ class Outcome:
     error: str | None = None
 
 
-def how_made(model: Segmenter, settings: Refinement) -> dict[str, Any]:
+def how_made(model: Segmenter, settings: Refinement, *, absent: Collection[str] = ()) -> dict[str, Any]:
     """What masks say about how they were made, and what must be the same to leave a photo out; JSON-able."""
     facts: dict[str, Any] = {**describe(model), "settings": settings.to_dict()}
+    if left_out := names_of_absent(model.labels, absent):
+        facts["absent"] = list(left_out)
     if settings.vote == "classifier" and model.region_classifier is not None:
         facts["regions_sha256"] = hashlib.sha256(model.region_classifier().to_bytes()).hexdigest()
     return facts
@@ -68,7 +72,12 @@ def is_done(job: Job, made_by: Mapping[str, Any]) -> bool:
 
 
 def run(
-    model: Segmenter, jobs: Iterable[Job], made_by: Mapping[str, Any], *, refinement: Refinement | None = None
+    model: Segmenter,
+    jobs: Iterable[Job],
+    made_by: Mapping[str, Any],
+    *,
+    refinement: Refinement | None = None,
+    absent: Collection[str] = (),
 ) -> Iterator[Outcome]:
     """Label every photo in turn; one that cannot be read, is too large for the memory there is or falls into too many
     superpixels, or whose results cannot be written is reported.
@@ -80,6 +89,7 @@ def run(
         jobs: what `plan` found.
         made_by: all that decides what comes out, as of `how_made`; masks hold it in a text chunk.
         refinement: post-processing.
+        absent: labels that none of the photos shows.
 
     Yields:
         One Outcome per job, in their order, once its files are written.
@@ -88,11 +98,12 @@ def run(
         OSError: the disk is full or cannot be written, so that going on makes no sense.
         KeyboardInterrupt: as it comes, after the outcome of the photo whose results were being written.
     """
+    predict = functools.partial(model.predict, refinement=refinement, absent=absent)
     with ThreadPoolExecutor(2, "hubmodels-files") as files:
         last: tuple[Job, Future[dict[str, float]]] | None = None
         try:
             for job, reading in _read_ahead(files, jobs, made_by):
-                writing = _label(model, job, reading, refinement, files)
+                writing = _label(predict, job, reading, files)
                 if last is not None:
                     outcome, last = _outcome(*last), None
                     yield outcome
@@ -128,16 +139,15 @@ def _read(job: Job, made_by: Mapping[str, Any]) -> tuple[str, np.ndarray]:
 
 
 def _label(
-    model: Segmenter,
+    predict: Callable[[np.ndarray], Segmentation],
     job: Job,
     reading: Future[tuple[str, np.ndarray]],
-    refinement: Refinement | None,
     files: Executor,
 ) -> Future[dict[str, float]]:
     """Label a photo; what writes its results then, or an error that is raised in its turn."""
     try:
         note, photo = reading.result()
-        result = model.predict(photo, refinement=refinement)
+        result = predict(photo)
     except Exception as error:
         failed: Future[dict[str, float]] = Future()
         failed.set_exception(error)

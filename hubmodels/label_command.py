@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hubmodels.absent import ids_of_absent
 from hubmodels.ctrl_c import INTERRUPTED
 from hubmodels.files import make_folder
 from hubmodels.labels import TASKS, LabelSet
@@ -17,6 +18,7 @@ from hubmodels.refine.settings import PRESETS, SETTINGS, Refinement, Setting, se
 from hubmodels.settings_files import check_tuned_for, read_settings
 
 if TYPE_CHECKING:
+    from hubmodels.batch import Outcome
     from hubmodels.planning import Job, Plan
     from hubmodels.segmenter import Segmenter
 
@@ -34,6 +36,13 @@ def add_label(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     label.add_argument("sources", nargs="+", metavar="PHOTO", help="photos, or folders of photos")
     label.add_argument("--out", type=Path, required=True, metavar="DIR", help="where results go")
     add_model_options(label)
+    label.add_argument(
+        "--absent",
+        type=lambda text: [name.strip() for name in text.split(",")],
+        default=[],
+        metavar="LABEL,...",
+        help="labels that none of these photos shows, such as dress: the others share what is taken for them",
+    )
     label.add_argument(
         "--runtime",
         choices=("auto", "torch", "onnx"),
@@ -118,6 +127,7 @@ def label_photos(arguments: argparse.Namespace) -> int:
             check_tuned_for(arguments.settings, tuned_for, task, labels, model=name, anyway=anyway)
         settings = _refinement(arguments, task, values)
         settings.check_for(name, len(labels))
+        ids_of_absent(labels, arguments.absent)
         return settings
 
     # The labels of a folder or repository are known only once it is loaded; wrong settings are found before.
@@ -127,7 +137,7 @@ def label_photos(arguments: argparse.Namespace) -> int:
 
     import torch  # heavy imports only once the call is known to make sense
 
-    from hubmodels.batch import how_made, is_done
+    from hubmodels.batch import how_made, is_done, run
     from hubmodels.planning import plan
     from hubmodels.runtime import choose_runtime, is_prepared, with_runtime
 
@@ -145,14 +155,16 @@ def label_photos(arguments: argparse.Namespace) -> int:
     if entry is None:
         settings = settings_for(model.labels)
     _say_what_does_nothing(arguments, settings, labels=len(model.labels))
-    made_by = how_made(model, settings)  # of PyTorch's network: what ONNX Runtime runs has another digest
+    # Of PyTorch's network: what ONNX Runtime runs has another digest.
+    made_by = how_made(model, settings, absent=arguments.absent)
     if arguments.resume:
         planned, jobs = len(jobs), [job for job in jobs if not is_done(job, made_by)]
         print(f"{planned - len(jobs)} of {planned} photos are labelled already", file=sys.stderr)
     if jobs and choose_runtime(model, arguments.runtime, photos=len(jobs)) == "onnx" and not is_prepared(model):
         print(f"{model.name}: exporting the network for ONNX Runtime, once", file=sys.stderr)
     model = with_runtime(model, arguments.runtime, photos=len(jobs))
-    status = _label_all(model, jobs, settings, made_by, arguments.out)
+    outcomes = run(model, jobs, made_by, refinement=settings, absent=arguments.absent)
+    status = _label_all(outcomes, jobs, model, arguments.out)
     return 1 if found.closed and status == 0 else status
 
 
@@ -198,18 +210,16 @@ def _counted(paths: list[Path], what: str) -> str:
     return f"{len(paths)} {what}{'s' if len(paths) > 1 else ''} ({named}) {'were' if len(paths) > 1 else 'was'}"
 
 
-def _label_all(model: Segmenter, jobs: list[Job], settings: Refinement, made_by: dict[str, Any], out: Path) -> int:
+def _label_all(outcomes: Iterator[Outcome], jobs: list[Job], model: Segmenter, out: Path) -> int:
     """Label every photo, with a bar of progress and a summary; returns the exit status."""
     from tqdm import tqdm
 
-    from hubmodels.batch import FULL, run
+    from hubmodels.batch import FULL
 
     started, done, failed, stopped, status = time.monotonic(), 0, 0, "", 0
     totals = dict.fromkeys(model.labels.names, 0.0)
     try:
-        for outcome in tqdm(
-            run(model, jobs, made_by, refinement=settings), total=len(jobs), unit="photo", desc=model.name
-        ):
+        for outcome in tqdm(outcomes, total=len(jobs), unit="photo", desc=model.name):
             if outcome.areas is None:
                 failed += 1
                 tqdm.write(f"hubmodels: {outcome.error}", file=sys.stderr)

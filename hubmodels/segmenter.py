@@ -6,13 +6,14 @@ import functools
 import itertools
 import math
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from hubmodels.absent import ids_of_absent, leave_out_
 from hubmodels.bands import softmax_
 from hubmodels.config import INPUT_PX, ModelConfig
 from hubmodels.errors import WeightsError
@@ -148,6 +149,7 @@ class Segmenter(Pretrained):
         photo: ImageSource,
         *,
         refinement: Refinement | None = None,
+        absent: Collection[str] = (),
         flip: bool = False,
         scales: Sequence[float] = (1.0,),
     ) -> Segmentation:
@@ -156,6 +158,7 @@ class Segmenter(Pretrained):
         Args:
             photo: path, bytes, PIL image or (H, W, 3) uint8 array.
             refinement: post-processing; none unless given.
+            absent: labels that the photo is known not to show, such as ["dress"]; the others share their probability.
             flip, scales: test-time augmentation, as of `probabilities`; each pass costs the time of one.
 
         Returns:
@@ -164,21 +167,30 @@ class Segmenter(Pretrained):
         Raises:
             FileNotFoundError: no file at the path.
             ImageError: the photo cannot be read.
-            TypeError: a refinement or photo of another type; or as of `probabilities`.
-            ValueError, WeightsError: as of `probabilities` and `refine`.
+            TypeError: a refinement, photo or `absent` of another type; or as of `probabilities`.
+            ValueError: `absent` names no label, the background, or all others; or as of `probabilities` and `refine`.
+            WeightsError: as of `probabilities`.
         """
         settings = checked_settings(Refinement() if refinement is None else refinement)  # before the network runs
-        return self.tune(photo, flip=flip, scales=scales).refine(settings)
+        return self.tune(photo, absent=absent, flip=flip, scales=scales).refine(settings)
 
-    def tune(self, photo: ImageSource, *, flip: bool = False, scales: Sequence[float] = (1.0,)) -> PhotoTuner:
+    def tune(
+        self,
+        photo: ImageSource,
+        *,
+        absent: Collection[str] = (),
+        flip: bool = False,
+        scales: Sequence[float] = (1.0,),
+    ) -> PhotoTuner:
         """Run the network once and keep its answer, so that settings can be tried at little cost.
 
         Raises:
             As `predict`, but for the refinement.
         """
+        left_out = ids_of_absent(self.labels, absent)  # before the network runs
         image = read_image(photo)
         image = image.copy() if image is photo else image  # the caller's array may hold the next frame by then
-        probs = self.probabilities(image, flip=flip, scales=scales)
+        probs = leave_out_(self.probabilities(image, flip=flip, scales=scales), left_out)
         tuner = Tuner(probs, image, region_classifier=self.region_classifier, checked=True)
         return PhotoTuner(tuner, self.labels)
 
@@ -197,6 +209,17 @@ class PhotoTuner:
         """`refine`, with the seconds of each stage that ran; what was remembered is not there."""
         labels, probs, seconds = self._tuner.refine_timed(settings)
         return Segmentation(self._tuner.image, labels, probs, self._labels), seconds
+
+    def without(self, absent: Collection[str]) -> PhotoTuner:
+        """The photo with the network's answer, but for labels that it is known not to show.
+
+        Raises:
+            TypeError, ValueError: as of `predict`.
+        """
+        ids = ids_of_absent(self._labels, absent)
+        if not ids:
+            return self
+        return PhotoTuner(self._tuner.for_probs(leave_out_(self._tuner.probs.copy(), ids)), self._labels)
 
     def superpixels(self, settings: Refinement) -> np.ndarray:
         """(H, W) int32 ids of the superpixels that vote under `settings`; ValueError if those are off."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from hubmodels import Refinement
+from hubmodels import FASHION, Refinement
 from hubmodels.app import links
-from hubmodels.app.controls import CONTROLS, SECTIONS, settings_from
+from hubmodels.app.controls import CONTROLS, SECTIONS, absent_from, settings_from
 from hubmodels.app.views import View
 from hubmodels.refine import PRESETS, SETTINGS
 from tests.page_examples import CLOTHES, PEOPLE, TUNED
@@ -55,9 +55,15 @@ def test_a_link_restores_all_it_carries():
     values = {name: c.choices[-1] if c.choices else c.maximum for name, c in CONTROLS.items()}
     view = View("crf", "other", "cutout", "two-up", 30, "dress", "colour", "#12ab34", PEOPLE)
     for settings in (Refinement(), TUNED, Refinement(**values)):
-        shared = links.Shared(CLOTHES, settings, view, "astronaut")
+        shared = links.Shared(CLOTHES, settings, view, "astronaut", ("skin", "dress"))
         assert restored(links.to_query(shared, "fashion")) == shared
     assert len(links.to_query(links.Shared(CLOTHES, Refinement(**values), view), "fashion")) < 1500
+
+
+def test_boxes_that_make_no_sense_leave_nothing_out():
+    for value in (None, 3, {"a": 1}, [], ["hat"], [None, 3], "", list(FASHION.names)):
+        assert absent_from(value, FASHION) == ()
+    assert absent_from(["dress", "hat", "hair"], FASHION) == ("hair", "dress")
 
 
 def test_a_link_is_clamped_and_cannot_break_the_page():
@@ -67,6 +73,13 @@ def test_a_link_is_clamped_and_cannot_break_the_page():
         "&vote=%3Cscript%3E&opacity=1e999&left=nowhere&colour=red&superpixel_scale=" + "9" * 1000
     )
     assert shared == links.Shared(PEOPLE, Refinement(crf_iterations=20), View())
+
+
+def test_absent_labels_of_a_link_are_those_of_its_model():
+    assert restored(f"model={CLOTHES}&absent=dress,hat,skin,background,dress").absent == ("skin", "dress")
+    assert restored("absent=dress").absent == ("dress",)
+    assert restored(f"model={PEOPLE}&absent=dress").absent == restored(f"model={PEOPLE}&absent=person").absent == ()
+    assert restored(f"model={CLOTHES}&absent=skin,hair,t-shirt,shoes,pants,dress").absent == ()  # nothing would be left
 
 
 def test_models_of_a_link_that_are_not_served_are_named_if_they_look_like_names():

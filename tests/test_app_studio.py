@@ -55,6 +55,16 @@ def test_the_network_runs_once_per_photo_and_model(studio, small, network_runs):
     assert network_runs == [CLOTHES, PEOPLE]
 
 
+def test_absent_labels_need_no_network_again(studio, small, network_runs):
+    photo = Photo.of(small)
+    first = studio.analyse(photo, CLOTHES, Refinement(), absent=["dress", "skin"])
+    assert first.absent == ("skin", "dress") and "network" in first.seconds
+    again = studio.analyse(photo, CLOTHES, Refinement(), absent=("skin",))
+    assert "network" not in again.seconds and network_runs == [CLOTHES]
+    assert_array_equal(again.final.labels, studio.model(CLOTHES).predict(small, absent=["skin"]).labels)
+    assert studio.analyse(photo, CLOTHES, Refinement()).final.mask("skin").any()
+
+
 def test_a_slider_computes_its_own_stage_alone(studio, small):
     photo = Photo.of(small)
     settings = Refinement(crf_iterations=1, superpixel_scale=50, min_region_px=50)

@@ -31,12 +31,14 @@ def photo_file(tmp_path: Path, astronaut: np.ndarray) -> Path:
 
 
 def test_the_copied_python_gives_the_same_labels(studio, photo_file, tmp_path):
-    code = snippets.python(CLOTHES, TUNED, opacity=30)
+    absent = ["hair", "dress"]
+    code = snippets.python(CLOTHES, TUNED, absent=absent, opacity=30)
     call = [sys.executable, "-c", BLOCK_NETWORK + code]
     done = subprocess.run(call, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     with Image.open(tmp_path / "labels.png") as picture:
-        assert_array_equal(np.asarray(picture), studio.whole(photo_file, CLOTHES, TUNED).labels)
+        assert_array_equal(np.asarray(picture), studio.whole(photo_file, CLOTHES, TUNED, absent=absent).labels)
+    assert (studio.whole(photo_file, CLOTHES, TUNED).labels == FASHION.id_of("hair")).any()
     assert (tmp_path / "overlay.jpg").is_file()
 
 
@@ -47,6 +49,15 @@ def test_the_copied_command_gives_the_same_labels(studio, photo_file, tmp_path, 
     assert program == "hubmodels" and cli(arguments) == 0
     with Image.open(tmp_path / "out" / "photo_mask.png") as picture:
         assert_array_equal(np.asarray(picture), studio.whole(photo_file, PEOPLE, settings).labels)
+
+
+def test_the_copied_command_names_absent_labels(studio, photo_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _, *arguments = snippets.command(CLOTHES, TUNED, absent=["t-shirt", "hair"]).split()
+    assert cli([*arguments, "--runtime", "torch"]) == 0
+    with Image.open(tmp_path / "out" / "photo_mask.png") as picture:
+        wanted = studio.whole(photo_file, CLOTHES, TUNED, absent=["hair", "t-shirt"])
+        assert_array_equal(np.asarray(picture), wanted.labels)
 
 
 def test_copied_code_names_every_changed_setting():

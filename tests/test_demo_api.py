@@ -38,6 +38,18 @@ def test_the_api_answers_like_the_library(api, photo, person, small):
         assert_array_equal(np.asarray(picture), person.predict(small).labels)
 
 
+def test_labels_that_a_photo_does_not_show_are_left_out(api, photo, fashion, small):
+    said = {"photo": gradio_client.handle_file(photo), "model": CLOTHES, "api_name": "/segment"}
+    mask, _, report = api.client.predict(**said, absent=["skin", "dress"])
+    wanted = fashion.predict(small, absent=["skin", "dress"])
+    with Image.open(mask) as picture:
+        assert_array_equal(np.asarray(picture), wanted.labels)
+    assert report["areas"] == wanted.areas() and report["absent"] == ["skin", "dress"]
+    for absent, words in ((["hat"], "no label 'hat'"), ("dress", "list of label names"), (3, "list of label names")):
+        with pytest.raises(gradio_client.exceptions.AppError, match=words):
+            api.client.predict(**said, absent=absent)
+
+
 def test_models_and_health_are_told(api):
     assert {model["name"] for model in api.client.predict(api_name="/models")} == set(hubmodels.list_models())
     status, body = get(f"{api.url}/health")

@@ -6,7 +6,7 @@ import io
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -126,8 +126,10 @@ def upload(page: Page, path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def expected(studio: Studio, astronaut: np.ndarray) -> Callable[..., list[str]]:
-    def shares_of(pixels: np.ndarray = astronaut, model: str = CLOTHES, **settings: Any) -> list[str]:
-        analysis = studio.analyse(Photo.of(pixels), model, Refinement(**settings))
+    def shares_of(
+        pixels: np.ndarray = astronaut, model: str = CLOTHES, absent: Sequence[str] = (), **settings: Any
+    ) -> list[str]:
+        analysis = studio.analyse(Photo.of(pixels), model, Refinement(**settings), absent=absent)
         return [texts.percent(share) for share in analysis.final.areas().values()]
 
     return shares_of
@@ -210,6 +212,23 @@ def test_the_task_changes_model_labels_and_controls(visit, expected):
     wait_for_shares(page, expected(model=PEOPLE, person_threshold=0.2))
     page.get_by_label("Fashion", exact=True).check()
     expect(page.locator("#legend .share")).to_have_count(7, timeout=WAIT_MS)
+
+
+def test_labels_that_the_photo_does_not_show_are_left_out(visit, expected):
+    page = visit()
+    boxes = page.locator("#absent")
+    boxes.get_by_label("hair").check()
+    boxes.get_by_label("dress").check()
+    wait_for_shares(page, expected(absent=["hair", "dress"]))
+    wait_until(page, lambda: "absent=hair%2Cdress" in text_of(page, "link"), "the link")
+    again = visit(query="?" + text_of(page, "link").partition("?")[2])
+    expect(again.locator("#absent").get_by_label("dress")).to_be_checked(timeout=WAIT_MS)
+    wait_for_shares(again, expected(absent=["hair", "dress"]))
+    again.get_by_role("button", name="Reset", exact=True).click()
+    wait_for_shares(again, expected())
+    expect(again.locator("#absent").get_by_label("dress")).not_to_be_checked()
+    again.get_by_label("Person", exact=True).check()
+    expect(again.locator("#absent")).to_be_hidden(timeout=WAIT_MS)  # of two labels none can be left out
 
 
 def test_any_two_sides_are_compared_in_any_view(visit, studio, astronaut):

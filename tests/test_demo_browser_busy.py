@@ -37,11 +37,11 @@ class HeldStudio(Studio):
         self.may_answer, self.was_asked = threading.Event(), threading.Event()
         self.may_answer.set()
 
-    def analyse(self, *args: Any) -> Any:
+    def analyse(self, *args: Any, **options: Any) -> Any:
         self.was_asked.set()
         assert self.may_answer.wait(WAIT_S)
         self.answers += 1
-        return super().analyse(*args)
+        return super().analyse(*args, **options)
 
 
 @pytest.fixture

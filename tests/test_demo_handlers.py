@@ -60,6 +60,29 @@ def test_an_answer_has_pictures_numbers_a_link_and_code(handlers, photo, small):
     assert "PASSWORD" not in client + curl
 
 
+def test_absent_labels_are_found_nowhere_and_travel_in_link_and_code(handlers, photo):
+    absent, settings = ["dress", "skin"], Refinement()
+    assert "skin (" in handlers.update(photo, CLOTHES, None, asked())[1]
+    values = {"absent": absent, "right": "other", "other": "u2net_small_fashion"}
+    _, details, _, link, python, command, client, curl = handlers.update(photo, CLOTHES, None, asked(), **values)
+    assert "skin (" not in details and "absent=skin%2Cdress" in link
+    url = "http://127.0.0.1:7860"
+    left_out: dict[str, Any] = {"absent": ("skin", "dress")}
+    for shown, text in (
+        (python, snippets.python(CLOTHES, settings, **left_out)),
+        (command, snippets.command(CLOTHES, settings, **left_out)),
+        (client, snippets.client(url, CLOTHES, settings, **left_out)),
+        (curl, snippets.curl(url, CLOTHES, settings, **left_out)),
+    ):
+        assert html.escape(text) in shown and "dress" in shown
+    with Image.open(handlers.take("labels", photo, CLOTHES, absent=absent)) as picture:
+        assert not np.isin(np.asarray(picture), [1, 6]).any()
+    boxes = handlers.restore({"model": CLOTHES, "absent": "dress,skin"}, {"astronaut": ""})[3]
+    assert boxes.value == ["skin", "dress"] and boxes.visible and len(boxes.choices) == 6
+    assert handlers.adapt(CLOTHES, absent, "", "")[0].value == ["skin", "dress"]
+    assert handlers.adapt(PEOPLE, absent, "", "")[0].value == []
+
+
 def test_copied_api_calls_log_in_if_the_visitor_did(handlers, photo):
     request = SimpleNamespace(**vars(asked()), username="me")
     *_, client, curl = handlers.update(photo, PEOPLE, None, request)
@@ -70,11 +93,11 @@ def test_copied_api_calls_log_in_if_the_visitor_did(handlers, photo):
 
 
 def test_other_models_are_those_of_the_task(handlers):
-    label, others = handlers.adapt(PEOPLE, "dress", CLOTHES)[2:]
+    label, others = handlers.adapt(PEOPLE, [], "dress", CLOTHES)[3:]
     assert label.value == "" and others.value != CLOTHES
     names = [name for _, name in others.choices]
     assert PEOPLE not in names and names and {find_entry(name).task for name in names} == {"person"}
-    label, others = handlers.adapt(CLOTHES, "dress", "u2net_small_fashion")[2:]
+    label, others = handlers.adapt(CLOTHES, [], "dress", "u2net_small_fashion")[3:]
     assert (label.value, others.value) == ("dress", "u2net_small_fashion")
 
 
@@ -186,7 +209,7 @@ def test_a_file_is_whole_while_the_same_answer_is_made_for_somebody_else(handler
 
 
 def test_unforeseen_failures_are_logged_without_names(handlers, photo, monkeypatch, caplog):
-    def explode(*args: object) -> None:
+    def explode(*args: object, **options: object) -> None:
         raise RuntimeError(" ".join(["sec" + "ret", photo]))
 
     monkeypatch.setattr(handlers.studio, "analyse", explode)
@@ -217,7 +240,8 @@ def test_a_link_sets_every_control(handlers):
     values = handlers.restore(
         {"model": PEOPLE, "example": "astronaut", "crf_iterations": "7", "style": "labels"}, paths
     )
-    photo, task, menu, *rest = values
+    photo, task, menu, absent, *rest = values
+    assert not absent.visible and absent.value == []  # of two labels
     assert (photo, task, menu.value) == ("/x/astronaut.png", "person", PEOPLE)
     assert rest[: len(CONTROLS)] == [7 if name == "crf_iterations" else c.default for name, c in CONTROLS.items()]
     view = dict(zip(vars(View()), rest[len(CONTROLS) :], strict=True))
@@ -225,14 +249,14 @@ def test_a_link_sets_every_control(handlers):
     assert view == {**vars(View(style="labels")), "label": view["label"], "other": view["other"]}
     assert handlers.restore({"model": PEOPLE}, paths)[0] is None  # somebody's own photo does not travel
     first = handlers.restore({}, paths)
-    assert first[:2] == (gr.skip(), "fashion") and first[3 : 3 + len(CONTROLS)] == tuple(
+    assert first[:2] == (gr.skip(), "fashion") and first[4 : 4 + len(CONTROLS)] == tuple(
         control.default for control in CONTROLS.values()
     )
 
 
 def test_a_link_to_a_model_that_is_not_here_says_what_is_shown_instead(handlers, photo):
     query = {"model": "u2net_shoes", "task": "person", "other": "u2net_hats", "right": "other"}
-    _, _, menu, *rest = handlers.restore(query, {"astronaut": ""})
+    _, _, menu, _, *rest = handlers.restore(query, {"astronaut": ""})
     other = dict(zip(vars(View()), rest[len(CONTROLS) :], strict=True))["other"].value
     said = f"The link asked for u2net_shoes, which this server does not have; shown is {menu.value}."
     compared = f"The link compared with u2net_hats, which this server does not have; shown is {other}."
@@ -267,9 +291,9 @@ def test_choices_that_do_not_work_here_are_refused_in_a_sentence(photo, tmp_path
     handlers = Handlers(studio, cache_dir=str(tmp_path), examples={})
     with pytest.raises(gr.Error, match="merge 'kmeans' is not available on this server; choose one of"):
         handlers.segment(photo, CLOTHES, merge="kmeans")
-    assert [value for value, _ in handlers.adapt(CLOTHES, "", "")[1].choices] == ["probability", "classifier"]
+    assert [value for value, _ in handlers.adapt(CLOTHES, [], "", "")[2].choices] == ["probability", "classifier"]
     query = {"merge": "kmeans", "superpixel_scale": "60"}
-    restored = handlers.restore(query, {"astronaut": ""})[3:]
+    restored = handlers.restore(query, {"astronaut": ""})[4:]
     values = dict(zip(CONTROLS, restored, strict=False))
     assert (values["merge"], values["superpixel_scale"]) == ("off", 60)
     details = handlers.update(photo, CLOTHES, None, asked(**query), **values)[1]

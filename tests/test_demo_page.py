@@ -65,11 +65,12 @@ def test_public_endpoints_have_stable_names(page):
     named = page.get_api_info()["named_endpoints"]
     assert list(named) == ["/segment", "/models"]
     parameters = {p["parameter_name"]: p for p in named["/segment"]["parameters"]}
-    assert list(parameters) == ["photo", "model", *CONTROLS]
+    assert list(parameters) == ["photo", "model", *CONTROLS, "absent"]
     assert sorted(parameters["model"]["type"]["enum"]) == hubmodels.list_models()
     assert parameters["photo"]["parameter_default"] is None  # not the page's example
     for control in CONTROLS.values():
         assert parameters[control.name]["parameter_default"] == control.default
+    assert parameters["absent"]["parameter_default"] == []
     assert [answer["label"] for answer in named["/segment"]["returns"]] == ["mask", "overlay", "report"]
 
 

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 import training.evaluate
+from hubmodels import FASHION, Segmenter
 from hubmodels.refine import Refinement
 from tests.drawn_data import draw_data
+from tests.fixed_network import Fixed
 from training.arguments import count, scale
 from training.evaluate import main
 
@@ -67,18 +69,30 @@ def test_other_splits_are_only_printed(results, tmp_path, capsys, options):
     assert json.loads(capsys.readouterr().out)["images"] == 1
 
 
+def test_what_a_photo_shows_may_be_told(results, monkeypatch):
+    """A network that sees a dress everywhere, then shoes; the mask has shoes and no dress."""
+    network = Fixed([1.0, 0.0, 0.0, 0.0, 2.0, 0.0, 3.0])
+    monkeypatch.setattr(training.evaluate, "load_model", lambda name: Segmenter(network, FASHION, name=name).eval())
+    plain, told = results()[""], results("--known")["_known"]
+    shown, (before, after) = np.sum(plain["confusion"], 1), (np.sum(row["confusion"], 0) for row in (plain, told))
+    assert shown[4] and not shown[6]
+    assert before.nonzero()[0].tolist() == [6] and after.nonzero()[0].tolist() == [4]
+    assert told["known"] is True and "known" not in plain
+    assert "_gentle_known" in results("--known", "--preset", "gentle")
+
+
 def test_half_precision_has_a_file_of_its_own(results, tmp_path):
     written = results("--bf16")
     assert set(written) == {"_bf16"} and written["_bf16"]["images"] == 1
     assert "metrics" not in (tmp_path / "manifest.json").read_text()
 
 
-@pytest.mark.parametrize("other", [["--flip"], ["--scales", "0.5"], ["--preset", "gentle"]])
+@pytest.mark.parametrize("other", [["--flip"], ["--scales", "0.5"], ["--preset", "gentle"], ["--known"]])
 def test_half_precision_with_other_ways_is_refused_before_the_work(monkeypatch, capsys, other):
     monkeypatch.setattr(training.evaluate, "subject", None)
     with pytest.raises(SystemExit):
         main(["deeplabv3plus_fashion", "--bf16", *other])
-    assert "--bf16 is scored by itself: leave out --preset, --flip and --scales" in capsys.readouterr().err
+    assert "--bf16 is scored by itself: leave out --preset, --flip, --scales and --known" in capsys.readouterr().err
 
 
 def test_the_smallest_and_the_largest_scale_and_a_single_photo_may_be_asked_for():
@@ -101,3 +115,10 @@ def test_a_preset_for_a_region_classifier_is_refused_before_the_work(monkeypatch
     with pytest.raises(SystemExit):
         main(["regions_fashion", "--preset", "gentle"])
     assert "regions_fashion comes with post-processing of its own: leave out --preset" in capsys.readouterr().err
+
+
+def test_of_two_labels_none_can_be_known_to_be_absent(monkeypatch, capsys):
+    monkeypatch.setattr(training.evaluate, "subject", None)
+    with pytest.raises(SystemExit):
+        main(["deeplabv3plus_person", "--known"])
+    assert "deeplabv3plus_person has only background and person" in capsys.readouterr().err

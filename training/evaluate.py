@@ -2,8 +2,9 @@
 
 Photos go through `Segmenter` exactly as users' photos do. The test split's scores are written to
 training/results/NAME.json and copied into the manifest that ENTRIES reads; with a preset of post-processing, with
-test-time augmentation or in half precision they go to training/results/NAME_PRESET.json, NAME_augmented.json,
-NAME_PRESET_augmented.json or NAME_bf16.json alone. Other splits are printed.
+test-time augmentation, told which labels a photo shows, or in half precision they go to a file of their own alone:
+training/results/NAME_PRESET.json, NAME_augmented.json, NAME_known.json, NAME_PRESET_known.json, NAME_bf16.json and so
+on. Other splits are printed.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from tqdm import tqdm
 
 from hubmodels.entries import ENTRIES, Entry, find_entry
 from hubmodels.hub import WEIGHTS_FOLDER, load_model, load_regions
+from hubmodels.labels import LabelSet
 from hubmodels.metrics import Scores
 from hubmodels.refine import PRESETS, Refinement
 from hubmodels.score_names import SCORES
@@ -55,12 +57,28 @@ def answers(
     refinement: Refinement | None = None,
     flip: bool = False,
     scales: Sequence[float] = (1.0,),
+    known: bool = False,
 ) -> Iterator[Answer]:
-    """One answer per photo, in order; no post-processing or test-time augmentation unless given."""
+    """One answer per photo, in order; no post-processing or test-time augmentation unless given.
+
+    Args:
+        model: what answers.
+        samples: photos with their true labels.
+        refinement, flip, scales: as of `Segmenter.predict`.
+        known: the model is told which of its labels each photo does not show.
+    """
     for sample in tqdm(samples, desc=model.name, unit="photo"):
+        absent = absent_labels(sample.labels[model.labels.task], model.labels) if known else []
         started = time.perf_counter()
-        predicted = model.predict(sample.image, refinement=refinement, flip=flip, scales=scales).labels
+        answer = model.predict(sample.image, refinement=refinement, absent=absent, flip=flip, scales=scales)
+        predicted = answer.labels
         yield Answer(sample, predicted, time.perf_counter() - started)
+
+
+def absent_labels(truth: np.ndarray, labels: LabelSet) -> list[str]:
+    """Labels that no pixel of (H, W) true ids has; none where that is all but the background: one could not look."""
+    absent = [name for index, name in enumerate(labels.names) if index and not (truth == index).any()]
+    return absent if len(absent) < len(labels) - 1 else []
 
 
 def evaluate(
@@ -72,12 +90,13 @@ def evaluate(
     refinement: Refinement | None = None,
     flip: bool = False,
     scales: Sequence[float] = (1.0,),
+    known: bool = False,
 ) -> dict[str, Any]:
     """Scores of a model on a split of Fashionista; no post-processing or test-time augmentation unless given."""
     task, names = model.labels.task, model.labels.names
     scores, seconds = Scores(len(names)), []
     samples = load_fashionista(data, split, [task], limit=limit)
-    for answer in answers(model, samples, refinement=refinement, flip=flip, scales=scales):
+    for answer in answers(model, samples, refinement=refinement, flip=flip, scales=scales, known=known):
         seconds.append(answer.seconds)
         scores.add(answer.sample.labels[task], answer.predicted)
     return {
@@ -123,6 +142,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__)
     parser.add_argument("name", help="an entry of hubmodels")
     parser.add_argument("--split", choices=SPLITS, default="test")
+    parser.add_argument("--known", action="store_true", help="tell the model which labels each photo does not show")
     parser.add_argument("--bf16", action="store_true", help="with the network in half precision (torch.bfloat16)")
     add_options(parser)
     arguments = parser.parse_args(argv)
@@ -130,8 +150,10 @@ def main(argv: list[str] | None = None) -> None:
     if arguments.preset != "off" and not entry.is_network:
         parser.error(f"{entry.name} comes with post-processing of its own: leave out --preset")
     augmented = arguments.flip or arguments.scales != [1.0]
-    if arguments.bf16 and (augmented or arguments.preset != "off"):
-        parser.error("--bf16 is scored by itself: leave out --preset, --flip and --scales")
+    if arguments.bf16 and (augmented or arguments.known or arguments.preset != "off"):
+        parser.error("--bf16 is scored by itself: leave out --preset, --flip, --scales and --known")
+    if arguments.known and len(entry.labels) == 2:
+        parser.error(f"--known leaves labels out, but {entry.name} has only {' and '.join(entry.labels.names)}")
     model, refinement = subject(entry)
     if refinement is None and arguments.preset != "off":
         refinement = Refinement.preset(arguments.preset, task=entry.task)
@@ -144,8 +166,10 @@ def main(argv: list[str] | None = None) -> None:
         refinement=refinement,
         flip=arguments.flip,
         scales=arguments.scales,
+        known=arguments.known,
     )
-    parts = [arguments.preset] * (arguments.preset != "off") + ["augmented"] * augmented + ["bf16"] * arguments.bf16
+    parts = [arguments.preset] * (arguments.preset != "off") + ["augmented"] * augmented
+    parts += ["known"] * arguments.known + ["bf16"] * arguments.bf16
     if arguments.split == "test" and not parts:
         record(entry, result)
     elif arguments.split == "test":
@@ -154,6 +178,8 @@ def main(argv: list[str] | None = None) -> None:
             tried["refinement"] = refinement.to_dict()
         if augmented:
             tried |= {"flip": arguments.flip, "scales": arguments.scales}
+        if arguments.known:
+            tried["known"] = True
         write_json({**result, **tried}, RESULTS / f"{'_'.join([entry.name, *parts])}.json")
     print(json.dumps({key: value for key, value in result.items() if key != "confusion"}, indent=1))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from hubmodels.labels import LabelSet
 from hubmodels.refine import SETTINGS, Refinement
 
 
@@ -110,6 +111,16 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
         )
     }
 )
+
+
+def absent_from(value: Any, labels: LabelSet) -> tuple[str, ...]:
+    """Labels of a model that a photo does not show, from checked boxes or the text of a link.
+
+    What makes no sense is ignored, and so are all labels at once: nothing would be left to look for.
+    """
+    named = value.split(",") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else ()
+    found = tuple(name for name in labels.names[1:] if name in named)
+    return found if len(found) < len(labels) - 1 else ()
 
 
 def settings_from(values: Mapping[str, Any]) -> Refinement:

@@ -21,7 +21,7 @@ from PIL import Image
 from hubmodels import files, masks
 from hubmodels.app import downloads, links, snippets, texts, views
 from hubmodels.app.compare import Side, compare_html
-from hubmodels.app.controls import CONTROLS, settings_from
+from hubmodels.app.controls import CONTROLS, absent_from, settings_from
 from hubmodels.app.studio import Analysis, Studio
 from hubmodels.app.uploads import own_upload
 from hubmodels.app.views import View
@@ -78,7 +78,8 @@ class Handlers:
     def _show(self, path: str, model: str, mask: Any, request: gr.Request, values: dict[str, Any]) -> tuple[Any, ...]:
         view = View.of(values)
         photo = self.studio.open(Path(path))
-        analysis = self.studio.analyse(photo, model, settings_from(values))
+        absent = self._absent(model, values)
+        analysis = self.studio.analyse(photo, model, settings_from(values), absent=absent)
         notes = self._unlike_the_link(request.query_params, model, view, settings_from(values))
         truth_ids = None if mask is None else self._truth(mask, analysis, notes)
         start = time.perf_counter()
@@ -92,20 +93,26 @@ class Handlers:
         details = texts.details_html(analysis, seconds, list(dict.fromkeys(notes)))
         url = links.base_url(request.headers, root_path=_root_path(request))
         login = getattr(request, "username", None) is not None  # only who logged in has one
+        said: dict[str, Any] = {"absent": absent, "login": login}
         if "other" not in (view.left, view.right):
             view = dataclasses.replace(view, other="")  # not seen, so not shared
-        shared = links.Shared(model, analysis.settings, view, self._examples.get(photo.key, ""))
+        shared = links.Shared(model, analysis.settings, view, self._examples.get(photo.key, ""), absent)
         link = f"{url}/?{links.to_query(shared, analysis.entry.task)}"
         return (
             pictures,
             details,
             scores,
             texts.copy_html("Link to what you see", link),
-            texts.copy_html("Python", self._python(model, analysis.settings, view)),
-            texts.copy_html("Command", snippets.command(model, analysis.settings)),
-            texts.copy_html("API call from Python", snippets.client(url, model, analysis.settings, login=login)),
-            texts.copy_html("API call by curl", snippets.curl(url, model, analysis.settings, login=login)),
+            texts.copy_html("Python", self._python(analysis, view)),
+            texts.copy_html("Command", snippets.command(model, analysis.settings, absent=absent)),
+            texts.copy_html("API call from Python", snippets.client(url, model, analysis.settings, **said)),
+            texts.copy_html("API call by curl", snippets.curl(url, model, analysis.settings, **said)),
         )
+
+    def _absent(self, model: str, values: Mapping[str, Any]) -> tuple[str, ...]:
+        """Labels of a served model that are checked as absent. Raises ModelNotFoundError for any other model."""
+        self.studio.model(model)
+        return absent_from(values.get("absent"), find_entry(model).labels)
 
     def _unlike_the_link(self, query: Mapping[str, str], model: str, view: View, settings: Refinement) -> list[str]:
         """Sentences about what the page's link named and is not here, for as long as others stand in their places."""
@@ -122,8 +129,10 @@ class Handlers:
                 notes.append(f"The link asked for {field} {asked}, {lacks} {used}.")
         return notes
 
-    def _python(self, model: str, settings: Refinement, view: View) -> str:
-        return snippets.python(model, settings, opacity=view.opacity, runtime=self.studio.runtimes[model])
+    def _python(self, analysis: Analysis, view: View) -> str:
+        name = analysis.entry.name
+        options: dict[str, Any] = {"opacity": view.opacity, "runtime": self.studio.runtimes[name]}
+        return snippets.python(name, analysis.settings, absent=analysis.absent, **options)
 
     def _truth(self, mask: Any, analysis: Analysis, notes: list[str]) -> np.ndarray | None:
         """(h, w) uint8 ids of a visitor's mask at working size; None, with a note, if it cannot be used."""
@@ -159,7 +168,7 @@ class Handlers:
             side = "final"
         shown, name = analysis, views.SIDES[side]
         if side == "other":
-            shown = self.studio.analyse(analysis.photo, other, analysis.settings)
+            shown = self.studio.analyse(analysis.photo, other, analysis.settings, absent=analysis.absent)
             name = other
         seg = _as_result(analysis.final, ids) if side == "truth" and ids is not None else shown.stage(_stage(side))
         ids_of_superpixels = None
@@ -188,9 +197,9 @@ class Handlers:
         """Values for every control: those of a link's query string, or of the first example if it says nothing.
 
         Returns:
-            photo, task, model menu, settings in the order of CONTROLS, view in the order of its fields. The photo is
-            not named anew if it is the first example: the page has that already, and Gradio would call it a change, at
-            which everything is computed again.
+            photo, task, model menu, absent labels, settings in the order of CONTROLS, view in the order of its fields.
+            The photo is not named anew if it is the first example: the page has that already, and Gradio would call it
+            a change, at which everything is computed again.
         """
         first = next(iter(paths))
         shared = self._restored(query, example=first)
@@ -199,7 +208,8 @@ class Handlers:
         label, other = self._menus(shared.model, shared.view.label, shared.view.other)
         view = {**vars(shared.view), "label": label, "other": other}
         photo = gr.skip() if shared.example == first else paths.get(shared.example)
-        return photo, task, self.menu(task, shared.model), *settings, *view.values()
+        absent = self._boxes(shared.model, shared.absent)
+        return photo, task, self.menu(task, shared.model), absent, *settings, *view.values()
 
     def _restored(self, query: Mapping[str, str], *, example: str = "") -> links.Shared:
         """What a link says as far as this server can follow it; the default model and `example` if it says nothing."""
@@ -210,15 +220,23 @@ class Handlers:
             return links.Shared(default, Refinement(), View(), example)
         return dataclasses.replace(shared, settings=self.studio.available(shared.settings))
 
-    def adapt(self, model: str, label: str, other: str) -> Any:
-        """Controls that depend on the model: threshold, votes, what is cut out, the other model."""
+    def adapt(self, model: str, absent: list[str], label: str, other: str) -> Any:
+        """Controls that depend on the model: labels that are absent, threshold, votes, what is cut out, other model."""
         entry = find_entry(model)
         votes = [v for v in self.studio.choices("vote") if v != "classifier" or entry.regions]
         return (
+            self._boxes(model, absent),
             gr.Slider(visible=len(entry.labels) == 2),
             gr.Dropdown([(v, v) for v in votes]),
             *self._menus(model, label, other),
         )
+
+    @staticmethod
+    def _boxes(model: str, absent: Any) -> gr.CheckboxGroup:
+        """Labels of a model that a photo may lack; what is checked stays so. Of two labels none can be left out."""
+        labels = find_entry(model).labels
+        value = list(absent_from(absent, labels))
+        return gr.CheckboxGroup(list(labels.names[1:]), value=value, visible=len(labels) > 2)
 
     def _menus(self, model: str, label: str, other: str) -> tuple[gr.Dropdown, gr.Dropdown]:
         """What can be cut out and the models to compare with; what is chosen stays where that makes sense."""
@@ -250,12 +268,13 @@ class Handlers:
         view, settings = View.of(values), settings_from(values)
 
         def make(path: Path) -> tuple[str, bytes]:
+            absent = self._absent(model, values)
             if kind in ("settings", "probabilities"):
-                analysis = self.studio.analyse(self.studio.open(path), model, settings)
+                analysis = self.studio.analyse(self.studio.open(path), model, settings, absent=absent)
                 if kind == "settings":
                     return downloads.settings_file(analysis.settings, analysis.entry.task)
                 return downloads.probabilities_file(analysis)
-            seg = self.studio.whole(path, model, settings)
+            seg = self.studio.whole(path, model, settings, absent=absent)
             if kind == "overlay":
                 return downloads.overlay_file(seg, view)
             return downloads.cutout_file(seg, view) if kind == "cutout" else downloads.labels_file(seg)
@@ -264,12 +283,15 @@ class Handlers:
 
     # --- The API ------------------------------------------------------------------------------------------------------
 
-    def segment(self, photo: Any = None, model: str = "", **settings: Any) -> tuple[str, str, dict[str, Any]]:
+    def segment(
+        self, photo: Any = None, model: str = "", *, absent: Any = (), **settings: Any
+    ) -> tuple[str, str, dict[str, Any]]:
         """Label every pixel of a photo.
 
         Returns:
             An indexed PNG whose values are label ids, the overlay as JPEG, which is smaller than the photo where that
-            is longer than a JPEG can be, and a report: model, labels, the share of each in the photo, and all settings.
+            is longer than a JPEG can be, and a report: model, labels, the share of each in the photo, those that were
+            said to be absent, and all settings.
         """
         if photo is None:  # left out: were there no default, Gradio would answer that with status 500
             raise refusal("photo is missing: upload one and pass its path")
@@ -280,11 +302,12 @@ class Handlers:
             asked.check_for(model, len(find_entry(model).labels))
             if asked.vote == "classifier" and find_entry(model).regions is None:
                 raise ValueError(f"vote 'classifier' needs a model with a region classifier; {model} has none")
-            seg = self.studio.whole(path, model, asked)
+            seg = self.studio.whole(path, model, asked, absent=absent or ())
             report = {
                 "model": model,
                 "labels": list(seg.label_set.names),
                 "areas": seg.areas(),
+                "absent": list(absent or ()),
                 "settings": asked.to_dict(),
             }
             return self._file(*downloads.labels_file(seg)), self._file(*downloads.overlay_file(seg, View())), report

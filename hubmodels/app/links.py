@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from hubmodels.app.controls import CONTROLS, settings_from
+from hubmodels.app.controls import CONTROLS, absent_from, settings_from
 from hubmodels.app.examples import EXAMPLES
 from hubmodels.app.views import View
 from hubmodels.entries import find_entry
 from hubmodels.refine import Refinement
 
 MAX_VALUE = 100  # characters of a value that is looked at
-_KNOWN = {"task", "model", "example", *CONTROLS, *(field.name for field in dataclasses.fields(View))}
+_KNOWN = {"task", "model", "example", "absent", *CONTROLS, *(field.name for field in dataclasses.fields(View))}
 
 
 @dataclass(frozen=True)
@@ -28,18 +28,21 @@ class Shared:
         settings: post-processing.
         view: what is shown.
         example: name of an example; empty if the photo was a visitor's own.
+        absent: labels that the photo does not show.
     """
 
     model: str
     settings: Refinement
     view: View
     example: str = ""
+    absent: tuple[str, ...] = ()
 
 
 def to_query(shared: Shared, task: str) -> str:
     """The query string, without `?`; settings at their defaults are left out, as they are restored anyway."""
     example = {"example": shared.example} if shared.example else {}
-    changes = {**shared.settings.changes(), **shared.view.changes()}
+    absent = {"absent": ",".join(shared.absent)} if shared.absent else {}
+    changes = {**absent, **shared.settings.changes(), **shared.view.changes()}
     return urlencode({"task": task, "model": shared.model, **example, **changes})
 
 
@@ -61,10 +64,12 @@ def from_query(query: Mapping[str, str], *, models: Mapping[str, str], default: 
     view = View.of(given)
     if view.other not in models:
         view = dataclasses.replace(view, other="")
-    if view.label not in find_entry(model).labels.names[1:]:
+    labels = find_entry(model).labels
+    if view.label not in labels.names[1:]:
         view = dataclasses.replace(view, label="")
     example = given.get("example", "")
-    return Shared(model, settings_from(given), view, example if example in EXAMPLES else "")
+    example = example if example in EXAMPLES else ""
+    return Shared(model, settings_from(given), view, example, absent_from(given.get("absent"), labels))
 
 
 def not_served(query: Mapping[str, str], models: Collection[str]) -> dict[str, str]:

@@ -47,6 +47,7 @@ class Parts:
     paths: dict[str, str]  # example -> file
     task: gr.Radio
     model: gr.Dropdown
+    absent: gr.CheckboxGroup
     settings: dict[str, Any]
     view: dict[str, Any]
     truth: gr.Image
@@ -78,7 +79,7 @@ def build(studio: Studio, *, queue_size: int = 32, concurrency: int = 1) -> gr.B
             with gr.Column(elem_id="controls"):  # on a narrow screen the columns dissolve: see CSS
                 with gr.Column(elem_id="input"):
                     photo, paths = _photo_input()
-                    task, model = _model_inputs(handlers)
+                    task, model, absent = _model_inputs(handlers)
                 with gr.Column(elem_id="tune"):
                     presets, reset, settings = _settings_form(studio)
             with gr.Column(elem_id="answer"):
@@ -95,7 +96,7 @@ def build(studio: Studio, *, queue_size: int = 32, concurrency: int = 1) -> gr.B
                 code = _code_form()
         gr.HTML(texts.PRIVACY, label="Privacy", elem_id="privacy")
         outputs = [pictures, legend, scores, *code]
-        parts = Parts(photo, paths, task, model, settings, view, truth, presets, reset, outputs, takes, files)
+        parts = Parts(photo, paths, task, model, absent, settings, view, truth, presets, reset, outputs, takes, files)
         _tie_updates(page, parts, handlers, concurrency)
         _tie_light_events(parts, handlers)
         _tie_downloads(parts, handlers, concurrency)
@@ -137,7 +138,7 @@ def _upload(value: Any, **options: Any) -> gr.Image:
     return gr.Image(value, type="filepath", image_mode=None, format="png", buttons=["fullscreen"], **options)
 
 
-def _model_inputs(handlers: Handlers) -> tuple[gr.Radio, gr.Dropdown]:
+def _model_inputs(handlers: Handlers) -> tuple[gr.Radio, gr.Dropdown, gr.CheckboxGroup]:
     studio = handlers.studio
     tasks = gr.Radio(
         [(task.capitalize(), task) for task in studio.tasks], value=studio.tasks[0], label="Task", elem_id="task"
@@ -151,7 +152,16 @@ def _model_inputs(handlers: Handlers) -> tuple[gr.Radio, gr.Dropdown]:
         info="Name, score on the test split, size of its file, seconds of the network for a photo on this server.",
         elem_id="model",
     )
-    return tasks, model
+    labels = find_entry(studio.default_model()).labels
+    absent = gr.CheckboxGroup(
+        list(labels.names[1:]),
+        value=[],
+        label="Not in this photo",
+        info="What you know it does not show: the other labels share what would be taken for these.",
+        visible=len(labels) > 2,
+        elem_id="absent",
+    )
+    return tasks, model, absent
 
 
 def _settings_form(studio: Studio) -> tuple[dict[str, gr.Button], gr.Button, dict[str, Any]]:
@@ -272,18 +282,18 @@ def _tie_updates(page: gr.Blocks, parts: Parts, handlers: Handlers, concurrency:
     options: dict[str, Any] = {
         "inputs": [parts.photo, parts.model, parts.truth],
         "outputs": parts.outputs,
-        "inputs_kwargs": {**parts.settings, **parts.view},
+        "inputs_kwargs": {"absent": parts.absent, **parts.settings, **parts.view},
         "show_progress": "minimal",
         "show_progress_on": parts.outputs[:1],
         "api_visibility": "private",
         **_heavy(concurrency),
     }
     # `change` alone covers drag, keys, typed numbers, reset, presets and examples. The task acts through the model.
-    watched = [parts.photo, parts.model, parts.truth, *parts.settings.values(), *parts.view.values()]
+    watched = [parts.photo, parts.model, parts.absent, parts.truth, *parts.settings.values(), *parts.view.values()]
     again = gr.Button("Try again", visible="hidden", elem_id="again")  # clicked by a notice
     updated = gr.on([*(c.change for c in watched), again.click], update, trigger_mode="always_last", **options)
 
-    outputs = [parts.photo, parts.task, parts.model, *parts.settings.values(), *parts.view.values()]
+    outputs = [parts.photo, parts.task, parts.model, parts.absent, *parts.settings.values(), *parts.view.values()]
 
     def restore(request: gr.Request) -> Any:
         return list(handlers.restore(dict(request.query_params), parts.paths))
@@ -305,8 +315,8 @@ def _tie_light_events(parts: Parts, handlers: Handlers) -> None:
     parts.task.input(handlers.menu, [parts.task, parts.model], [parts.model], **_LIGHT)
 
     cut, other = parts.view["label"], parts.view["other"]
-    adapted = [parts.settings["person_threshold"], parts.settings["vote"], cut, other]
-    parts.model.change(handlers.adapt, [parts.model, cut, other], adapted, **_LIGHT)
+    adapted = [parts.absent, parts.settings["person_threshold"], parts.settings["vote"], cut, other]
+    parts.model.change(handlers.adapt, [parts.model, parts.absent, cut, other], adapted, **_LIGHT)
     # A mask is of one photo; kept, it would be compared with the next one of the same size.
     parts.photo.change(None, [parts.truth], [parts.truth], js=EMPTY, show_progress="hidden", api_visibility="private")
 
@@ -339,9 +349,9 @@ def _tie_light_events(parts: Parts, handlers: Handlers) -> None:
     def reset(other: str) -> Any:
         # Its choices depend on the model; Gradio hands over and logs whatever a caller says.
         view = {**vars(View()), "other": other if other in handlers.studio.models else None}
-        return [control.default for control in CONTROLS.values()] + [view[name] for name in parts.view]
+        return [[]] + [control.default for control in CONTROLS.values()] + [view[name] for name in parts.view]
 
-    parts.reset.click(reset, [other], [*settings, *view.values()], **_LIGHT)
+    parts.reset.click(reset, [other], [parts.absent, *settings, *view.values()], **_LIGHT)
 
 
 def _tie_downloads(parts: Parts, handlers: Handlers, concurrency: int) -> None:
@@ -350,7 +360,7 @@ def _tie_downloads(parts: Parts, handlers: Handlers, concurrency: int) -> None:
             functools.partial(handlers.take, kind),
             [parts.photo, parts.model],
             [parts.files[kind]],
-            inputs_kwargs={**parts.settings, **parts.view},
+            inputs_kwargs={"absent": parts.absent, **parts.settings, **parts.view},
             api_visibility="private",
             show_progress="hidden",
             trigger_mode="once",
@@ -372,7 +382,7 @@ def _add_api(parts: Parts, handlers: Handlers, concurrency: int) -> None:
         handlers.segment,
         [photo, parts.model],
         answers,
-        inputs_kwargs=parts.settings,
+        inputs_kwargs={**parts.settings, "absent": parts.absent},
         api_name="segment",
         api_description="Label every pixel of a photo: indexed PNG of label ids, overlay, report.",
         **_heavy(concurrency),

@@ -6,13 +6,14 @@ import dataclasses
 import hashlib
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hubmodels.absent import names_of_absent
 from hubmodels.app.memory import BoundedMemory
 from hubmodels.app.options import MAX_MEGAPIXELS
 from hubmodels.entries import DEFAULTS, Entry, find_entry, list_models
@@ -78,6 +79,7 @@ class Analysis:
         photo: the photo.
         entry: the model.
         settings: what was asked for.
+        absent: labels that the photo does not show, as was said.
         final: the result, at the size of `photo.work`.
         seconds: by stage that ran for this analysis; what was remembered is not there.
     """
@@ -85,6 +87,7 @@ class Analysis:
     photo: Photo
     entry: Entry
     settings: Refinement
+    absent: tuple[str, ...]
     final: Segmentation
     seconds: Mapping[str, float]
     tuner: PhotoTuner
@@ -257,11 +260,15 @@ class Studio:
             raise ImageError(found)
         return found
 
-    def answer(self, photo: Photo, name: str) -> tuple[Answer, bool]:
-        """A network's answer to a photo, and whether the network ran for it just now."""
+    def answer(self, photo: Photo, name: str, absent: tuple[str, ...] = ()) -> tuple[Answer, bool]:
+        """A network's answer to a photo, without labels that it does not show, and whether it ran for it just now."""
         ran = []
 
         def compute() -> Answer:
+            if absent:
+                whole, ran_now = self.answer(photo, name)
+                ran.extend([name] * ran_now)
+                return Answer(whole.tuner.without(absent), whole.seconds)
             ran.append(name)
             model = self.model(name)
             start = time.perf_counter()
@@ -270,38 +277,39 @@ class Studio:
 
         height, width = photo.work.shape[:2]
         share = (KEPT_LABELS + len(find_entry(name).labels)) / (2 * KEPT_LABELS)
-        return self._answers.get((name, photo.key), compute, cost=share * height * width), bool(ran)
+        return self._answers.get((name, photo.key, absent), compute, cost=share * height * width), bool(ran)
 
-    def analyse(self, photo: Photo, name: str, settings: Refinement) -> Analysis:
+    def analyse(self, photo: Photo, name: str, settings: Refinement, *, absent: Collection[str] = ()) -> Analysis:
         """Label a photo at working size; only what changed since the last call for it is computed.
 
         Raises:
             ModelNotFoundError: no such model is served.
-            ValueError: a choice of the settings is not available here.
+            TypeError: `absent` are no names.
+            ValueError: a choice of the settings is not available here, or a label cannot be left out.
         """
         self.model(name)
         self._check(settings)
         entry = find_entry(name)
-        settings = fitted(settings, entry)
-        answer, ran = self.answer(photo, name)
+        settings, left_out = fitted(settings, entry), names_of_absent(entry.labels, absent)
+        answer, ran = self.answer(photo, name, left_out)
         final, stages = answer.tuner.refine_timed(settings)
         seconds = {"network": answer.seconds, **stages} if ran else stages
-        return Analysis(photo, entry, settings, final, seconds, answer.tuner)
+        return Analysis(photo, entry, settings, left_out, final, seconds, answer.tuner)
 
-    def whole(self, path: Path, name: str, settings: Refinement) -> Segmentation:
-        """A photo's labels at its own size, as `hubmodels.load(name).predict(path, refinement=settings)` returns them.
+    def whole(self, path: Path, name: str, settings: Refinement, *, absent: Collection[str] = ()) -> Segmentation:
+        """A photo's labels at its own size: `hubmodels.load(name).predict(path, refinement=settings, absent=absent)`.
 
         Only photos beyond working size are computed anew; nothing of those is remembered.
 
         Raises:
-            ModelNotFoundError, ValueError: as `analyse`.
+            ModelNotFoundError, TypeError, ValueError: as `analyse`.
         """
         self._check(settings)
         photo = self.open(path)
         if photo.is_whole:
-            return self.analyse(photo, name, settings).final
+            return self.analyse(photo, name, settings, absent=absent).final
         image = read_image(path, max_pixels=self.max_pixels)
-        return self.model(name).predict(image, refinement=fitted(settings, find_entry(name)))
+        return self.model(name).predict(image, refinement=fitted(settings, find_entry(name)), absent=absent)
 
     def choices(self, field: str) -> list[Any]:
         """The choices of a setting that work here; its default always counts as one."""

@@ -106,7 +106,9 @@ class RegionClassifier(nn.Module):
 
     @torch.inference_mode()
     def vote(self, image: np.ndarray, segments: np.ndarray, probs: np.ndarray) -> np.ndarray:
-        """One label per region, the lower id on a tie. Dropout is on in training mode: call `eval()` before.
+        """One label per region, the lower id on a tie; none whose probability is 0 everywhere.
+
+        Dropout is on in training mode: call `eval()` before.
 
         Args:
             image: (H, W, 3) uint8 sRGB.
@@ -123,7 +125,9 @@ class RegionClassifier(nn.Module):
             names = ", ".join(self.settings.labels)
             raise ValueError(f"probs must hold {self.num_classes} labels ({names}); got {len(probs)}: wrong model?")
         features = torch.from_numpy(region_features(image, segments, probs)).to(self.mean.device)
-        return self(features).argmax(1).cpu().numpy().astype(np.uint8)[segments]
+        logits = self(features)
+        logits[:, (features[:, -self.num_classes :] == 0).all(0)] = -math.inf
+        return logits.argmax(1).cpu().numpy().astype(np.uint8)[segments]
 
     def to_bytes(self) -> bytes:
         """A safetensors file: float32 tensors, settings and feature names in its header."""

@@ -94,6 +94,7 @@ class Tuner:
     ) -> None:
         self._probs, self.probs, self.image = probs, _read_only(probs), image
         self._region_classifier = region_classifier
+        self._left_out = _zero_everywhere(probs)
         # What only prepares a stage is heavy, and a slider leaves it alone: one of each.
         self._unaries: LastUsed[Unaries] = LastUsed(1)
         self._kernels: LastUsed[PhotoKernels] = LastUsed(1)
@@ -109,8 +110,14 @@ class Tuner:
         self._lock = threading.Lock()
         self._watch = Stopwatch()
 
+    def for_probs(self, probs: np.ndarray) -> Tuner:
+        """A tuner of the same photo for other probabilities, (C, H, W) float32; it starts with nothing remembered."""
+        return Tuner(probs, self.image, region_classifier=self._region_classifier, checked=True)
+
     def refine(self, settings: Refinement) -> tuple[np.ndarray, np.ndarray]:
         """(H, W) uint8 label ids and (C, H, W) float32 probabilities under `settings`.
+
+        A label whose probability is 0 everywhere stays out: no stage brings it in.
 
         Raises:
             TypeError: no settings.
@@ -175,7 +182,9 @@ class Tuner:
             return crf.prepare(unaries, kernels, keep=KEPT_CRF_STATES)
 
         crf = self._crfs.get(_crf_preparation_key(settings), prepare)
-        return crf.refine_probs(int(settings.crf_iterations)).numpy()
+        probs = crf.refine_probs(int(settings.crf_iterations)).numpy()
+        probs[self._left_out] = 0  # for the CRF, which takes logarithms, a zero is a small number
+        return probs
 
     def _channels_first(self) -> torch.Tensor:
         """(3, H, W) uint8: as it is, the CRF would take a photo of 3 pixels' height for channels first already."""
@@ -278,6 +287,11 @@ def _check_arrays(probs: np.ndarray, image: np.ndarray) -> None:
         raise ValueError(
             f"image must be uint8 sRGB; got {image.dtype}: multiply shares of 1 by 255, and convert by astype('uint8')"
         )
+
+
+def _zero_everywhere(probs: np.ndarray) -> list[int]:
+    """Labels of (C, H, W) probabilities that no pixel has; all pixels are looked at only where the first is 0."""
+    return [label for label in np.flatnonzero(probs[:, 0, 0] == 0).tolist() if not probs[label].any()]
 
 
 def _check_distribution(probs: np.ndarray) -> None:

@@ -8,13 +8,14 @@ import os
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 import hubmodels
 from hubmodels.batch import how_made
 from hubmodels.files import write_bytes
-from hubmodels.labels import LabelSet
+from hubmodels.labels import FASHION, LabelSet
 from tests.folders import names, stored
 
 
@@ -181,3 +182,33 @@ def test_what_a_mask_says_differs_with_all_that_decides_about_it(person):
     notes = [said(plain, **change) for change in changes] + [said(vote), said(vote, region_classifier=lambda: other)]
     assert len(set(notes)) == len(notes)
     assert said(plain, region_classifier=lambda: other) == notes[0]  # which does not vote
+
+
+def test_labels_that_no_photo_shows_are_left_out_and_belong_to_how_a_mask_was_made(
+    photos, tmp_path, call, left_out, astronaut
+):
+    Image.fromarray(astronaut).save(photos / "portrait.png")
+    out = tmp_path / "out"
+    clothes = ("--task", "fashion", "--out", out)
+
+    def found() -> set[str]:
+        return {FASHION.names[label] for path in out.rglob("*_mask.png") for label in np.asarray(Image.open(path)).flat}
+
+    assert call(photos, *clothes)[0] == 0
+    shown = sorted(found() - {"background"})
+    assert shown and "dress" not in shown
+    assert left_out(photos, *clothes, "--absent", f"{shown[0]},dress") == (0, 4)  # it labels them anew
+    assert shown[0] not in found()
+    assert left_out(photos, *clothes, "--absent", f"dress, {shown[0]}") == (4, 4)
+    assert left_out(photos, *clothes) == (0, 4)
+    assert shown[0] in found()
+
+
+@pytest.mark.parametrize(
+    ("absent", "said"),
+    [("hat", "no label 'hat' in task 'fashion'"), ("background", "may not name background"), ("", "no label ''")],
+    ids=["unknown", "background", "none"],
+)
+def test_labels_that_cannot_be_left_out_are_refused_before_anything_is_written(photos, tmp_path, call, absent, said):
+    status, _, error = call(photos, "--task", "fashion", "--out", tmp_path / "out", "--absent", absent)
+    assert status == 2 and said in error and not (tmp_path / "out").exists()
