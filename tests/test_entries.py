@@ -21,7 +21,7 @@ from hubmodels.labels import TASKS, LabelSet
 from hubmodels.networks import ARCHITECTURES
 from hubmodels.refine import PRESETS
 from tests.conftest import ROOT
-from training.readme import PICTURE, README, rendered, with_presets
+from training.readme import KNOWN, PICTURE, README, rendered, with_known, with_presets
 
 RESULTS = ROOT / "training" / "results"
 SHIPPED_BYTES_MAX, LARGE_BYTES_MAX = 12_000_000, 100_000_000  # the latter is what git hosts take in one file
@@ -106,6 +106,16 @@ def test_presets_were_scored_with_these_weights_and_the_settings_they_have_now(n
     result = json.loads((RESULTS / f"{name}_{preset}.json").read_text())
     assert result["sha256"] == ENTRIES[name].sha256 and result["images"] == 120
     assert result["refinement"] == hubmodels.Refinement.preset(preset, task=ENTRIES[name].task).to_dict()
+
+
+@pytest.mark.parametrize("way", KNOWN)
+@pytest.mark.parametrize("name", with_known())
+def test_knowing_what_a_photo_shows_was_scored_with_these_weights_and_pays(name, way):
+    told, plain = (json.loads((RESULTS / f"{name}{way}{suffix}.json").read_text()) for suffix in ("_known", ""))
+    assert told["known"] is True and told["sha256"] == ENTRIES[name].sha256 and told["images"] == 120
+    assert told.get("refinement") == plain.get("refinement")
+    assert told["miou"] > plain["miou"] and told["pixel_accuracy"] > plain["pixel_accuracy"]
+    assert len(with_known()) > 1 and with_known()[0] == DEFAULTS["fashion"]
 
 
 def test_every_task_has_a_default():

@@ -114,6 +114,26 @@ def preset_table() -> str:
     return markdown(("model", "preset", *SCORES.values()), rows)
 
 
+KNOWN = ("", "_gentle")  # ways of asking whose scores are there with and without knowing what a photo shows
+
+
+def with_known() -> list[str]:
+    """Models that were scored being told which labels each photo does not show, the task's default first."""
+    scored = [name for name in list_models() if (RESULTS / f"{name}_known.json").is_file()]
+    return sorted(scored, key=lambda name: name not in DEFAULTS.values())
+
+
+def known_table() -> str:
+    """Test scores without and with that, from the results files that `python -m training.evaluate --known` writes."""
+    rows = [
+        (f"`{name}`", way.strip("_") or "off", told, *percents(result(f"{name}{way}{suffix}")))
+        for name in with_known()
+        for way in KNOWN
+        for told, suffix in (("nothing", ""), ("absent labels", "_known"))
+    ]
+    return markdown(("model", "preset", "told", *SCORES.values()), rows)
+
+
 def half_table() -> str:
     """Test scores of the default networks in single and half precision."""
     rows = [
@@ -202,6 +222,7 @@ BLOCKS = {
     "speed": speed_tables,
     "half": half_table,
     "presets": preset_table,
+    "known": known_table,
     "regions": regions_table,
     "tune": tune_table,
     "stages": refine_table,
