@@ -189,6 +189,10 @@ class Handlers:
         """The models that one can be compared with: others of its task, as the legend is of one task."""
         return [name for name in self.studio.models_of(find_entry(model).task) if name != model]
 
+    def other_of(self, model: str) -> str | None:
+        """The one that stands in the menu of those at first; None if there is none."""
+        return next(reversed(self._others(model)), None)
+
     @staticmethod
     def _nothing(notice: str) -> tuple[Any, ...]:
         return notice, *[""] * (OUTPUTS - 1)
@@ -240,11 +244,12 @@ class Handlers:
 
     def _menus(self, model: str, label: str, other: str) -> tuple[gr.Dropdown, gr.Dropdown]:
         """What can be cut out and the models to compare with; what is chosen stays where that makes sense."""
-        entry, others = find_entry(model), self._others(model)
+        entry = find_entry(model)
         return (
             gr.Dropdown(texts.cut_choices(entry), value=label if label in entry.labels.names[1:] else ""),
             gr.Dropdown(
-                self.choices(entry.task, but=model), value=other if other in others else next(reversed(others), None)
+                self.choices(entry.task, but=model),
+                value=other if other in self._others(model) else self.other_of(model),
             ),
         )
 

@@ -216,7 +216,7 @@ def _view_form(handlers: Handlers) -> dict[str, Any]:
         ground = _menu("Background", views.GROUNDS, off.ground, "ground", visible=False)
         colour = gr.ColorPicker(off.colour, label="Colour", elem_id="ground-colour", visible=False)
     models = {key: title for title, key in handlers.choices(find_entry(first).task, but=first)}
-    other = _menu("Other model", models, next(reversed(models), None), "other-model", visible=False)
+    other = _menu("Other model", models, handlers.other_of(first), "other-model", visible=False)
     made = {
         "left": left,
         "right": right,
