@@ -157,7 +157,7 @@ ENTRIES: Mapping[str, Entry] = by_name(
         labels=PERSON,
         network=_LITE0,
         input_px=576,
-        recipe="python -m training.train training/recipes/deeplabv3plus_last.toml",
+        recipe="python -m training.train training/recipes/deeplabv3plus_person_more.toml",
         paper=_V3PLUS_PAPER,
     ),
     Entry(
