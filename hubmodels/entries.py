@@ -178,7 +178,7 @@ ENTRIES: Mapping[str, Entry] = by_name(
         labels=PERSON,
         network=_LITE2,
         input_px=576,
-        recipe="python -m training.train training/recipes/deeplabv3plus_lite2_last.toml",
+        recipe="python -m training.train training/recipes/deeplabv3plus_lite2_person_more.toml",
         paper=_V3PLUS_PAPER,
         large=True,
     ),
