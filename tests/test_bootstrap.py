@@ -68,3 +68,57 @@ def test_refuses_other_photos_and_no_draws():
         compare(photos, PhotoScores(photos.confusion[:1], photos.boundary_f[:1]))
     with pytest.raises(ValueError, match="one draw or more; got 0"):
         compare(photos, photos, draws=0)
+
+
+def test_both_ways_are_scored_on_the_same_draws():
+    """A pixel more on each photo, though the photos differ by much more: better whichever are drawn."""
+    found = compare(two_photos((10, 2)), two_photos((9, 1)), draws=200)
+    assert found["pixel_accuracy"]["share"] == 1.0
+
+
+def test_a_draw_in_which_one_way_has_nothing_to_judge_counts_for_neither():
+    """Four fifths against a half wherever both are judged, which draws of the first photo alone are not."""
+    confusion = two_photos((8, 5)).confusion
+    better, worse = (PhotoScores(confusion, np.array([value, value])) for value in (0.8, 0.5))
+    some_better, some_worse = (PhotoScores(confusion, np.array([np.nan, value])) for value in (0.8, 0.5))
+    for new, old in ((some_better, worse), (better, some_worse)):
+        assert compare(new, old, draws=50)["boundary_f"]["share"] == 1.0
+        assert compare(old, new, draws=50)["boundary_f"]["share"] == 0.0
+
+
+def test_another_seed_draws_other_photos():
+    def shares(seed: int) -> list[float | None]:
+        found = compare(two_photos((8, 5)), two_photos((6, 6)), draws=1_000, seed=seed)
+        return [row["share"] for row in found.values()]
+
+    assert shares(1) == shares(1) != shares(2)
+
+
+def test_scores_have_five_digits_and_shares_four():
+    """Thirds of three photos; of 7 draws sevenths, or halves of them where draws are equal."""
+    confusion = np.ones((3, 2, 2), np.int64)
+    new, old = (PhotoScores(confusion, np.array(scores)) for scores in ([1.0, 1.0, 0.0], [0.0, 0.0, 1.0]))
+    row = compare(new, old, draws=7)["boundary_f"]
+    assert (row["new"], row["old"]) == (0.66667, 0.33333)
+    assert row["share"] in {round(halves / 14, 4) for halves in range(15)} - {0.0, 0.5, 1.0}
+
+
+def test_one_draw_is_enough():
+    assert compare(two_photos((8, 8)), two_photos((6, 6)), draws=1)["miou"] == {"new": 0.8, "old": 0.6, "share": 1.0}
+
+
+def test_one_true_pixel_gives_a_label_its_part_of_the_mean():
+    """Eight of nine pixels of label 0 are found, and the only one of label 1."""
+    photos = PhotoScores(np.array([[[8, 1], [0, 1]]]), np.array([np.nan]))
+    assert split_scores(photos)["miou"].tolist() == [(8 / 9 + 1 / 2) / 2]
+
+
+def test_refuses_photos_in_another_order_and_other_labels_of_the_same_sizes():
+    def photos(*counts: tuple[int, int]) -> PhotoScores:
+        return PhotoScores(np.array([np.diag(each) for each in counts]), np.full(len(counts), 0.5))
+
+    shown = photos((4, 6), (7, 3))
+    assert compare(shown, shown, draws=1)["miou"]["share"] == 0.5
+    for others in (photos((7, 3), (4, 6)), photos((6, 4), (3, 7))):
+        with pytest.raises(ValueError, match="in one order; their true pixels differ"):
+            compare(shown, others)

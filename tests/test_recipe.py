@@ -97,6 +97,7 @@ def test_values_are_of_their_type(change, message):
         ({"scale": [1.2, 0.6]}, r"scale must rise .*; got \[1\.2, 0\.6\]"),
         ({"scale": [0.5, float("inf")]}, "scale must rise"),
         ({"stretch": -0.1}, r"stretch must be 0 or more; got -0\.1"),
+        ({"stretch": float("inf")}, "stretch must be 0 or more; got inf"),
         ({"colour": float("nan")}, "colour must be 0 or more; got nan"),
         ({"flip": 1.5}, r"flip must be a probability in 0\.\.1; got 1\.5"),
         ({"grey": -1}, r"grey must be a probability in 0\.\.1; got -1"),

@@ -279,6 +279,28 @@ def test_a_garment_is_pasted_with_its_pixels_and_labels():
     assert {int(each.labels["fashion"].max()) for each in pasted} == {FASHION.id_of("skin"), FASHION.id_of("shoes")}
 
 
+def test_one_garment_is_pasted_whatever_else_the_donor_wears():
+    worn = np.zeros((4, 4), np.int64)
+    worn[:2], worn[2:] = FASHION.id_of("skin"), FASHION.id_of("shoes")
+    below = view_of(np.zeros((4, 4), np.int64), 0.2)
+    for seed in range(8):
+        got = paste(below, view_of(worn, 0.9), ("skin", "shoes"), np.random.default_rng(seed))
+        ids, counts = got.labels["fashion"].unique(return_counts=True)
+        assert counts.tolist() == [8, 8] and ids[0] == 0
+        assert torch.equal(got.image[0] == 0.9, got.labels["fashion"] > 0)
+
+
+def test_who_wears_a_pasted_garment_is_surely_a_person():
+    """Whatever a teacher said of the place, and whichever id the garment has."""
+    worn = np.zeros((4, 4), np.int64)
+    worn[2:] = FASHION.id_of("dress")
+    unsure = torch.full((2, 4, 4), 0.5)
+    below = view_of(np.zeros((4, 4), np.int64), 0.2)._replace(soft={"person": unsure})
+    soft = paste(below, view_of(worn, 0.9), ("dress",), np.random.default_rng(0)).soft["person"]
+    assert torch.equal(soft[:, 2:], torch.tensor([0.0, 1.0])[:, None, None].expand(2, 2, 4))
+    assert torch.equal(soft[:, :2], unsure[:, :2])
+
+
 def test_pasting_is_off_unless_asked_and_repeats_with_the_seed():
     worn = np.zeros((40, 40), np.uint8)
     worn[10:30, 10:30] = FASHION.id_of("dress")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
 from hubmodels.metrics import IGNORE
 from tests.tiny_runs import TINY
@@ -29,10 +30,37 @@ def view(sample: Sample, seed: int = 0, **change: float) -> View:
     return augment(sample, dataclasses.replace(STILL, **change), np.random.default_rng(seed))
 
 
+class OnePlace(np.random.Generator):
+    """Draws one place of every range: 0 is its lower end, 1 its upper one."""
+
+    def __init__(self, place: float) -> None:
+        super().__init__(np.random.PCG64(0))
+        self.place = place
+
+    def uniform(self, low: Any = 0.0, high: Any = 1.0, size: Any = None) -> Any:
+        value = low + self.place * (high - low)
+        return value if size is None else np.full(size, value)
+
+
 def test_with_everything_off_a_view_is_the_photo(sample):
     got = view(sample)
     assert_array_equal(got.image, sample.image.transpose(2, 0, 1) / np.float32(255))
     assert_array_equal(got.labels["person"], sample.labels["person"])
+
+
+def test_what_a_recipe_leaves_out_is_as_published_networks_were_trained():
+    """They name few of these: a change here would change what their recipes make."""
+    left_out = dataclasses.asdict(Augment((40, 24), (0.5, 1.0)))
+    assert left_out == {
+        "crop_hw": (40, 24),
+        "scale": (0.5, 1.0),
+        "stretch": 0.1,
+        "flip": 0.5,
+        "colour": 0.3,
+        "grey": 0.03,
+        "paste": 0.0,
+        "paste_labels": ("shoes", "dress", "t-shirt"),
+    }
 
 
 def test_a_mirror_image_has_mirrored_labels(sample):
@@ -57,6 +85,66 @@ def test_colours_change_the_photo_alone(sample):
     assert torch.equal(coloured.labels["person"], plain.labels["person"])
 
 
+def recoloured(pixels: list[list[int]], place: float) -> np.ndarray:
+    """(N, 3) of a row of N pixels with colour=0.5, where all that is drawn lies at one place of its range."""
+    photo = Sample("drawn", np.array([pixels], np.uint8), {})
+    config = dataclasses.replace(STILL, crop_hw=(1, len(pixels)), colour=0.5)
+    return augment(photo, config, OnePlace(place)).image[:, 0].T.numpy().astype(float)
+
+
+# Place of a range -> brightness, contrast and saturation, each; the tint of each channel; and gamma, for colour=0.5.
+ENDS = {0: (0.5, 0.85, np.exp(-0.35)), 1: (1.5, 1.15, np.exp(0.35))}
+
+
+@pytest.mark.parametrize("place", ENDS)
+def test_brightness_tint_and_gamma_change_a_photo_of_one_grey(place):
+    """Contrast and saturation find nothing in it to change."""
+    factor, tint, gamma = ENDS[place]
+    expected = (51 / 255 * factor * tint) ** gamma
+    assert_allclose(recoloured([[51] * 3, [51] * 3], place), np.full((2, 3), expected), rtol=1e-5)
+
+
+@pytest.mark.parametrize("place", ENDS)
+def test_contrast_changes_how_far_pixels_are_from_the_mean_of_the_photo(place):
+    """Greys of 51, 51 and 102: their mean of 68 stays where brightness puts it."""
+    factor, tint, gamma = ENDS[place]
+    got = recoloured([[51] * 3, [51] * 3, [102] * 3], place) ** (1 / gamma) / (factor * tint) * 255
+    assert_allclose(got, [[68 - 17 * factor] * 3, [68 - 17 * factor] * 3, [68 + 34 * factor] * 3], rtol=1e-5)
+
+
+@pytest.mark.parametrize("place", ENDS)
+def test_saturation_changes_how_far_channels_are_from_the_mean_of_their_pixel(place):
+    """A pixel of one colour beside a grey one of the same mean: contrast and saturation change the former alone."""
+    factor, tint, gamma = ENDS[place]
+    got = recoloured([[81, 51, 21], [51] * 3], place) ** (1 / gamma) / (factor * tint)
+    assert_allclose(got[1], 51 / 255, rtol=1e-5)
+    assert_allclose(got[0], np.array([51 + 30 * factor**2, 51, 51 - 30 * factor**2]).clip(0) / 255, rtol=1e-5)
+
+
+def test_a_pixel_keeps_its_own_brightness_as_its_saturation_changes():
+    """Contrast brings (40, 10, 10) and (100, 100, 220), 80 in the mean, to (60, 45, 45) and (90, 90, 150)."""
+    factor, tint, gamma = ENDS[0]
+    got = recoloured([[40, 10, 10], [100, 100, 220]], 0) ** (1 / gamma) / (factor * tint) * 255
+    assert_allclose(got, [[55, 47.5, 47.5], [100, 100, 130]], rtol=1e-5)
+
+
+def test_white_stays_white_however_bright_it_was_to_become():
+    assert_array_equal(recoloured([[255] * 3, [255] * 3], 1), np.ones((2, 3)))
+
+
+def test_a_tint_is_of_each_channel_and_a_draw_of_its_own():
+    """All else is alike for the channels of a photo of one grey."""
+    grey = Sample("drawn", np.full((40, 24, 3), 100, np.uint8), {})
+    seen = [view(grey, seed, colour=0.3).image[:, 0, 0].tolist() for seed in range(8)]
+    assert all(len(set(channels)) == 3 for channels in seen)
+    assert {int(np.argmax(channels)) for channels in seen} == {0, 1, 2}
+
+
+def test_a_grey_photo_has_no_tint_left(sample):
+    got = view(sample, colour=0.4, grey=1).image
+    assert torch.equal(got[0], got[1]) and torch.equal(got[0], got[2])
+
+
 def test_a_stretch_changes_the_shape_of_things():
     """A square of 20 pixels keeps its area: width / height lies within (1 + stretch) ** 2, and is not always 1."""
     ids = np.zeros((40, 40), np.uint8)
@@ -71,6 +159,34 @@ def test_a_stretch_changes_the_shape_of_things():
             aspects.append(width / height)
         assert max(aspects) <= most + 0.1 and min(aspects) >= 1 / most - 0.1
         assert (max(aspects) - min(aspects) > 0.3) == (stretch > 0)
+
+
+def test_a_stretch_is_by_as_much_either_way():
+    """By 0.8 to 1.25, and not at all in the middle of the range: of a side that becomes longer less is in view."""
+    each = np.broadcast_to(np.arange(100, dtype=np.uint8), (100, 100))
+    large = Sample("drawn", np.zeros((100, 100, 3), np.uint8), {"rows": each.T.copy(), "columns": each.copy()})
+    config = dataclasses.replace(STILL, crop_hw=(40, 40), stretch=0.25)
+    seen = [augment(large, config, OnePlace(place)).labels for place in (0, 0.5, 1)]
+    sides = [tuple(int(labels[key].max() - labels[key].min()) + 1 for key in ("rows", "columns")) for labels in seen]
+    assert sides[1] == (40, 40) and {sides[0], sides[2]} == {(32, 50), (50, 32)}
+
+
+@pytest.mark.parametrize("place, side", [(0, 40), (0.5, 20), (1, 10)])
+def test_views_are_as_often_twice_as_large_as_half_as_large(place, side):
+    """The middle of 0.5 to 2 is 1."""
+    each = np.broadcast_to(np.arange(40, dtype=np.uint8), (40, 40)).copy()
+    square = Sample("drawn", np.zeros((40, 40, 3), np.uint8), {"columns": each})
+    config = dataclasses.replace(STILL, crop_hw=(20, 20), scale=(0.5, 2.0))
+    columns = augment(square, config, OnePlace(place)).labels["columns"]
+    assert int(columns.max() - columns.min()) + 1 == pytest.approx(side, abs=1)
+
+
+def test_photos_are_mirrored_and_turned_grey_as_often_as_is_asked():
+    """A quarter and an eighth of 400, within five standard deviations."""
+    photo = Sample("drawn", np.array([[[255, 0, 0], [0, 0, 0]]], np.uint8), {})
+    seen = [view(photo, seed, crop_hw=(1, 2), flip=0.25, grey=0.125).image for seed in range(400)]
+    assert abs(sum(bool(image[0, 0, 1] > 0) for image in seen) - 100) < 44
+    assert abs(sum(bool(image[1].any()) for image in seen) - 50) < 34
 
 
 def test_scale_is_how_many_times_larger_things_are_seen():
@@ -134,6 +250,7 @@ def test_arrays_of_a_batch_stay_aligned(drawn):
     assert images.shape == (2, 3, 64, 48) and labels["fashion"].shape == (2, 64, 48) and not soft
     decided = labels["fashion"] != IGNORE
     assert_array_equal(labels["fashion"][decided] > 0, labels["person"][decided] == 1)
+    assert images.is_contiguous(memory_format=torch.channels_last)  # as convolutions on a CPU are fastest
 
 
 def test_a_batch_shows_photos_anew_in_every_epoch_whoever_else_is_in_it(sample):

@@ -16,6 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 
 import hubmodels
 from hubmodels.batch import how_made
+from hubmodels.images import SUFFIXES
 from hubmodels.labels import LabelSet
 from hubmodels.planning import plan
 from hubmodels.result_files import MASK, OVERLAY, is_result, note_in
@@ -272,9 +273,11 @@ def test_addresses_are_not_opened(tmp_path, call, source):
     assert source or "expected the path of a photo; got an empty text" in said
 
 
-def test_an_empty_folder_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="no photos found"):
+def test_an_empty_folder_is_refused_and_told_which_files_are_photos(tmp_path):
+    with pytest.raises(ValueError) as refused:
         plan([tmp_path], tmp_path / "out")
+    said, suffixes = str(refused.value).split("no photos found; expected files ending in ")
+    assert not said and suffixes.split(", ") == sorted(SUFFIXES)
 
 
 def planned(*sources: Path) -> dict[str, str]:
@@ -332,6 +335,48 @@ def test_results_never_overwrite_each_other(photos, tmp_path):
             (folder / f"{name}.{suffix}").touch()
     with pytest.raises(ValueError, match=r"a\.png and .*b\.png and .*b\.jpg; .*c\.jpg; and 3 more such names; re"):
         plan([photos, deep], tmp_path / "out")
+
+
+def test_three_names_that_clash_are_all_there_is_to_tell(photos, tmp_path):
+    for name in "abc":
+        for folder in (photos, photos / "more" / "deep"):
+            (folder / f"{name}.png").touch()
+    with pytest.raises(
+        ValueError, match=r"in/c\.png and .*deep/c\.png; rename one of each or label the folders apart$"
+    ):
+        plan([photos, photos / "more" / "deep"], tmp_path / "out")
+
+
+def test_photos_of_one_folder_are_no_clash_by_whatever_path_they_come(photos, tmp_path):
+    (photos / "a.jpg").touch()
+    (tmp_path / "linked").symlink_to(photos, target_is_directory=True)
+    jobs = plan([photos / "a.png", tmp_path / "linked" / "a.jpg"], tmp_path / "out").jobs
+    assert [job.mask.name for job in jobs] == ["a.png_mask.png", "a.jpg_mask.png"]
+
+
+@pytest.mark.parametrize("relative", ["sources", "out"])
+@pytest.mark.parametrize("result", ["a_mask.png", "a_overlay.jpg"])
+def test_what_lies_where_a_result_would_go_is_no_photo_by_whatever_path_it_is_found(
+    photos, tmp_path, monkeypatch, result, relative
+):
+    """In a folder for results below that of the photos, of which one is named from here and one in full."""
+    monkeypatch.chdir(photos)
+    source, out = (Path(), photos / "out") if relative == "sources" else (photos, Path("out"))
+    (photos / "out").mkdir()
+    Image.new("L", (32, 40)).save(photos / "out" / result)
+    found = plan([source], out)
+    assert found.drawn == [source / "out" / result] and found.kept == [out / result]
+    assert [job.photo for job in found.jobs] == [source / "more" / "b.jpg", source / "more" / "deep" / "a.png"]
+
+
+def test_files_drawn_beside_photos_are_told_in_order(photos, tmp_path):
+    for name in ("more/b_overlay.jpg", "a_overlay.jpg", "a_mask.png"):
+        Image.new("L", (32, 40)).save(photos / name)
+    assert plan([photos / "more", photos], tmp_path / "out").drawn == [
+        photos / "a_mask.png",
+        photos / "a_overlay.jpg",
+        photos / "more" / "b_overlay.jpg",
+    ]
 
 
 @pytest.mark.parametrize("again", ["a.png", "../in/a.png", "linked/a.png"])
