@@ -55,7 +55,7 @@ def test_the_command_writes_settings_that_label_reads(tune, folders, model, tmp_
     assert report["model"] == "u2net_small_person" and len(report["sha256"]) == 64
 
     monkeypatch.setattr("hubmodels.label_command.load_chosen", lambda *_: model)
-    monkeypatch.setattr("hubmodels.batch.how_made", lambda *_: {})
+    monkeypatch.setattr("hubmodels.batch.how_made", lambda *_, **__: {})
     job = Job.of(photos / "p0.png", tmp_path / "out", "p0")
     call = ["label", str(job.photo), "--out", str(tmp_path / "out"), "--runtime", "torch"]  # the file says the task
     assert main([*call, "--settings", str(tmp_path / "tuned.json")]) == 0
