@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL.PngImagePlugin import PngInfo
 
 from hubmodels import ImageError
+from hubmodels.export import encode_image, indexed_png
+from hubmodels.labels import PERSON
 from hubmodels.photo_search import PhotoSearch, find_photos
+from hubmodels.result_files import MADE_BY, sealed
 
 
 def made(folder: Path, *names: str) -> Path:
@@ -47,6 +52,17 @@ def test_two_folders_that_link_to_each_other_are_seen_once_from_each_side(tmp_pa
 def test_what_macos_adds_on_foreign_disks_is_no_photo(tmp_path):
     made(tmp_path, "a.jpg", "._a.jpg", ".hidden.jpg", "__MACOSX/a.jpg", "x/__MACOSX/deep/b.jpg")
     assert found(tmp_path) == [(".hidden.jpg", "."), ("a.jpg", ".")]
+
+
+def test_a_result_is_no_photo_even_if_it_is_named_on_its_own_and_away_from_its_photo(tmp_path, rng):
+    """One that somebody drew is, as nothing says what else it is."""
+    made(tmp_path, "drawn_mask.png", "results/notes.txt")
+    info, mask = PngInfo(), tmp_path / "results" / "a_mask.png"
+    info.add_text(MADE_BY, "{}")
+    ids = rng.integers(0, 2, (8, 6), np.uint8)
+    mask.write_bytes(sealed(encode_image(indexed_png(ids, PERSON), mask, pnginfo=info)))
+    assert found(mask) == found(tmp_path / "results") == []
+    assert found(tmp_path / "drawn_mask.png", tmp_path) == 2 * [("drawn_mask.png", ".")]
 
 
 def test_a_source_that_is_not_there_is_named(tmp_path):

@@ -379,6 +379,32 @@ def test_files_drawn_beside_photos_are_told_in_order(photos, tmp_path):
     ]
 
 
+def test_what_photos_are_called_does_not_hang_on_masks_drawn_beside_others(tmp_path):
+    """The mask of a.jpg beside a photo called a_mask.jpg, in the same folder and in another one."""
+    for name in ("one/a.jpg", "one/a_mask.png", "one/a_mask.jpg", "two/a_mask.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert planned(tmp_path / "one") == {"a.jpg": "a", "a_mask.jpg": "a_mask"}
+    (tmp_path / "one" / "a_mask.jpg").unlink()
+    assert planned(tmp_path / "one", tmp_path / "two") == {"a.jpg": "a", "a_mask.jpg": "a_mask"}
+
+
+def test_a_mask_drawn_beside_its_photo_may_be_named_with_the_suffix(photos, tmp_path):
+    drawn = photos / "more" / "b.jpg_mask.png"
+    drawn.touch()
+    found = plan([photos], tmp_path / "out")
+    assert found.drawn == [drawn] and len(found.jobs) == 3
+
+
+def test_a_link_to_nothing_where_a_result_would_go_is_left_alone(photos, tmp_path):
+    """What it names may be on a disk that is not there today."""
+    (tmp_path / "out").mkdir()
+    link = tmp_path / "out" / "a_mask.png"
+    link.symlink_to(tmp_path / "nowhere")
+    found = plan([photos], tmp_path / "out")
+    assert found.kept == [link] and photos / "a.png" not in {job.photo for job in found.jobs}
+
+
 @pytest.mark.parametrize("again", ["a.png", "../in/a.png", "linked/a.png"])
 def test_a_photo_named_twice_is_labelled_once(photos, tmp_path, again):
     (photos / "linked").symlink_to(photos, target_is_directory=True)
