@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 import hubmodels.app
-from hubmodels import PERSON, ImageError, Refinement, masks
+from hubmodels import FASHION, PERSON, ImageError, Refinement, masks
 from hubmodels.app import snippets, texts
 from hubmodels.app.controls import CONTROLS
 from hubmodels.app.handlers import OUTPUTS, Handlers
@@ -81,6 +81,14 @@ def test_absent_labels_are_found_nowhere_and_travel_in_link_and_code(handlers, p
     assert boxes.value == ["skin", "dress"] and boxes.visible and len(boxes.choices) == 6
     assert handlers.adapt(CLOTHES, absent, "", "")[0].value == ["skin", "dress"]
     assert handlers.adapt(PEOPLE, absent, "", "")[0].value == []
+
+
+def test_all_labels_at_once_are_not_left_out_and_that_is_said(handlers, photo):
+    labels, words = list(FASHION.names[1:]), "none is left out"
+    details = handlers.update(photo, CLOTHES, None, asked(), absent=labels)[1]
+    assert words in details and "skin (" in details
+    assert words not in handlers.update(photo, CLOTHES, None, asked(), absent=labels[1:])[1]
+    assert words not in handlers.update(photo, PEOPLE, None, asked(), absent=["dress"])[1]
 
 
 def test_copied_api_calls_log_in_if_the_visitor_did(handlers, photo):

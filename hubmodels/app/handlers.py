@@ -81,6 +81,9 @@ class Handlers:
         absent = self._absent(model, values)
         analysis = self.studio.analyse(photo, model, settings_from(values), absent=absent)
         notes = self._unlike_the_link(request.query_params, model, view, settings_from(values))
+        boxes = values.get("absent")
+        if isinstance(boxes, list) and all(name in boxes for name in analysis.entry.labels.names[1:]):
+            notes.append("A photo without any of the labels leaves nothing to look for: none is left out.")
         truth_ids = None if mask is None else self._truth(mask, analysis, notes)
         start = time.perf_counter()
         sides = [view.left, view.right]
