@@ -13,7 +13,14 @@ from hubmodels.absent import ids_of_absent
 from hubmodels.ctrl_c import INTERRUPTED
 from hubmodels.files import make_folder
 from hubmodels.labels import TASKS, LabelSet
-from hubmodels.model_options import add_model_options, check_device, chosen_model, load_chosen, published_task
+from hubmodels.model_options import (
+    add_absent_option,
+    add_model_options,
+    check_device,
+    chosen_model,
+    load_chosen,
+    published_task,
+)
 from hubmodels.refine.settings import PRESETS, SETTINGS, Refinement, Setting, settings_of
 from hubmodels.settings_files import check_tuned_for, read_settings
 
@@ -36,13 +43,7 @@ def add_label(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     label.add_argument("sources", nargs="+", metavar="PHOTO", help="photos, or folders of photos")
     label.add_argument("--out", type=Path, required=True, metavar="DIR", help="where results go")
     add_model_options(label)
-    label.add_argument(
-        "--absent",
-        type=lambda text: [name.strip() for name in text.split(",")],
-        default=[],
-        metavar="LABEL,...",
-        help="labels that none of these photos shows, such as dress: the others share what is taken for them",
-    )
+    add_absent_option(label)
     label.add_argument(
         "--runtime",
         choices=("auto", "torch", "onnx"),

@@ -24,6 +24,17 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="where the network runs, such as cuda (%(default)s)")
 
 
+def add_absent_option(parser: argparse.ArgumentParser) -> None:
+    """The option for labels that photos do not show."""
+    parser.add_argument(
+        "--absent",
+        type=lambda text: [name.strip() for name in text.split(",")],
+        default=[],
+        metavar="LABEL,...",
+        help="labels that none of these photos shows, such as dress: the others share what is taken for them",
+    )
+
+
 def chosen_model(arguments: argparse.Namespace) -> tuple[str, Entry | None]:
     """The model's name, and its row if it is a published one; nothing heavy is imported.
 

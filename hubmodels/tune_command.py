@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hubmodels.absent import ids_of_absent
 from hubmodels.ctrl_c import INTERRUPTED, stops_on_ctrl_c
 from hubmodels.files import make_place, write_bytes
-from hubmodels.model_options import add_model_options, chosen_model, load_chosen, published_task
+from hubmodels.model_options import (
+    add_absent_option,
+    add_model_options,
+    chosen_model,
+    load_chosen,
+    published_task,
+)
 from hubmodels.refine.settings import PRESETS, Refinement
 from hubmodels.settings_files import check_tuned_for, encoded_settings, read_settings
 
 if TYPE_CHECKING:
     from hubmodels.labels import LabelSet
-    from hubmodels.tuning import Example
+    from hubmodels.tuning import Example, Trials
 
 SCORES = {"miou": "mIoU", "pixel_accuracy": "accuracy", "boundary_f": "boundary F"}
 FEW = 20  # photos; with fewer even a draw of them all may mislead
@@ -58,6 +66,7 @@ def add_tune(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="of draws of photos in which the settings must be better than none, 0.5 to 1 (%(default)s)",
     )
     add_model_options(tune)
+    add_absent_option(tune)
     tune.set_defaults(handler=tune_on_photos)
 
 
@@ -76,6 +85,7 @@ def tune_on_photos(arguments: argparse.Namespace) -> int:
     name, entry = chosen_model(arguments)
     if entry is not None:
         published_task(name, entry.labels, arguments)
+        ids_of_absent(entry.labels, arguments.absent)
     own = {path: read_settings(path) for path in arguments.settings}
     for path in filter(None, (arguments.out, arguments.report)):
         make_place(path, example="tuned.json")
@@ -89,20 +99,23 @@ def tune_on_photos(arguments: argparse.Namespace) -> int:
     _say_what_masks_are(examples, without)
     model = load_chosen(arguments, name)
     task = published_task(name, model.labels, arguments)
+    left_out = ids_of_absent(model.labels, arguments.absent)
     settings = [Refinement.preset(preset, task=task) for preset in PRESETS] if task else []
     settings += _check_own(own, task, model.labels, name)
     progress = _Progress(examples, title=model.name)
     with stops_on_ctrl_c(is_worth_it=progress.can_end, say=progress.say_it_stops) as stop:
         settings += candidates(model.labels)
-        trials = measure(model, progress.until(stop), settings, failed=progress.note_failure)
+        trials = measure(model, progress.until(stop), settings, failed=progress.note_failure, absent=arguments.absent)
     found = conclude(trials, model.labels, share=arguments.share)
     chosen = Refinement.from_dict(found["best"]) if found["taken"] else Refinement()
     write_bytes(encoded_settings(chosen, task), arguments.out)
     if arguments.report is not None:
         facts = {"model": name, **({} if entry is None else {"sha256": entry.sha256})}
-        whole = {**facts, **found, "rows": trials.rows()}
+        told = {"told_absent": arguments.absent} if arguments.absent else {}
+        whole = {**facts, **told, **found, "rows": trials.rows()}
         write_bytes(json.dumps(whole, indent=1).encode() + b"\n", arguments.report)
     _tell(found, arguments, name)
+    _say_what_is_not_absent(trials, model.labels, left_out)
     if progress.begun < len(examples):
         print(f"stopped: chosen on {found['photos']} of {len(examples)} photos", file=sys.stderr)
         return INTERRUPTED
@@ -177,6 +190,14 @@ def _say_what_masks_are(examples: list[Example], without: int) -> None:
         )
 
 
+def _say_what_is_not_absent(trials: Trials, labels: LabelSet, left_out: Sequence[int]) -> None:
+    """Masks that show a label which --absent takes away: one of the two is wrong."""
+    shown = trials.confusion[0].sum(2)[:, list(left_out)] > 0
+    for index, count in zip(left_out, shown.sum(0).tolist(), strict=True):
+        if count:
+            print(f"note: {labels.names[index]} is on {count} of the masks, though --absent says that none shows it")
+
+
 def _tell(found: Mapping[str, Any], arguments: argparse.Namespace, name: str) -> None:
     """The scores as tables, and what was decided."""
     width = max(map(len, ROWS.values()))
@@ -187,8 +208,8 @@ def _tell(found: Mapping[str, Any], arguments: argparse.Namespace, name: str) ->
     print("IoU by label, without and with the best settings:")
     for label, (before, after) in found["iou"].items():
         print(f"  {label:20}{_percent(before):>8}{_percent(after):>8}")
-    if found["absent"]:
-        print(f"note: no photo shows {', '.join(found['absent'])}: not in mIoU, and nothing is known of it")
+    if unknown := [label for label in found["absent"] if label not in arguments.absent]:
+        print(f"note: no photo shows {', '.join(unknown)}: not in mIoU, and nothing is known of it")
     for label in found["vanished"]:
         print(f"note: the best settings leave less than half of the pixels of {label}")
     if found["photos"] < FEW:
@@ -201,7 +222,8 @@ def _tell(found: Mapping[str, Any], arguments: argparse.Namespace, name: str) ->
         print(
             f"better than none in {share} of 10,000 draws of these photos ({wanted} wanted): {arguments.out} has them"
         )
-        print(f"hubmodels label FOLDER --out OUT --model {name} --settings {arguments.out}")
+        call = ["hubmodels", "label", "FOLDER", "--out", "OUT", "--model", name, "--settings", str(arguments.out)]
+        print(shlex.join([*call, *(["--absent", ",".join(arguments.absent)] if arguments.absent else [])]))
     else:
         print(
             f"not better than none by more than chance: in {share} of 10,000 draws of these photos, {wanted} wanted. "

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,8 +124,10 @@ def candidates(labels: LabelSet) -> list[Refinement]:
     return [Refinement(**each) for each in every]
 
 
-def try_settings(model: Segmenter, example: Example, settings: Sequence[Refinement]) -> tuple[np.ndarray, np.ndarray]:
-    """Score every one of some settings on a photo with its mask.
+def try_settings(
+    model: Segmenter, example: Example, settings: Sequence[Refinement], *, absent: Collection[str] = ()
+) -> tuple[np.ndarray, np.ndarray]:
+    """Score every one of some settings on a photo with its mask, `absent` labels left out of every answer.
 
     Returns:
         (K, C, C) int64 confusion matrices and (K,) boundary F-measures, NaN where there is no boundary to judge.
@@ -142,7 +144,7 @@ def try_settings(model: Segmenter, example: Example, settings: Sequence[Refineme
         truth = read_truth(example.mask, model.labels, (height, width), max_pixels=MAX_PIXELS, out_size=out_size)
     except ImageError as error:
         raise ImageError(f"{example.mask}: {error}") from error
-    tuner, count = model.tune(image), len(model.labels)
+    tuner, count = model.tune(image, absent=absent), len(model.labels)
     scores = [Scores.of_photo(truth, tuner.refine(each).labels, num_classes=count) for each in settings]
     return np.stack([each.confusion for each in scores]), np.array([each.boundary_f for each in scores])
 
@@ -197,6 +199,7 @@ def measure(
     settings: Sequence[Refinement],
     *,
     failed: Callable[[str], None],
+    absent: Collection[str] = (),
 ) -> Trials:
     """Try all settings on all examples; a photo that cannot be used is reported and left out.
 
@@ -205,6 +208,7 @@ def measure(
         examples: as of `find_examples`.
         settings: what to try; "none" is tried first in any case.
         failed: told the reason of each photo that is left out.
+        absent: labels that no photo shows.
 
     Raises:
         ValueError: fewer than two photos are left: none could be scored with settings chosen on others.
@@ -213,7 +217,7 @@ def measure(
     scored = []
     for example in examples:
         try:
-            scored.append(try_settings(model, example, settings))
+            scored.append(try_settings(model, example, settings, absent=absent))
         except (ImageError, RegionsError, OSError) as error:
             failed(str(error) if str(example.photo) in str(error) else f"{example.photo}: {error}")
     if len(scored) < 2:

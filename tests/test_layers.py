@@ -294,6 +294,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "ctrl_c": set(),
     "tune_command": {
+        "absent",
         "ctrl_c",
         "result_files",
         "files",

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_array_equal
 from PIL import Image
 
@@ -18,7 +19,7 @@ from hubmodels import Refinement
 from hubmodels.cli import main
 from hubmodels.ctrl_c import stops_on_ctrl_c
 from hubmodels.export import encode_image, indexed_png
-from hubmodels.labels import PERSON
+from hubmodels.labels import PERSON, LabelSet
 from hubmodels.planning import Job
 from hubmodels.result_files import sealed
 from hubmodels.segmenter import Segmenter
@@ -77,11 +78,11 @@ def ctrl_c_during(photo: int, model: Segmenter, monkeypatch: pytest.MonkeyPatch,
     """Ctrl-C comes, once or more often, while that photo, counted from 1, is tuned; the photos that were."""
     seen: list[np.ndarray] = []
 
-    def tuned(image: np.ndarray) -> Any:
+    def tuned(image: np.ndarray, **options: Any) -> Any:
         seen.append(image)
         for _ in range(times if len(seen) == photo else 0):
             signal.raise_signal(signal.SIGINT)
-        return Segmenter.tune(model, image)
+        return Segmenter.tune(model, image, **options)
 
     monkeypatch.setattr(model, "tune", tuned, raising=False)
     return seen
@@ -133,6 +134,37 @@ def test_settings_of_ones_own_are_tried_too(tune, tmp_path):
     assert "4 photos, 6 settings" in out
 
 
+class BrightBags(torch.nn.Module):
+    """What is bright is a bag, or else a dress."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        bright = 20 * (x.mean(1, keepdim=True) - 0.5)
+        return torch.cat([-bright, bright, bright + 1], 1)
+
+
+def test_labels_that_no_photo_shows_are_left_out_of_what_is_tried(tune, folders, tmp_path, monkeypatch):
+    labels = LabelSet.custom(["background", "dress", "night bag"], task="things")
+    model = Segmenter(BrightBags().eval(), labels, name="bright_bags", input_px=800)
+    monkeypatch.setattr("hubmodels.tune_command.load_chosen", lambda *_: model)
+    monkeypatch.setattr("hubmodels.tune_command.chosen_model", lambda _: ("bright_bags", None))
+    monkeypatch.setattr("hubmodels.tune_command.published_task", lambda *_: None)
+    rows = {}
+    for absent in ([], ["--absent", "night bag"]):
+        status, out, _ = tune(*absent, "--report", tmp_path / "report.json")
+        assert status == 0
+        report = json.loads((tmp_path / "report.json").read_text())
+        rows[bool(absent)] = report["iou"]["dress"][1], report.get("told_absent")
+        assert ("--absent 'night bag'" in out) == bool(absent)  # in the command to go on with
+        assert ("no photo shows night bag: not in mIoU" in out) == (not absent)
+        assert "is on" not in out
+    assert rows == {False: (0.0, None), True: (1.0, ["night bag"])}
+
+    mask = np.array(Image.open(folders[1] / "p1.png"))
+    mask[50:60] = 2
+    save(folders[1], "p1.png", mask)
+    assert "note: night bag is on 1 of the masks, though --absent says that none shows it" in tune(*absent)[1]
+
+
 def test_what_is_left_out_is_said(tune, folders, tmp_path):
     photos, masks = folders
     truth = np.asarray(Image.open(masks / "p0.png"))
@@ -156,6 +188,7 @@ def test_what_is_left_out_is_said(tune, folders, tmp_path):
         (["--model", "u2net_small_persn"], "u2net_small_person"),
         (["--model", "u2net_small_fashion"], r"labels fashion, not person"),
         (["--settings", "nowhere.json"], "nowhere.json"),
+        (["--absent", "person"], r"absent leaves none of person to look for"),
         (["--report", "."], r"expected a file to write; got a folder"),
         (["--out", "same.json", "--report", "./same.json"], r"--report must be another file than --out"),
     ],
