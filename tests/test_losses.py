@@ -8,7 +8,15 @@ import pytest
 import torch
 
 from hubmodels.metrics import IGNORE
-from training.losses import LOSSES, combined, cross_entropy, dice, lovasz_softmax, soft_jaccard
+from training.losses import (
+    LOSSES,
+    combined,
+    cross_entropy,
+    dice,
+    generalized_cross_entropy,
+    lovasz_softmax,
+    soft_jaccard,
+)
 
 
 def pixels(*probabilities: float) -> torch.Tensor:
@@ -32,6 +40,22 @@ def test_weighted_cross_entropy_by_hand():
     expected = -(1 * math.log(0.5) + 3 * math.log(0.75)) / 4
     loss = cross_entropy(pixels(0.5, 0.75), labels(0, 1), torch.tensor([1.0, 3.0]))
     assert loss.item() == pytest.approx(expected)
+
+
+def test_generalized_cross_entropy_by_hand():
+    # true class probabilities .5 and .75
+    expected = ((1 - 0.5**0.7) / 0.7 + (1 - 0.75**0.7) / 0.7) / 2
+    assert generalized_cross_entropy(pixels(0.5, 0.75), labels(0, 1)).item() == pytest.approx(expected)
+    assert generalized_cross_entropy(pixels(0.5, 0.75), labels(0, 1), q=1.0).item() == pytest.approx(0.375)
+
+
+def test_generalized_cross_entropy_learns_least_where_it_is_surest_that_the_label_is_wrong():
+    def pull(logit: float) -> float:
+        logits = torch.tensor([logit, 0.0])[None, :, None, None].requires_grad_()
+        generalized_cross_entropy(logits, labels(1)).backward()
+        return logits.grad.abs().max().item()
+
+    assert pull(1.0) > pull(5.0) > pull(20.0) > pull(200.0) == 0.0
 
 
 def test_dice_by_hand():
@@ -109,7 +133,7 @@ def test_losses_add_up_by_their_weights():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("name", ["dice", "soft_jaccard", "lovasz"])
+@pytest.mark.parametrize("name", ["generalized_cross_entropy", "dice", "soft_jaccard", "lovasz"])
 def test_half_precision_has_the_gradient_of_full(name, dtype):
     """Thousands of pixels are counted, where bfloat16 counts to 256."""
     random = torch.Generator().manual_seed(0)

@@ -21,6 +21,21 @@ def cross_entropy(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tens
     return F.cross_entropy(logits, target, weight=weight, ignore_index=IGNORE)
 
 
+def generalized_cross_entropy(logits: torch.Tensor, target: torch.Tensor, *, q: float = 0.7) -> torch.Tensor:
+    """Mean of (1 - p^q) / q over decided pixels, p the probability of the true class (Zhang and Sabuncu 2018, eq. 6).
+
+    Bounded by 1 / q: pixels that a network is sure are labelled wrong hardly teach it. Towards q = 0 it is
+    cross-entropy, at 1 the mean absolute error. 0 if no pixel counts.
+    """
+    decided = target != IGNORE
+    if not decided.any():
+        return logits.sum() * 0
+    true = target.masked_fill(~decided, 0).unsqueeze(1)
+    log_p = _exact(logits).log_softmax(1).gather(1, true)[:, 0][decided]
+    # Not as p ** q, whose gradient is no number where p is 0.
+    return (1 - (q * log_p).exp()).mean() / q
+
+
 def soft_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Mean cross-entropy to probabilities (N, C, H, W) over the pixels where they sum to 1; 0 if there are none.
 
@@ -103,7 +118,7 @@ def lovasz_softmax(logits: torch.Tensor, target: torch.Tensor, *, max_pixels: in
 def combined(
     logits: torch.Tensor, target: torch.Tensor, weights: Mapping[str, float], class_weight: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Weighted sum of losses by name: `cross_entropy`, `dice`, `soft_jaccard`, `lovasz`; zero weights cost nothing."""
+    """Weighted sum of losses by their names in LOSSES; zero weights cost nothing."""
     total = logits.sum() * 0
     for name, factor in weights.items():
         if factor:
@@ -128,4 +143,10 @@ def deeply_supervised(
     return torch.stack([combined(logits, target, weights, class_weight) for logits in maps]).mean()
 
 
-LOSSES = {"cross_entropy": cross_entropy, "dice": dice, "soft_jaccard": soft_jaccard, "lovasz": lovasz_softmax}
+LOSSES = {
+    "cross_entropy": cross_entropy,
+    "generalized_cross_entropy": generalized_cross_entropy,
+    "dice": dice,
+    "soft_jaccard": soft_jaccard,
+    "lovasz": lovasz_softmax,
+}
