@@ -26,7 +26,8 @@ from hubmodels.settings_files import check_tuned_for, encoded_settings, read_set
 
 if TYPE_CHECKING:
     from hubmodels.labels import LabelSet
-    from hubmodels.tuning import Example, Trials
+    from hubmodels.mask_search import Example
+    from hubmodels.tuning import Trials
 
 SCORES = {"miou": "mIoU", "pixel_accuracy": "accuracy", "boundary_f": "boundary F"}
 FEW = 20  # photos; with fewer even a draw of them all may mislead
@@ -93,7 +94,8 @@ def tune_on_photos(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--report must be another file than --out; got {arguments.out} for both")
 
     # Heavy imports only once the call is known to make sense.
-    from hubmodels.tuning import candidates, conclude, find_examples, measure
+    from hubmodels.mask_search import find_examples
+    from hubmodels.tuning import candidates, conclude, measure
 
     examples, without = find_examples(arguments.photos, arguments.masks)
     _say_what_masks_are(examples, without)

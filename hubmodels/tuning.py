@@ -8,10 +8,8 @@ photos that had no say: in turn, a part of them is scored with the settings that
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,72 +18,16 @@ from hubmodels.bootstrap import PhotoScores, compare, rounded, split_scores
 from hubmodels.errors import ImageError, RegionsError
 from hubmodels.images import MAX_PIXELS, WORK_PX, fit_within, read_image
 from hubmodels.labels import LabelSet
+from hubmodels.mask_search import Example
 from hubmodels.masks import read_truth
 from hubmodels.metrics import Scores, iou_of
-from hubmodels.paths import is_file
-from hubmodels.photo_search import find_photos
 from hubmodels.refine import Refinement
-from hubmodels.result_files import MASK
 
 if TYPE_CHECKING:
     from hubmodels.segmenter import Segmenter
 
 FOLDS = 10  # parts of the photos, each scored with the settings chosen on the others
 SHARE = 0.9  # of draws in which chosen settings must be better than none, to be taken
-
-
-@dataclass(frozen=True)
-class Example:
-    """A photo and its mask."""
-
-    photo: Path
-    mask: Path
-
-
-def find_examples(photos: Iterable[str | Path], masks: Path) -> tuple[list[Example], int]:
-    """Photos that have a mask, and the number of those that have none.
-
-    Args:
-        photos: photos and folders of photos, searched at any depth.
-        masks: folder of masks, in the same folder below this one as the photo has below its source: NAME.png or
-            NAME_mask.png for a photo NAME.jpg, or NAME.jpg_mask.png. It may be the folder of the photos; masks are not
-            taken for photos then.
-
-    Raises:
-        FileNotFoundError: there is no such source or folder.
-        ImageError: a source is an address or empty.
-        ValueError: no photo has a mask, or one has two, or a mask would be that of two photos.
-    """
-    if not masks.is_dir():
-        raise FileNotFoundError(f"{masks}: no such folder of masks")
-    found = find_photos(photos)
-    masks_of = {photo: _masks_of(photo, masks / folder) for photo, folder in found}
-    taken = {os.path.realpath(mask) for each in masks_of.values() for mask in each}
-    examples, without = [], 0
-    owners: dict[str, Path] = {}  # mask -> photo
-    for photo, _ in {os.path.realpath(photo): (photo, folder) for photo, folder in found}.values():  # each once
-        if os.path.realpath(photo) in taken:  # a mask that lies among the photos
-            continue
-        there = masks_of[photo]
-        if len(there) > 1:
-            raise ValueError(f"expected one mask of {photo}; got {there[0]} and {there[1]}: remove one")
-        for mask in there:
-            if (other := owners.setdefault(os.path.realpath(mask), photo)) != photo:
-                raise ValueError(f"expected a mask for each photo; got {mask} for {other} and {photo}: rename one")
-        examples += [Example(photo, mask) for mask in there]
-        without += not there
-    if not examples:
-        raise ValueError(
-            f"expected masks in {masks}, as NAME.png or NAME{MASK} for a photo NAME.jpg; got none for {without}"
-        )
-    return examples, without
-
-
-def _masks_of(photo: Path, folder: Path) -> list[Path]:
-    """Files that may be the mask of a photo."""
-    own = os.path.realpath(photo)
-    paths = (folder / f"{photo.stem}.png", folder / f"{photo.stem}{MASK}", folder / f"{photo.name}{MASK}")
-    return [path for path in paths if is_file(path) and os.path.realpath(path) != own]
 
 
 def crf_grid() -> Iterator[dict[str, Any]]:
