@@ -1,6 +1,6 @@
 """The `hubmodels` command: label photos, list models, show facts, serve the page, check and publish weights.
 
-Labelling and tuning have files of their own, `label_command.py` and `tune_command.py`.
+Labelling, tuning and COCO's format have files of their own: `label_command.py`, `tune_command.py`, `coco_command.py`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from hubmodels import __version__
 from hubmodels.app.options import add_options
+from hubmodels.coco_command import add_coco
 from hubmodels.ctrl_c import INTERRUPTED
 from hubmodels.entries import DEFAULTS, ENTRIES, Entry, find_entry, list_models
 from hubmodels.entry_docs import entry_facts, text_table
@@ -35,6 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     add_label(commands)
     add_tune(commands)
+    add_coco(commands)
     listing = commands.add_parser("list", help="table of the published models")
     listing.add_argument("--task", choices=sorted(DEFAULTS))
     listing.set_defaults(handler=_list)

@@ -52,6 +52,7 @@ TURNS = {  # value of EXIF's orientation -> what brings the stored picture uprig
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+TURNED_BY_90 = {TURNS[value] for value in (5, 6, 7, 8)}  # height and width change places
 
 
 def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -86,6 +87,18 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> np.ndarr
     raise TypeError(
         f"photo must be a path, bytes, a PIL image or an (H, W, 3) uint8 array; got {type(source).__name__}"
     )
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Height and width that `read_image` would give a photo; its pixels are not decoded.
+
+    Raises:
+        FileNotFoundError: no file at the path.
+        ImageError: not an image.
+    """
+    with path.open("rb") as file, _refusing(str(path)), _opened(file, str(path)) as picture:
+        width, height = picture.size
+        return (width, height) if _turn(picture) in TURNED_BY_90 else (height, width)
 
 
 def local_path(source: str | Path) -> Path:
@@ -124,15 +137,17 @@ def _check_size(width: int, height: int, what: str, max_pixels: int) -> None:
 
 
 def _decode(file: IO[bytes], what: str, max_pixels: int) -> np.ndarray:
+    with _refusing(what), _opened(file, what) as picture:
+        return _to_array(picture, what, max_pixels)
+
+
+def _opened(file: IO[bytes], what: str) -> Image.Image:
     Image.init()
     formats = [name for name in FORMATS if name in Image.OPEN]  # older Pillow, or one built without a library
-    with _refusing(what):
-        try:
-            picture = Image.open(file, formats=formats)
-        except UnidentifiedImageError as error:
-            raise ImageError(f"{what}: not an image of a known kind; expected {', '.join(formats)}") from error
-        with picture:
-            return _to_array(picture, what, max_pixels)
+    try:
+        return Image.open(file, formats=formats)
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{what}: not an image of a known kind; expected {', '.join(formats)}") from error
 
 
 @contextlib.contextmanager
@@ -171,11 +186,16 @@ def _check_work(picture: Image.Image, what: str) -> None:
 
 def _upright(picture: Image.Image) -> Image.Image:
     """Turned as EXIF says. Pillow's exif_transpose also writes the EXIF anew, and fails if any other tag is odd."""
-    try:
-        turn = TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # EXIF that cannot be parsed says nothing; viewers show such photos as they are stored
-        turn = None
+    turn = _turn(picture)
     return picture if turn is None else picture.transpose(turn)
+
+
+def _turn(picture: Image.Image) -> Image.Transpose | None:
+    """What brings a picture upright; None: it is."""
+    try:
+        return TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # EXIF that cannot be parsed says nothing; viewers show such photos as they are stored
+        return None
 
 
 def _to_rgb(picture: Image.Image, what: str) -> Image.Image:

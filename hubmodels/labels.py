@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import operator
+import re
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
@@ -77,6 +78,14 @@ class LabelSet:
 def hex_colour(colour: Iterable[int]) -> str:
     """Red, green and blue of 0..255 as HTML writes them: "#e69f00"."""
     return "#{:02x}{:02x}{:02x}".format(*colour)
+
+
+def colour_of_hex(text: str) -> Colour:
+    """Red, green and blue of 0..255 from what `hex_colour` writes. Raises ValueError for anything else."""
+    if not re.fullmatch("#[0-9a-fA-F]{6}", text):
+        raise ValueError(f"a colour must be written as #e69f00; got {text!r:.100}")
+    red, green, blue = bytes.fromhex(text[1:])
+    return red, green, blue
 
 
 def _checked_colour(colour: Iterable[int]) -> Colour:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -74,6 +75,20 @@ class Segmentation:
     def cutout(self, name: str) -> Image.Image:
         """RGBA image of the pixels labelled `name`, transparent elsewhere."""
         return render.cutout(self.image, self.mask(name))
+
+    def to_coco(self) -> list[dict[str, Any]]:
+        """Annotations in COCO's format, one for each label that the photo shows but the background.
+
+        Returns:
+            `category_id`, run-length encoded `segmentation`, `area` and `bbox` in pixels, `iscrowd`; JSON-able. See
+            `hubmodels.coco.annotations_of`; ids of images and annotations are the caller's to add.
+
+        Raises:
+            ImportError: pycocotools is not installed.
+        """
+        from hubmodels.coco import annotations_of
+
+        return annotations_of(self.labels, self.label_set)
 
     def save(self, path: str | Path) -> Path:
         """Write the labels as an indexed PNG: pixel values are label ids, the palette is attached.

@@ -1,0 +1,63 @@
+"""`hubmodels coco`: masks of many photos in one file of COCO's format. Heavy imports wait."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from hubmodels.files import make_place, write_bytes
+from hubmodels.labels import TASKS
+
+
+def add_coco(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command and its options."""
+    coco = commands.add_parser(
+        "coco",
+        help="write photos and their masks as a file of COCO's format",
+        description="Write the masks of photos as annotations of COCO: one for each label that a photo shows, "
+        "run-length encoded, with area and box. Masks that were corrected by hand count as they are.",
+    )
+    coco.add_argument("photos", nargs="+", metavar="PHOTO", help="photos, or folders of photos")
+    coco.add_argument(
+        "--masks",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="NAME_mask.png as `hubmodels label` writes it, or NAME.png, for a photo NAME",
+    )
+    coco.add_argument("--out", type=Path, required=True, metavar="JSON", help="where the annotations go")
+    coco.add_argument("--task", choices=sorted(TASKS), help="what masks show that do not say it themselves")
+    coco.set_defaults(handler=write_coco)
+
+
+def write_coco(arguments: argparse.Namespace) -> int:
+    """Write what `arguments` name; returns the exit status: 1 if a photo was left out because it or its mask is bad."""
+    make_place(arguments.out, example="annotations.json")
+
+    from hubmodels.coco import require_pycocotools
+    from hubmodels.coco_dataset import dataset, labels_that_masks_name
+    from hubmodels.mask_search import find_examples
+
+    require_pycocotools()
+    examples, without = find_examples(arguments.photos, arguments.masks)
+    if without:
+        print(f"{without} photos have no mask and are left out", file=sys.stderr)
+    labels = TASKS[arguments.task] if arguments.task else labels_that_masks_name(examples)
+    if labels is None:
+        raise ValueError(f"no mask in {arguments.masks} says which labels it has; say --task {' or '.join(TASKS)}")
+
+    from tqdm import tqdm
+
+    failures: list[str] = []
+    bar = tqdm(examples, unit="photo", desc=labels.task)
+
+    def note_failure(reason: str) -> None:
+        failures.append(reason)
+        bar.write(f"hubmodels: {reason}", file=sys.stderr)
+
+    found = dataset(bar, labels, failed=note_failure)
+    write_bytes(json.dumps(found, separators=(",", ":")).encode() + b"\n", arguments.out)
+    print(f"{len(found['images'])} photos, {len(found['annotations'])} annotations of {labels.task}, {arguments.out}")
+    return 1 if failures else 0

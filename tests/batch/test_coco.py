@@ -1,0 +1,149 @@
+"""`hubmodels coco` and `Segmentation.to_coco`, read back by COCO's own package."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from PIL import Image
+from pycocotools import mask as mask_api
+from pycocotools.coco import COCO
+
+from hubmodels import FASHION, ImageError, LabelSet, Segmentation
+from hubmodels.cli import main
+from hubmodels.coco import annotations_of
+from hubmodels.images import read_image, upright_size
+from tests.conftest import grid
+
+# Of pycocotools to itself, where it decodes.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+
+
+@pytest.fixture
+def coco(tmp_path, capsys):
+    """`hubmodels coco` -> status, stdout, stderr; what it writes is annotations.json in tmp_path."""
+
+    def write(*arguments: str | Path) -> tuple[int, str, str]:
+        status = main(["coco", *map(str, arguments), "--out", str(tmp_path / "annotations.json")])
+        return (status, *capsys.readouterr())
+
+    return write
+
+
+def drawn(folder: Path, name: str, ids: np.ndarray) -> Path:
+    """A grey photo and its mask of label ids, NAME.png in `folder`/photos and `folder`/masks."""
+    for part, pixels in (("photos", np.full((*ids.shape, 3), 90, np.uint8)), ("masks", ids.astype(np.uint8))):
+        (folder / part / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / part / f"{name}.png")
+    return folder
+
+
+def test_a_result_as_annotations():
+    labels = grid("00110", "06110", "66010")
+    probs = np.full((7, *labels.shape), 1 / 7, np.float32)
+    found = Segmentation(np.zeros((*labels.shape, 3), np.uint8), labels, probs, FASHION).to_coco()
+    assert json.loads(json.dumps(found)) == found
+    assert [(each["category_id"], each["area"], each["bbox"], each["iscrowd"]) for each in found] == [
+        (1, 5, [2, 0, 2, 3], 0),
+        (6, 3, [0, 1, 2, 2], 0),
+    ]
+    for each in found:
+        assert_array_equal(mask_api.decode(each["segmentation"]), labels == each["category_id"])
+
+
+def test_the_code_is_that_of_the_paper_by_hand():
+    """Runs down the columns, zeros first, each less the one two before it from the third on."""
+    (found,) = annotations_of(grid("01", "11"), LabelSet.custom(2))
+    assert found["segmentation"] == {"size": [2, 2], "counts": "13"}  # one 0, three 1
+
+
+def test_undecided_pixels_and_the_background_are_in_no_annotation():
+    assert annotations_of(np.array([[0, 255], [255, 0]], np.uint8), FASHION) == []
+
+
+def test_a_labelled_folder_is_read_by_cocos_package_as_it_was_labelled(call, coco, photos, tmp_path, capsys):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a phone held upright
+    Image.open(photos / "a.png").convert("RGB").save(photos / "turned.jpg", exif=exif)
+    assert call(photos, "--out", tmp_path / "out")[0] == 0
+    corrected = tmp_path / "out" / "more" / "b_mask.png"
+    by_hand = np.zeros((40, 32), np.uint8)
+    by_hand[3:9, 4:20] = 1
+    Image.fromarray(by_hand).save(corrected)
+    (tmp_path / "out" / "more" / "deep" / "a_mask.png").unlink()
+
+    status, out, err = coco(photos, "--masks", tmp_path / "out")
+    assert status == 0 and "1 photos have no mask" in err and "3 photos" in out
+    found = COCO(tmp_path / "annotations.json")
+    assert found.cats == {1: {"id": 1, "name": "person", "supercategory": "person"}}
+    names = {each["file_name"]: each for each in found.imgs.values()}
+    assert set(names) == {"a.png", "more/b.jpg", "turned.jpg"}
+    assert (names["turned.jpg"]["height"], names["turned.jpg"]["width"]) == (32, 40)
+    for name, image in names.items():
+        mask = np.asarray(Image.open(tmp_path / "out" / f"{name.rpartition('.')[0]}_mask.png"))
+        (annotation,) = found.loadAnns(found.getAnnIds(imgIds=image["id"])) or [None]
+        assert_array_equal(np.zeros_like(mask) if annotation is None else found.annToMask(annotation), mask == 1)
+    assert any(each["area"] == 96 and each["bbox"] == [4, 3, 16, 6] for each in found.anns.values())
+
+
+def test_masks_of_others_need_a_task(coco, tmp_path):
+    folder = drawn(tmp_path, "deep/p", grid("0066", "0166"))
+    status, _, err = coco(folder / "photos", "--masks", folder / "masks")
+    assert status == 2 and "no mask in" in err and "say --task person or fashion" in err
+    assert not (tmp_path / "annotations.json").exists()
+    assert coco(folder / "photos", "--masks", folder / "masks", "--task", "fashion")[0] == 0
+    found = json.loads((tmp_path / "annotations.json").read_text())
+    assert [(each["id"], each["image_id"], each["category_id"]) for each in found["annotations"]] == [
+        (1, 1, 1),
+        (2, 1, 6),
+    ]
+    assert [each["name"] for each in found["categories"]] == list(FASHION.names[1:])
+    assert found["images"] == [{"id": 1, "file_name": "deep/p.png", "width": 4, "height": 2}]
+
+
+def test_masks_of_two_tasks_do_not_go_into_one_file(call, coco, photos, tmp_path):
+    for task, part in (("person", "more/b.jpg"), ("fashion", "a.png")):
+        assert main(["label", str(photos / part), "--out", str(tmp_path / "out"), "--task", task]) == 0
+    (photos / "more" / "b.jpg").rename(photos / "b.jpg")
+    status, _, err = coco(photos, "--masks", tmp_path / "out")
+    assert status == 2 and "expected masks of the same labels; got " in err and "say --task" in err
+
+
+def test_what_cannot_be_used_is_named_and_the_rest_is_written(coco, tmp_path):
+    for name in ("a", "b", "c", "d"):
+        drawn(tmp_path, name, grid("0011", "0111"))
+    (tmp_path / "photos" / "b.png").write_bytes(b"no photo")
+    (tmp_path / "masks" / "c.png").write_bytes(b"no mask")
+    drawn(tmp_path / "other", "d", grid("001", "011"))
+    (tmp_path / "other" / "masks" / "d.png").replace(tmp_path / "masks" / "d.png")
+    status, out, err = coco(tmp_path / "photos", "--masks", tmp_path / "masks", "--task", "person")
+    assert status == 1 and "1 photos, 1 annotations" in out
+    for said in ("photos/b.png: not an image", "masks/c.png: the mask is no PNG", "masks/d.png: the mask is 3x2"):
+        assert said in err
+
+
+def test_without_cocos_package_the_line_that_installs_it_is_said(coco, tmp_path, monkeypatch):
+    drawn(tmp_path, "a", grid("01"))
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    status, _, err = coco(tmp_path / "photos", "--masks", tmp_path / "masks", "--task", "person")
+    assert status == 2 and "pip install pycocotools" in err
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_upright_size_is_known_without_the_pixels(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "p.jpg"
+    Image.new("RGB", (30, 20)).save(path, exif=exif)
+    assert upright_size(path) == read_image(path).shape[:2]
+
+
+def test_the_size_of_what_is_no_photo_is_not_known(tmp_path):
+    (tmp_path / "p.jpg").write_bytes(b"no photo")
+    with pytest.raises(ImageError, match=r"p\.jpg: not an image of a known kind"):
+        upright_size(tmp_path / "p.jpg")
