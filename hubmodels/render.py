@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from hubmodels.labels import LabelSet
+from hubmodels.soft_edges import soften
 
 
 def paint(labels: np.ndarray, label_set: LabelSet) -> Image.Image:
@@ -37,16 +38,18 @@ def overlay(image: np.ndarray, labels: np.ndarray, label_set: LabelSet, *, opaci
     return Image.fromarray(np.stack([table[labels, image[..., c], c] for c in range(3)], axis=-1))
 
 
-def cutout(image: np.ndarray, mask: np.ndarray) -> Image.Image:
+def cutout(image: np.ndarray, mask: np.ndarray, *, soft: bool = False) -> Image.Image:
     """The pixels of a mask on transparent ground.
 
     Args:
         image: (H, W, 3) uint8.
         mask: (H, W) bool.
+        soft: edges follow the photo and cover pixels in part, without the colour of the ground: `soft_edges.soften`.
 
     Returns:
         RGBA image; pixels outside of the mask are transparent black, so that nothing hides in them.
     """
-    rgba = np.dstack([image, np.where(mask, 255, 0).astype(np.uint8)])
+    alpha, colours = soften(image, mask) if soft else (mask, image)
+    rgba = np.dstack([colours, np.round(alpha * np.float32(255)).astype(np.uint8)])
     rgba[rgba[..., 3] == 0] = 0
     return Image.fromarray(rgba)

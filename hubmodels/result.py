@@ -72,9 +72,18 @@ class Segmentation:
         """The photo with every label but the background tinted; `opacity` in 0..1."""
         return render.overlay(self.image, self.labels, self.label_set, opacity=opacity)
 
-    def cutout(self, name: str) -> Image.Image:
-        """RGBA image of the pixels labelled `name`, transparent elsewhere."""
-        return render.cutout(self.image, self.mask(name))
+    def cutout(self, name: str, *, soft: bool = False) -> Image.Image:
+        """RGBA image of the pixels labelled `name`, transparent elsewhere.
+
+        Args:
+            name: a label.
+            soft: edges follow the photo and cover pixels in part, from which the colour of what lies behind is taken;
+                else every pixel is there as it is, or not at all.
+
+        Raises:
+            ValueError: no such label.
+        """
+        return render.cutout(self.image, self.mask(name), soft=soft)
 
     def to_coco(self) -> list[dict[str, Any]]:
         """Annotations in COCO's format, one for each label that the photo shows but the background.

@@ -53,7 +53,7 @@ def restored(query: str) -> links.Shared | None:
 
 def test_a_link_restores_all_it_carries():
     values = {name: c.choices[-1] if c.choices else c.maximum for name, c in CONTROLS.items()}
-    view = View("crf", "other", "cutout", "two-up", 30, "dress", "colour", "#12ab34", PEOPLE)
+    view = View("crf", "other", "cutout", "two-up", 30, "dress", "colour", "#12ab34", PEOPLE, "soft")
     for settings in (Refinement(), TUNED, Refinement(**values)):
         shared = links.Shared(CLOTHES, settings, view, "astronaut", ("skin", "dress"))
         assert restored(links.to_query(shared, "fashion")) == shared

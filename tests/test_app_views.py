@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from PIL import Image
 
-from hubmodels import FASHION
+from hubmodels import FASHION, Segmentation
 from hubmodels.app import compare, views
 from hubmodels.app.studio import Photo
 from hubmodels.app.views import View
@@ -45,7 +45,9 @@ def test_every_style_is_a_picture_of_the_photo_s_size(studio, small):
     analysis = studio.analyse(Photo.of(small), CLOTHES, TUNED)
     for style in views.STYLES:
         for ground in views.GROUNDS if style == "cutout" else ("transparent",):
-            picture = views.draw(analysis.final, View(style=style, ground=ground), analysis.tuner.superpixels(TUNED))
+            for edges in views.EDGES if style == "cutout" else ("hard",):
+                view = View(style=style, ground=ground, edges=edges)
+                picture = views.draw(analysis.final, view, analysis.tuner.superpixels(TUNED))
             assert picture.size == (64, 96) and not picture.info.get("exif")
 
 
@@ -67,6 +69,21 @@ def test_a_cut_out_shows_the_label_and_its_ground():
     assert_array_equal(np.asarray(views.cutout(seg, View()))[..., 3], [[0, 0, 255, 255]] * 2)
     red = np.asarray(views.cutout(seg, View(label="skin", ground="colour", colour="#ff0000")))
     assert red.shape == (2, 4, 3) and red[0, 0].tolist() == [255, 0, 0] and red[0, 2].tolist() == [100] * 3
+
+
+def test_soft_edges_mix_the_label_with_its_ground(small):
+    labels = np.zeros((96, 64), np.uint8)
+    labels[30:70, 20:50] = 1
+    seg = Segmentation(small, labels, np.full((7, 96, 64), 1 / 7, np.float32), FASHION)
+    view = View(label="skin", ground="colour", colour="#ff0000", edges="soft")
+    rgba = np.asarray(views.cutout(seg, View(label="skin", edges="soft"))).astype(float)
+    share = rgba[..., 3:] / 255
+    assert ((share > 0) & (share < 1)).any()
+    expected = share * rgba[..., :3] + (1 - share) * np.array([255.0, 0, 0])
+    assert np.abs(np.asarray(views.cutout(seg, view)) - expected).max() <= 1
+    assert_array_equal(
+        np.asarray(views.draw(seg, View(style="cutout", label="skin", edges="soft")))[50, 35], small[50, 35]
+    )
 
 
 def test_superpixels_take_their_mean_colour():

@@ -257,8 +257,12 @@ def test_any_two_sides_are_compared_in_any_view(visit, studio, astronaut):
     choose(page, "ground", "Colour")
     expect(page.locator("#ground-colour")).to_be_visible()
     wait_until(page, lambda: "ground=colour" in text_of(page, "link"), "the ground")
-    shown = picture(page, "right")
-    assert shown[~analysis.final.mask("hair")].mean() > 250  # white, but for JPEG's ringing
+    hard = picture(page, "right")
+    assert hard[~analysis.final.mask("hair")].mean() > 250  # white, but for JPEG's ringing
+    choose(page, "edges", "Soft")
+    wait_until(page, lambda: "edges=soft" in text_of(page, "link"), "the edges")
+    soft = picture(page, "right").astype(int)
+    assert 100 < (abs(soft - hard).max(-1) > 40).sum() < analysis.final.mask("hair").sum()
 
 
 def test_the_handle_moves_by_keys_and_both_layouts_work(visit):

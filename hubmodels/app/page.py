@@ -215,6 +215,7 @@ def _view_form(handlers: Handlers) -> dict[str, Any]:
         label = _menu("Cut out", cuts, off.label, "cut-label", visible=False)
         ground = _menu("Background", views.GROUNDS, off.ground, "ground", visible=False)
         colour = gr.ColorPicker(off.colour, label="Colour", elem_id="ground-colour", visible=False)
+        edges = _menu("Edges", views.EDGES, off.edges, "edges", visible=False)
     models = {key: title for title, key in handlers.choices(find_entry(first).task, but=first)}
     other = _menu("Other model", models, handlers.other_of(first), "other-model", visible=False)
     made = {
@@ -227,6 +228,7 @@ def _view_form(handlers: Handlers) -> dict[str, Any]:
         "ground": ground,
         "colour": colour,
         "other": other,
+        "edges": edges,
     }
     return {field.name: made[field.name] for field in fields(View)}
 
@@ -328,11 +330,12 @@ def _tie_light_events(parts: Parts, handlers: Handlers) -> None:
             gr.Dropdown(visible=cut),
             gr.ColorPicker(visible=cut and ground == "colour"),
             gr.Dropdown(visible="other" in (left, right)),
+            gr.Dropdown(visible=cut),
         )
 
     view = parts.view
     deciding = [view[name] for name in ("left", "right", "style", "ground")]
-    arranged = [view[name] for name in ("opacity", "label", "ground", "colour", "other")]
+    arranged = [view[name] for name in ("opacity", "label", "ground", "colour", "other", "edges")]
     gr.on([c.change for c in deciding], arrange, deciding, arranged, **_LIGHT)
 
     def choose(name: str) -> Callable[[str], Any]:

@@ -41,6 +41,7 @@ STYLES: Mapping[str, str] = MappingProxyType(
     }
 )
 GROUNDS: Mapping[str, str] = MappingProxyType({"transparent": "Transparent", "colour": "Colour", "blurred": "Blurred"})
+EDGES: Mapping[str, str] = MappingProxyType({"hard": "As labelled", "soft": "Soft"})
 LAYOUTS: Mapping[str, str] = MappingProxyType({"slider": "Slider", "two-up": "Two-up"})
 SHOWN_SCALE = 60.0  # superpixels that are drawn while none vote
 
@@ -61,6 +62,7 @@ class View:
         ground: a key of GROUNDS, behind the cut-out.
         colour: `#rrggbb` of ground `colour`.
         other: the other model; empty for none.
+        edges: a key of EDGES, of the cut-out.
     """
 
     left: str = "photo"
@@ -72,11 +74,19 @@ class View:
     ground: str = "transparent"
     colour: str = "#ffffff"
     other: str = ""
+    edges: str = "hard"
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> View:
         """From values of controls or texts of a link; what makes no sense is left at its default."""
-        choices = {"left": SIDES, "right": SIDES, "style": STYLES, "layout": LAYOUTS, "ground": GROUNDS}
+        choices: Mapping[str, Mapping[str, str]] = {
+            "left": SIDES,
+            "right": SIDES,
+            "style": STYLES,
+            "layout": LAYOUTS,
+            "ground": GROUNDS,
+            "edges": EDGES,
+        }
         kept: dict[str, Any] = {
             n: v for n, keys in choices.items() if isinstance(v := values.get(n), str) and v in keys
         }
@@ -138,7 +148,7 @@ def cut_mask(seg: Segmentation, label: str) -> np.ndarray:
 def cutout(seg: Segmentation, view: View) -> Image.Image:
     """The cut-out to take away: RGBA on transparent ground, RGB on another."""
     if view.ground == "transparent":
-        return render.cutout(seg.image, cut_mask(seg, view.label))
+        return render.cutout(seg.image, cut_mask(seg, view.label), soft=view.edges == "soft")
     return on_ground(seg, view)
 
 
@@ -153,7 +163,12 @@ def on_ground(seg: Segmentation, view: View) -> Image.Image:
     else:
         y, x = np.ogrid[:height, :width]
         ground = np.where((y // 10 + x // 10) % 2, 204, 255).astype(np.uint8)[..., None]
-    return Image.fromarray(np.where(mask[..., None], seg.image, ground).astype(np.uint8))
+    if view.edges == "hard":
+        return Image.fromarray(np.where(mask[..., None], seg.image, ground).astype(np.uint8))
+    picture = Image.fromarray(np.broadcast_to(ground, seg.image.shape).astype(np.uint8))
+    front = render.cutout(seg.image, mask, soft=True)
+    picture.paste(front, mask=front)
+    return picture
 
 
 def _rgb(colour: str) -> tuple[int, ...]:
