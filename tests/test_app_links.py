@@ -44,6 +44,17 @@ def test_values_are_brought_into_range(name):
         assert Refinement(**{name: control.clamp(typed + 0.25)})
 
 
+def test_values_are_whole_or_of_six_digits_and_choices_of_any_case():
+    iterations = CONTROLS["crf_iterations"].clamp("2.6")
+    assert iterations == 3 and isinstance(iterations, int)
+    assert CONTROLS["person_threshold"].clamp("0.12345678") == 0.123457
+    assert CONTROLS["keep_largest"].clamp("TRUE") is True and CONTROLS["superpixel_method"].clamp("SLIC") == "slic"
+
+
+def test_what_a_control_does_is_a_sentence_without_its_stage():
+    assert CONTROLS["crf_appearance_weight"].info.startswith("Pull of pixels")
+
+
 def restored(query: str) -> links.Shared | None:
     from urllib.parse import parse_qsl
 
@@ -63,7 +74,8 @@ def test_a_link_restores_all_it_carries():
 def test_boxes_that_make_no_sense_leave_nothing_out():
     for value in (None, 3, {"a": 1}, [], ["hat"], [None, 3], "", list(FASHION.names)):
         assert absent_from(value, FASHION) == ()
-    assert absent_from(["dress", "hat", "hair"], FASHION) == ("hair", "dress")
+    for boxes in (["dress", "hat", "hair"], ("dress", "hat", "hair"), "dress,hat,hair"):
+        assert absent_from(boxes, FASHION) == ("hair", "dress")
 
 
 def test_a_link_is_clamped_and_cannot_break_the_page():
@@ -73,6 +85,24 @@ def test_a_link_is_clamped_and_cannot_break_the_page():
         "&vote=%3Cscript%3E&opacity=1e999&left=nowhere&colour=red&superpixel_scale=" + "9" * 1000
     )
     assert shared == links.Shared(PEOPLE, Refinement(crf_iterations=20), View())
+
+
+def test_values_of_a_link_beyond_a_hundred_characters_are_not_looked_at():
+    assert restored(f"crf_iterations={'7'.zfill(100)}").settings == Refinement(crf_iterations=7)
+    assert restored(f"task=person&crf_iterations={'7'.zfill(101)}").settings == Refinement()
+
+
+def test_a_link_without_a_served_model_shows_the_first_of_its_task():
+    models = {CLOTHES: "fashion", PEOPLE: "person", "u2net_person": "person"}
+    for query in ({"task": "person"}, {"task": "person", "model": "u2net_shoes"}):
+        assert links.from_query(query, models=models, default=CLOTHES).model == PEOPLE
+
+
+def test_a_link_cuts_out_labels_of_its_model_and_compares_with_served_models():
+    view = restored(f"model={PEOPLE}&label=person&other={CLOTHES}").view
+    assert (view.label, view.other) == ("person", CLOTHES)
+    for label in ("background", "dress", "hat"):
+        assert restored(f"model={PEOPLE}&label={label}&other=u2net_shoes").view == View()
 
 
 def test_absent_labels_of_a_link_are_those_of_its_model():
@@ -86,6 +116,7 @@ def test_models_of_a_link_that_are_not_served_are_named_if_they_look_like_names(
     served = [CLOTHES, PEOPLE]
     assert links.not_served({"model": CLOTHES, "other": PEOPLE}, served) == {}
     assert links.not_served({"model": "u2net_2.fashion", "other": ""}, served) == {"model": "u2net_2.fashion"}
+    assert links.not_served({"other": "x" * 60}, served) == {"other": "x" * 60}
     for text in ("call 555-1234", "<b>", "x" * 61, "../etc"):
         assert links.not_served({"other": text}, served) == {"other": "another model"}
 
@@ -96,10 +127,13 @@ def test_models_of_a_link_that_are_not_served_are_named_if_they_look_like_names(
         ({"host": "127.0.0.1:7860"}, "http://127.0.0.1:7860"),
         ({"host": "x", "x-forwarded-host": "me.hf.space", "x-forwarded-proto": "https"}, "https://me.hf.space"),
         ({"host": "x", "x-forwarded-proto": "https,http"}, "https://x"),
+        ({"host": "x", "x-forwarded-proto": "https , http"}, "https://x"),
+        ({"host": "[::1]:7860"}, "http://[::1]:7860"),
         ({"host": "x'; rm -rf /; '"}, "http://127.0.0.1:7860"),
+        ({"host": "x", "x-forwarded-proto": "$(id)"}, "http://127.0.0.1:7860"),
         ({}, "http://127.0.0.1:7860"),
     ],
-    ids=["plain", "proxy", "proxies", "hostile", "none"],
+    ids=["plain", "proxy", "proxies", "spaces", "IPv6", "hostile", "hostile proxy", "none"],
 )
 def test_the_address_of_the_page_comes_from_the_request(headers, url):
     assert links.base_url(headers) == url
@@ -109,4 +143,4 @@ def test_a_host_may_say_a_path_or_the_whole_address():
     headers = {"host": "127.0.0.1:7860", "x-forwarded-host": "other", "x-forwarded-proto": "https"}
     assert links.base_url(headers, root_path="/labels") == "https://other/labels"
     for address in ("https://example.org/labels", "http://example.org"):
-        assert links.base_url(headers, root_path=address) == address
+        assert links.base_url(headers, root_path=address) == links.base_url(headers, root_path=f"{address}/") == address

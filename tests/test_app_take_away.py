@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ from hubmodels.app.controls import CONTROLS
 from hubmodels.app.studio import Photo
 from hubmodels.app.views import View
 from hubmodels.cli import main as cli
-from tests.conftest import BLOCK_NETWORK, ROOT
+from tests.conftest import BLOCK_NETWORK, ROOT, grid
 from tests.page_examples import CLOTHES, PEOPLE, TUNED, drawn
 
 
@@ -72,6 +73,24 @@ def test_copied_code_names_every_changed_setting():
     assert "Refinement()" in snippets.python(CLOTHES, Refinement())
 
 
+def test_copied_python_has_the_opacity_of_the_page_and_runs_without_onnx_runtime():
+    code = {share: snippets.python(CLOTHES, Refinement(), opacity=share) for share in (0, 7, 55, 100)}
+    for share, written in ((0, "0"), (7, "0.07"), (55, "0.55"), (100, "1")):
+        assert f"overlay(opacity={written})" in code[share]
+    assert snippets.python(CLOTHES, Refinement()) == code[55] and "runtime" not in code[55]
+    assert f"load({CLOTHES!r}, runtime='auto')" in snippets.python(CLOTHES, Refinement(), runtime="onnx")
+
+
+def test_names_and_addresses_are_words_of_their_own_in_copied_commands():
+    absent = ["it's", "a bag; id"]
+    words = shlex.split(snippets.command("my model", Refinement(), absent=absent))
+    assert words[words.index("--model") + 1] == "my model" and words[words.index("--absent") + 1] == ",".join(absent)
+    code = snippets.curl("http://[::1]:7860", "my model", Refinement(), absent=absent)
+    assert code.startswith("SERVER='http://[::1]:7860'/gradio_api\n")
+    (asked,) = (word for word in shlex.split(code) if word.startswith("$PHOTO"))
+    assert json.loads(f"{{{asked.removeprefix('$PHOTO')}") == {"model": "my model", "absent": absent}
+
+
 def test_files_hold_what_they_promise(studio, small):
     analysis = studio.analyse(Photo.of(small), CLOTHES, TUNED)
     seg = analysis.final
@@ -88,12 +107,34 @@ def test_files_hold_what_they_promise(studio, small):
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         assert arrays["names"].tolist() == list(FASHION.names)
         assert_array_equal(arrays["labels"], seg.labels)
-        assert np.abs(arrays["probs"].astype(float) - seg.probs).max() < 1e-3  # float16
+        assert (arrays["probs"].dtype, arrays["labels"].dtype) == (np.float16, np.uint8)
+        assert np.abs(arrays["probs"].astype(float) - seg.probs).max() < 1e-3
     name, content = downloads.settings_file(TUNED, analysis.entry.task)
     assert Refinement.from_dict(json.loads(content)) == TUNED and json.loads(content)["task"] == "fashion"
     name, content = downloads.overlay_file(seg, View())
     with Image.open(io.BytesIO(content)) as picture:
         assert picture.size == (64, 96) and not picture.getexif()
+
+
+def test_a_cut_out_has_the_name_of_its_label_if_there_is_such_a_label():
+    seg = drawn(grid("012"))
+    everything = [0, 255, 255]
+    for label, name, shown in (
+        ("hair", "hair", [0, 0, 255]),
+        ("", "cutout", everything),
+        ("../x", "cutout", everything),
+    ):
+        called, content = downloads.cutout_file(seg, View(label=label))
+        with Image.open(io.BytesIO(content)) as picture:
+            assert (called, np.asarray(picture)[0, :, 3].tolist()) == (f"{name}.png", shown)
+
+
+def test_an_overlay_to_take_away_is_as_opaque_as_was_said():
+    seg = drawn(np.ones((16, 16), np.uint8))
+    for opacity, colour in ((0, (100, 100, 100)), (100, FASHION.palette[1])):
+        _, content = downloads.overlay_file(seg, View(opacity=opacity))
+        with Image.open(io.BytesIO(content)) as picture:
+            assert np.abs(np.array(picture.getpixel((8, 8))) - colour).max() <= 3
 
 
 @pytest.mark.parametrize(
