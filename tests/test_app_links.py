@@ -17,6 +17,7 @@ def test_every_setting_has_a_control_that_says_what_it_does():
     for control in CONTROLS.values():
         assert control.section in SECTIONS and control.label and control.info.endswith(".")
         if not control.choices:
+            assert control.step > 0 and not (control.whole and control.step % 1)
             assert "usual" in control.info, control.name  # a typical range
             Refinement(**{control.name: control.minimum}), Refinement(**{control.name: control.maximum})
             assert control.clamp(control.default) == control.default  # the default is in the slider's range

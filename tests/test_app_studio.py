@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,10 +12,10 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 import hubmodels
-from hubmodels import ImageError, Refinement
+from hubmodels import FASHION, PERSON, ImageError, Refinement
 from hubmodels.app.examples import EXAMPLES
-from hubmodels.app.studio import STAGES, Photo, Studio, fitted, up_to
-from hubmodels.entries import ENTRIES
+from hubmodels.app.studio import STAGES, Photo, Studio, fitted, models_at_hand, up_to
+from hubmodels.entries import DEFAULTS, ENTRIES
 from hubmodels.segmenter import Segmenter
 from tests.page_examples import CLOTHES, PEOPLE, TUNED
 
@@ -100,10 +102,41 @@ def test_stages_are_those_of_the_library(studio, small, fashion):
         up_to(TUNED, "middle")
 
 
+def test_a_threshold_belongs_to_the_stage_of_the_crf():
+    asked = Refinement(crf_iterations=2, person_threshold=0.3, superpixel_scale=60, min_region_px=50)
+    assert up_to(asked, "crf") == Refinement(crf_iterations=2, person_threshold=0.3)
+    assert up_to(asked, "superpixels") == dataclasses.replace(asked, min_region_px=0)
+
+
 def test_what_a_model_cannot_do_is_left_out():
     asked = Refinement(person_threshold=0.3, vote="classifier")
     assert fitted(asked, ENTRIES[CLOTHES]) == Refinement(vote="classifier")
     assert fitted(asked, ENTRIES[PEOPLE]) == Refinement(person_threshold=0.3)
+
+
+def test_a_photo_is_a_copy_that_nobody_changes(small):
+    image = small.copy()
+    photo = Photo.of(image)
+    image[:] = 0
+    assert_array_equal(photo.work, small)
+    assert photo.is_whole and not photo.work.flags.writeable
+
+
+def test_a_photo_of_working_size_is_taken_away_as_it_was_tuned(studio, tmp_path, small, network_runs):
+    Image.fromarray(small).save(tmp_path / "photo.png")
+    whole = studio.whole(tmp_path / "photo.png", PEOPLE, Refinement())
+    again = studio.analyse(studio.open(tmp_path / "photo.png"), PEOPLE, Refinement())
+    assert network_runs == [PEOPLE]
+    assert_array_equal(whole.labels, again.final.labels)
+
+
+def test_large_photos_are_taken_away_with_what_their_model_can_do(studio, tmp_path, monkeypatch):
+    model = SimpleNamespace(predict=lambda image, **options: (image.shape, options))
+    monkeypatch.setattr(studio, "model", lambda name: model)
+    Image.new("RGB", (900, 8)).save(tmp_path / "wide.png")
+    asked = Refinement(person_threshold=0.3, min_region_px=50)
+    found = studio.whole(tmp_path / "wide.png", CLOTHES, asked, absent=["dress"])
+    assert found == ((8, 900, 3), {"refinement": Refinement(min_region_px=50), "absent": ["dress"]})
 
 
 def test_large_photos_are_tuned_small_and_taken_away_whole(studio, tmp_path, fashion, network_runs):
@@ -128,6 +161,39 @@ def test_a_file_is_decoded_once_until_it_changes(studio, tmp_path, small):
         studio.open(path)
 
 
+def test_a_mask_is_read_for_its_labels_and_photo_until_it_changes(studio, tmp_path):
+    path, wide = tmp_path / "mask.png", Photo.of(np.zeros((8, 1600, 3), np.uint8))
+    Image.new("L", (1600, 8), 5).save(path)
+    assert_array_equal(studio.truth(path, wide, FASHION), np.full((4, 800), 5))
+    with pytest.raises(ImageError, match="is it for another task"):
+        studio.truth(path, wide, PERSON)
+    with pytest.raises(ImageError, match="the mask is 1600x8, the photo 4x2"):
+        studio.truth(path, Photo.of(np.zeros((2, 4, 3), np.uint8)), FASHION)
+    Image.new("L", (1600, 8), 1).save(path)
+    assert_array_equal(studio.truth(path, wide, FASHION), np.ones((4, 800)))
+
+
+def test_photos_masks_and_answers_are_forgotten_alike(studio, tmp_path, monkeypatch):
+    monkeypatch.setattr(studio, "model", lambda name: SimpleNamespace(tune=lambda image: None))
+    Image.new("L", (4, 2)).save(tmp_path / "photo.png")
+    photo = studio.open(tmp_path / "photo.png")
+    studio.truth(tmp_path / "photo.png", photo, PERSON)
+    studio.answer(photo, PEOPLE)
+    assert studio.expire() == 0
+    for memory in (studio._photos, studio._truths, studio._answers):
+        monkeypatch.setattr(memory, "_clock", lambda: time.monotonic() + 1801)
+    assert studio.expire() == 3 and studio.remembered == 0
+
+
+@pytest.mark.parametrize(("name", "kept"), [(CLOTHES, 3), (PEOPLE, 6)], ids=["seven labels", "two labels"])
+def test_answers_are_kept_as_far_as_their_pixels_and_labels_fit(monkeypatch, name, kept):
+    studio = Studio([name])
+    monkeypatch.setattr(studio, "model", lambda name: SimpleNamespace(tune=lambda image: None))
+    for shade in range(8):
+        studio.answer(Photo.of(np.full((800, 800, 3), shade, np.uint8)), name)
+    assert studio.remembered == kept
+
+
 def test_photos_with_too_many_pixels_are_refused(tmp_path, small):
     Image.fromarray(small).save(tmp_path / "photo.png")
     with pytest.raises(ImageError, match="megapixels"):
@@ -142,6 +208,39 @@ def test_only_served_models_answer(small):
     for wrong in ([], ["no_such_model"], ["regions_fashion"]):
         with pytest.raises(hubmodels.ModelNotFoundError):
             Studio(wrong)
+
+
+def test_models_that_are_served_are_those_at_hand_once_each_and_the_defaults_first(monkeypatch):
+    usual, other, clothes = DEFAULTS["person"], "deeplabv3_person", "u2net_fashion"
+    studio = Studio([PEOPLE, clothes, other, usual, PEOPLE])
+    assert studio.models == (PEOPLE, clothes, other, usual)
+    assert studio.models_of() == [usual, other, PEOPLE, clothes]
+    assert studio.models_of("person") == [usual, other, PEOPLE]
+    assert (studio.default_model(), studio.default_model("person")) == (clothes, usual)  # of the first task
+    monkeypatch.setattr("hubmodels.app.studio.find_weights", lambda entry: None if entry.name == PEOPLE else entry)
+    assert set(models_at_hand()) == set(hubmodels.list_models()) - {PEOPLE}
+
+
+def test_what_cannot_be_served_is_named_in_short():
+    with pytest.raises(ValueError, match=r"runtime must be one of .*; got 'tpu'"):
+        Studio([PEOPLE], runtime="tpu")
+    with pytest.raises(hubmodels.ModelNotFoundError, match=rf"no model '{'x' * 80}' is served here"):
+        Studio([PEOPLE]).model("x" * 500)
+    assert Studio([PEOPLE], max_megapixels=0.5).max_pixels == 500_000
+
+
+def test_the_time_of_a_network_is_measured_even_if_labels_are_left_out(studio, monkeypatch, small):
+    def wait(image: np.ndarray) -> SimpleNamespace:
+        time.sleep(0.01)
+        return SimpleNamespace(without=lambda absent: None)
+
+    monkeypatch.setattr(studio, "model", lambda name: SimpleNamespace(tune=wait, probabilities=wait))
+    start = time.perf_counter()
+    answer, ran = studio.answer(Photo.of(small), CLOTHES, ("skin",))
+    studio.measure(CLOTHES, Photo.of(small))
+    assert ran and studio.answer(Photo.of(small), CLOTHES, ("skin",)) == (answer, False)
+    assert 0.01 <= min(answer.seconds, studio.speeds[CLOTHES])
+    assert answer.seconds + studio.speeds[CLOTHES] <= time.perf_counter() - start
 
 
 def test_results_cannot_be_changed_for_the_next_visitor(studio, small):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -11,6 +12,7 @@ import urllib.request
 import zlib
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from urllib.parse import urlsplit
 
 import gradio as gr
@@ -21,6 +23,7 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 from hubmodels.app.handlers import Handlers
+from hubmodels.app.strangers import BODY_BYTES, UPLOAD_BYTES, SmallBodies
 from tests.conftest import ROOT
 from tests.page_examples import CLOTHES, PEOPLE
 from tests.page_server import GRADIO_MARKS, ask, get, is_well
@@ -222,6 +225,50 @@ def test_an_upload_is_as_large_as_one_photo_may_be(api):
     assert status('files"; filename="a.png', 24_000_000) == 200
     assert status("text", 28_000_000) == status('files"; filename="a.png', 40_000_000) == 413
     assert is_well(api)
+
+
+UPLOAD_PATH = "/gradio_api/upload"
+
+
+def behind(path: str, *chunks: int, said: str | None = None) -> tuple[int | None, list[int], int]:
+    """Of a request in chunks of bytes: status of a refusal, chunks that the page was given, those nobody read."""
+    messages = [{"type": "http.request", "body": bytes(size), "more_body": True} for size in chunks]
+    messages[-1]["more_body"] = False
+    given: list[int] = []
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return messages.pop(0)
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    async def page(scope: Any, receive: Any, send: Any) -> None:
+        while (message := await receive())["type"] == "http.request":
+            given.append(len(message["body"]))
+            if not message["more_body"]:
+                break
+
+    headers = [] if said is None else [(b"content-length", said.encode())]
+    asyncio.run(SmallBodies(page)({"type": "http", "path": path, "headers": headers}, receive, send))
+    return sent[0]["status"] if sent else None, given, len(messages)
+
+
+@pytest.mark.parametrize(
+    ("path", "most"),
+    [
+        ("/x", BODY_BYTES),
+        (UPLOAD_PATH, UPLOAD_BYTES),
+        (f"{UPLOAD_PATH}/", UPLOAD_BYTES),
+        (f"{UPLOAD_PATH}s", BODY_BYTES),
+    ],
+)
+def test_a_request_is_taken_up_to_its_limit_and_one_beyond_is_refused_once_it_was_heard(path, most):
+    assert behind(path, most - 9, 9, said=str(most)) == (None, [most - 9, 9], 0)
+    assert behind(path, 9, 9, 9, said=str(most + 1)) == (413, [], 0)
+    assert behind(path, 9, said="many")[:2] == (413, [])
+    assert behind(path, most - 9, 9) == (None, [most - 9, 9], 0)
+    assert behind(path, most, 1, 9) == (None, [most], 1)  # the page is told that the client has gone
 
 
 def test_large_requests_are_refused_unless_they_upload_a_photo(api):

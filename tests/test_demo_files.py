@@ -23,7 +23,7 @@ from hubmodels import Refinement
 from hubmodels.app import server as serving
 from hubmodels.app import texts
 from hubmodels.app.studio import Studio
-from hubmodels.app.uploads import claim_folder, delete, sweep
+from hubmodels.app.uploads import claim_folder, delete, own_upload, sweep
 from tests.page_server import GRADIO_MARKS, ask, get, running_demo, served_here
 
 NAME = "deeplabv3plus_person"
@@ -208,6 +208,34 @@ def test_files_of_other_programs_are_left_alone(tmp_path, monkeypatch):
     assert sweep(tmp_path, age_s=-1) == sweep(tmp_path / "link", age_s=-1) == 0
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "elsewhere"))
     assert sweep(tmp_path, age_s=-1) == 1
+
+
+def test_folders_of_other_names_and_links_stay(tmp_path):
+    for name in ("mine", *DIGESTS):
+        (tmp_path / name).mkdir()
+    link = tmp_path / DIGESTS[1] / "photo.png"
+    link.symlink_to(tmp_path / "mine")
+    assert sweep(tmp_path, age_s=-1, max_bytes=0) == 0
+    assert link.is_symlink() and {path.name for path in tmp_path.iterdir()} == {"mine", DIGESTS[1]}
+
+
+def test_what_is_kept_stays_by_whatever_path_it_is_named(tmp_path):
+    own = put(tmp_path / "gradio" / DIGESTS[0] / "photo.png")
+    (tmp_path / "link").symlink_to(tmp_path / "gradio", target_is_directory=True)
+    kept = str(tmp_path / "link" / DIGESTS[0] / "photo.png")
+    assert sweep(tmp_path / "gradio", age_s=-1, kept=[kept]) == 0 and own.exists()
+
+
+def test_an_upload_is_a_file_of_the_folder_by_whatever_path(tmp_path):
+    folder = tmp_path / "gradio"
+    own, beside = put(folder / DIGESTS[0] / "photo.png"), put(tmp_path / "gradio2" / "photo.png")
+    (tmp_path / "link").symlink_to(folder, target_is_directory=True)
+    for place in (folder, tmp_path / "link"):
+        assert own_upload(str(place / DIGESTS[0] / "photo.png"), place) == str(own.resolve())
+    around = folder / ".." / "gradio2" / "photo.png"
+    for path in (beside, around, own.parent, folder / "none.png", f"{own}\0", folder / ("x" * 5000)):
+        with pytest.raises(FileNotFoundError, match="no upload of this server"):
+            own_upload(str(path), folder)
 
 
 def test_files_elsewhere_survive_the_end_of_a_server(tmp_path):
