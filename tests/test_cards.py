@@ -19,7 +19,7 @@ from hubmodels.cli import main
 from hubmodels.config import ModelConfig
 from hubmodels.entries import ENTRIES, list_models
 from hubmodels.errors import WeightsError
-from hubmodels.labels import PERSON
+from hubmodels.labels import PERSON, LabelSet
 from hubmodels.publish import publish, write_repository
 from hubmodels.weights_files import WEIGHTS_FOLDER
 from tests.conftest import ROOT
@@ -43,7 +43,17 @@ def test_scores_labels_and_facts_are_those_of_the_row(name):
         assert f"| {index} | {label} |" in text
     for words in (entry.sha256, entry.recipe, entry.data, entry.paper, "was not counted", "research data"):
         assert words in text
-    assert ("me/mine" in text and "example.jpg" in text) == entry.is_network
+    for words in (
+        f"{entry.parameters:,} learned values in {entry.size_bytes:,} bytes",
+        f"within {entry.metrics['boundary_px']} pixels",
+        {"fashion": "tights and leggings count as pants", "person": "There is one label for all people"}[entry.task],
+    ):
+        assert words in text
+    assert {result.dataset_name for result in card.data.eval_results} == {
+        f"Fashionista, public half of the test split, {entry.metrics['images']} photos"
+    }
+    for words in ("me/mine", "example.jpg", "Try it on photos like yours"):
+        assert (words in text) == entry.is_network
 
 
 @pytest.mark.parametrize("name", list_models())
@@ -105,6 +115,8 @@ def test_scores_and_licence_of_ones_own_model_are_in_its_text_and_its_model_inde
     assert card.data.license == "apache-2.0" and card.data.model_name == "mine"
     results = {result.metric_name: result.metric_value for result in card.data.eval_results}
     assert results == {"mean IoU": 81.23, "boundary F-measure": 50.0, "IoU of background": 90.0}
+    types = [result.metric_type for result in card.data.eval_results]
+    assert types == ["mean_iou", "boundary_f_measure", "iou_of_background"]
     assert {(each.dataset_type, each.dataset_name) for each in card.data.eval_results} == {
         ("my-photos", "my photos, 7 photos")
     }
@@ -121,8 +133,26 @@ def test_scores_by_label_alone_make_a_card_whatever_script_names_the_photos():
     assert "IoU by label: see above." in card.content and "| person | #e69f00 | 75.0 |" in card.content
 
 
+def test_names_of_labels_are_no_markup():
+    labels = LabelSet.custom(["nothing", "a|b", "<i>", "c\\d"])
+    text = model_card(ModelConfig("mine", "u2net_small", {}, labels, 320))
+    rows = [line.split(" | ") for line in text.splitlines() if line[:3] in ("| 1", "| 2", "| 3")]
+    assert [row[1] for row in rows] == [r"a\|b", "&lt;i>", r"c\\d"] and {len(row) for row in rows} == {3}
+    assert "| id | label | colour |\n" in text and "every pixel of a photo with one of 4 labels" in text
+
+
+@pytest.mark.parametrize(
+    ("said", "name"), [("My  photos, 2024!", "my-photos-2024"), ("x" * 70, "x" * 64)], ids=["signs", "long"]
+)
+def test_the_name_of_a_data_set_is_a_short_word(said, name):
+    card = ModelCard(model_card(OWN, metrics={"data": said, "miou": 0.5}), ignore_metadata_errors=False)
+    assert card.data.eval_results[0].dataset_type == name and card.data.license is None
+    assert "Not stated. Say here under which terms" in card.content
+
+
 def test_a_card_in_another_encoding_is_somebodys_own():
-    assert is_generated(model_card(OWN).encode())
+    assert is_generated(model_card(OWN).encode()) and not is_generated(model_card(OWN).encode() + b"x")
+    assert not is_generated(model_card(OWN).replace("mine", "yours").encode())
     assert not is_generated("# Mütze\n".encode("latin-1"))
 
 

@@ -40,6 +40,13 @@ def test_masks_of_every_kind_are_read(tmp_path):
         assert_array_equal(read(saved(tmp_path, picture), PERSON), grid("0101", "1100"))
 
 
+@pytest.mark.parametrize("kind", ["L", "1"])
+def test_a_mask_that_is_white_all_over_is_all_person(tmp_path, kind):
+    for value, id in ((255, 1), (0, 0)):
+        path = saved(tmp_path, Image.new("L", (4, 2), value).convert(kind))
+        assert_array_equal(read(path, PERSON), np.full((2, 4), id))
+
+
 WHITE_IDS = grid("0101", "1100")
 
 
@@ -106,8 +113,18 @@ def test_masks_may_be_undecided_but_for_the_background(tmp_path, ids):
         # By programs that gave the colours another order, with one of them at the end.
         ("0019 0199", FASHION.palette[1:], FASHION.palette[0], "1120 1200"),
         ("0019 0199", FASHION.palette[:2], FASHION.palette[3], "0013 0133"),
+        ("0189 8899", FASHION.palette, FASHION.palette[1], "0119 1199"),
     ],
-    ids=["zeros", "no background", "last colour", "nothing decided", "other order", "black last", "unique"],
+    ids=[
+        "zeros",
+        "no background",
+        "last colour",
+        "nothing decided",
+        "other order",
+        "black last",
+        "unique",
+        "filling used",
+    ],
 )
 def test_undecided_pixels_stay_so_where_a_palette_is_filled_up(tmp_path, ids, colours, filling, expected):
     """9 stands for 255, whose colour then is that of a label."""
@@ -147,16 +164,36 @@ def test_large_masks_are_brought_to_size_before_they_are_looked_at(tmp_path):
     ("picture", "labels", "message"),
     [
         (Image.new("L", (4, 2), 9), FASHION, "holds id 9, but fashion has ids 0..6"),
+        (Image.fromarray(grid("0128", "3977")), FASHION, "holds id 7, but fashion"),
+        (Image.new("L", (4, 2), 7), FASHION, "holds id 7, but fashion"),
         (Image.new("L", (4, 2), 5), PERSON, "another task"),
         (Image.new("RGB", (4, 2), (1, 2, 99)), FASHION, "#010263"),
+        (Image.frombytes("RGB", (4, 2), bytes(21) + bytes((1, 2, 99))), FASHION, "#010263, 99 steps"),
         (Image.new("L", (5, 2)), FASHION, "5x2, the photo 4x2"),
         (Image.new("I;16", (4, 2)), FASHION, "kind I;16"),
     ],
-    ids=["id", "task", "colour", "size", "depth"],
+    ids=["id", "ids", "next id", "task", "colour", "one colour of two", "size", "depth"],
 )
 def test_masks_that_cannot_be_used_are_explained(tmp_path, picture, labels, message):
     with pytest.raises(ImageError, match=message):
         read(saved(tmp_path, picture), labels)
+
+
+def test_a_mask_may_have_as_many_pixels_as_are_allowed_and_one_that_is_gone_is_told_so(tmp_path):
+    path = saved(tmp_path, Image.fromarray(WHITE_IDS))
+    assert_array_equal(masks.read_truth(path, FASHION, (2, 4), max_pixels=8), WHITE_IDS)
+    with pytest.raises(ImageError, match="megapixels"):
+        masks.read_truth(path, FASHION, (2, 4), max_pixels=7)
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        read(path)
+
+
+@pytest.mark.parametrize(("count", "message"), [(256, "steps from any label"), (257, "more than 256 colours")])
+def test_a_mask_of_many_colours_is_taken_for_a_photo(tmp_path, count, message):
+    pixels = b"".join(bytes((200, i % 256, i // 256)) for i in range(count))
+    with pytest.raises(ImageError, match=message):
+        read(saved(tmp_path, Image.frombytes("RGB", (count, 1), pixels)), size=(1, count))
 
 
 def test_masks_that_are_no_masks_are_explained(tmp_path, astronaut):
@@ -171,7 +208,7 @@ def test_masks_that_are_no_masks_are_explained(tmp_path, astronaut):
         read(saved(tmp_path, Image.new("L", (50, 50))), size=(50, 50))
     path = saved(tmp_path, Image.fromarray(astronaut[:30, :30]))
     path.write_bytes(path.read_bytes()[:300])
-    with pytest.raises(ImageError, match="is damaged"):
+    with pytest.raises(ImageError, match=r"the mask is damaged \(\w+\)$"):
         read(path, size=(30, 30))
 
 
