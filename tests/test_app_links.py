@@ -132,9 +132,22 @@ def test_models_of_a_link_that_are_not_served_are_named_if_they_look_like_names(
         ({"host": "[::1]:7860"}, "http://[::1]:7860"),
         ({"host": "x'; rm -rf /; '"}, "http://127.0.0.1:7860"),
         ({"host": "x", "x-forwarded-proto": "$(id)"}, "http://127.0.0.1:7860"),
+        ({"host": "x", "x-forwarded-proto": "javascript"}, "http://127.0.0.1:7860"),
+        ({"host": "x", "x-forwarded-host": ", y"}, "http://127.0.0.1:7860"),
         ({}, "http://127.0.0.1:7860"),
     ],
-    ids=["plain", "proxy", "proxies", "spaces", "IPv6", "hostile", "hostile proxy", "none"],
+    ids=[
+        "plain",
+        "proxy",
+        "proxies",
+        "spaces",
+        "IPv6",
+        "hostile",
+        "hostile proxy",
+        "another scheme",
+        "no host",
+        "none",
+    ],
 )
 def test_the_address_of_the_page_comes_from_the_request(headers, url):
     assert links.base_url(headers) == url

@@ -67,7 +67,7 @@ def test_what_is_found_is_said_from_large_to_small():
 
 def test_scores_stand_beside_those_of_the_raw_network():
     final = TruthScores(0.75, math.nan, {"<b>": 0.5, "hat": 0.25, "shoe": 0.5})
-    raw = TruthScores(0.5, math.nan, {"<b>": 0.75, "shoe": 0.5})
+    raw = TruthScores(0.5, math.nan, {"<b>": 0.75, "bag": 0.0, "shoe": 0.5})
     row = r'<tr><th scope="row">(.*?)</th><td>(.*?)</td><td>(.*?)</td><td class="(.*?)">(.*?)</td></tr>'
     assert re.findall(row, texts.scores_html(final, raw)) == [
         ("mIoU", "75.00", "50.00", "up", "+25.00"),
@@ -75,6 +75,7 @@ def test_scores_stand_beside_those_of_the_raw_network():
         ("IoU &lt;b&gt;", "50.00", "75.00", "down", "-25.00"),
         ("IoU hat", "25.00", "-", "same", ""),
         ("IoU shoe", "50.00", "50.00", "same", "+0.00"),
+        ("IoU bag", "-", "0.00", "same", ""),  # which settings have removed
     ]
 
 

@@ -104,5 +104,6 @@ def base_url(headers: Mapping[str, str], *, root_path: str = "") -> str:
     host = headers.get("x-forwarded-host") or headers.get("host") or "127.0.0.1:7860"
     scheme = headers.get("x-forwarded-proto") or "http"
     first = [text.split(",")[0].strip() for text in (scheme, host)]
-    safe = all(all(c.isalnum() or c in ".:-[]_" for c in text) for text in first)  # it becomes part of shell commands
+    # It becomes part of shell commands and of a link.
+    safe = first[0] in ("http", "https") and first[1] and all(c.isalnum() or c in ".:-[]_" for c in first[1])
     return f"{first[0]}://{first[1]}{root_path}" if safe else "http://127.0.0.1:7860"

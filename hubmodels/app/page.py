@@ -213,9 +213,9 @@ def _view_form(handlers: Handlers) -> dict[str, Any]:
         first = handlers.studio.default_model()
         cuts = {key: title for title, key in texts.cut_choices(find_entry(first))}
         label = _menu("Cut out", cuts, off.label, "cut-label", visible=False)
+        edges = _menu("Edges", views.EDGES, off.edges, "edges", visible=False)
         ground = _menu("Background", views.GROUNDS, off.ground, "ground", visible=False)
         colour = gr.ColorPicker(off.colour, label="Colour", elem_id="ground-colour", visible=False)
-        edges = _menu("Edges", views.EDGES, off.edges, "edges", visible=False)
     models = {key: title for title, key in handlers.choices(find_entry(first).task, but=first)}
     other = _menu("Other model", models, handlers.other_of(first), "other-model", visible=False)
     made = {

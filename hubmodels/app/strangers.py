@@ -72,7 +72,7 @@ class SmallBodies:
         if not said.isdigit() or int(said) > most_bytes:
             left = READ_BYTES  # a client that is still sending would not hear the answer
             while left > 0 and (message := await receive()).get("more_body"):
-                left -= len(message["body"])
+                left -= len(message.get("body", b""))
             refusal = JSONResponse({"detail": f"expected at most {most_bytes} bytes"}, status_code=413)
             await refusal(scope, receive, send)
             return

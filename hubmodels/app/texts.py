@@ -93,7 +93,8 @@ def scores_html(final: TruthScores, raw: TruthScores, *, scaled_to: tuple[int, i
         scaled_to: height and width at which that was done; None for the photo's own.
     """
     rows = [("mIoU", final.miou, raw.miou), ("boundary F, 3 px", final.boundary_f, raw.boundary_f)]
-    rows += [(f"IoU {name}", final.iou.get(name, math.nan), raw.iou.get(name, math.nan)) for name in final.iou]
+    names = dict.fromkeys([*final.iou, *raw.iou])  # with what the raw network alone found: its mIoU counts that
+    rows += [(f"IoU {name}", final.iou.get(name, math.nan), raw.iou.get(name, math.nan)) for name in names]
     body = "".join(
         f'<tr><th scope="row">{html.escape(name)}</th><td>{_score(a)}</td><td>{_score(b)}</td>'
         f'<td class="{_trend(a - b)}">{_difference(a - b)}</td></tr>'

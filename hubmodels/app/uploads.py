@@ -75,7 +75,7 @@ def sweep(folder: Path, *, age_s: float, max_bytes: float = math.inf, kept: Coll
     Args:
         folder: of uploads and results. Nothing is deleted in the system's folder of temporary files.
         age_s: seconds since a file came there or its last byte was written; older files are deleted.
-        max_bytes: of all files together; beyond it, the oldest are deleted until the rest fits.
+        max_bytes: of all files but those kept, together; beyond it, the oldest are deleted until the rest fits.
         kept: paths of files that stay. They count as new from now on, for other servers that share the folder too.
     """
     folder = folder.resolve()
