@@ -74,7 +74,7 @@ def _guide(image: np.ndarray, covered: np.ndarray, radius: int) -> tuple[np.ndar
 
 
 def _sides(image: np.ndarray, alpha: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean colours (h, w, 3) of what is covered around each pixel, and of what is not (as in blur fusion, Forte 2021)."""
+    """Mean colours (h, w, 3) of what is covered around each pixel, and of what is not (blur fusion, Forte 2021)."""
     found = []
     for share in (alpha, 1 - alpha):
         weight = _box(share, radius)[..., None]
