@@ -1,6 +1,7 @@
 """The `hubmodels` command: label photos, list models, show facts, serve the page, check and publish weights.
 
-Labelling, tuning and COCO's format have files of their own: `label_command.py`, `tune_command.py`, `coco_command.py`.
+Commands on many photos have files of their own: `label_command.py`, `tune_command.py`, `cutout_command.py`,
+`coco_command.py`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from hubmodels import __version__
 from hubmodels.app.options import add_options
 from hubmodels.coco_command import add_coco
 from hubmodels.ctrl_c import INTERRUPTED
+from hubmodels.cutout_command import add_cutout
 from hubmodels.entries import DEFAULTS, ENTRIES, Entry, find_entry, list_models
 from hubmodels.entry_docs import entry_facts, text_table
 from hubmodels.errors import HubmodelsError
@@ -36,6 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     add_label(commands)
     add_tune(commands)
+    add_cutout(commands)
     add_coco(commands)
     listing = commands.add_parser("list", help="table of the published models")
     listing.add_argument("--task", choices=sorted(DEFAULTS))

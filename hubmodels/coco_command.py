@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from hubmodels.files import make_place, write_bytes
-from hubmodels.labels import TASKS
+from hubmodels.mask_options import add_mask_options
 
 
 def add_coco(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -19,16 +19,8 @@ def add_coco(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         description="Write the masks of photos as annotations of COCO: one for each label that a photo shows, "
         "run-length encoded, with area and box. Masks that were corrected by hand count as they are.",
     )
-    coco.add_argument("photos", nargs="+", metavar="PHOTO", help="photos, or folders of photos")
-    coco.add_argument(
-        "--masks",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="NAME_mask.png as `hubmodels label` writes it, or NAME.png, for a photo NAME",
-    )
+    add_mask_options(coco)
     coco.add_argument("--out", type=Path, required=True, metavar="JSON", help="where the annotations go")
-    coco.add_argument("--task", choices=sorted(TASKS), help="what masks show that do not say it themselves")
     coco.set_defaults(handler=write_coco)
 
 
@@ -37,16 +29,11 @@ def write_coco(arguments: argparse.Namespace) -> int:
     make_place(arguments.out, example="annotations.json")
 
     from hubmodels.coco import require_pycocotools
-    from hubmodels.coco_dataset import dataset, labels_that_masks_name
-    from hubmodels.mask_search import find_examples
+    from hubmodels.coco_dataset import dataset
+    from hubmodels.mask_source import examples_of
 
     require_pycocotools()
-    examples, without = find_examples(arguments.photos, arguments.masks)
-    if without:
-        print(f"{without} photos have no mask and are left out", file=sys.stderr)
-    labels = TASKS[arguments.task] if arguments.task else labels_that_masks_name(examples)
-    if labels is None:
-        raise ValueError(f"no mask in {arguments.masks} says which labels it has; say --task {' or '.join(TASKS)}")
+    examples, labels = examples_of(arguments)
 
     from tqdm import tqdm
 

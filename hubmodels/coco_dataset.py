@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import numpy as np
-
 from hubmodels.coco import annotations_of
 from hubmodels.errors import ImageError
-from hubmodels.images import MAX_PIXELS, upright_size
-from hubmodels.labels import LabelSet, colour_of_hex
+from hubmodels.images import upright_size
+from hubmodels.labels import LabelSet
 from hubmodels.mask_search import Example
-from hubmodels.masks import read_truth
-from hubmodels.result_files import note_in
+from hubmodels.mask_source import read_mask
 
 
 def dataset(examples: Iterable[Example], label_set: LabelSet, *, failed: Callable[[str], None]) -> dict[str, Any]:
@@ -37,7 +33,7 @@ def dataset(examples: Iterable[Example], label_set: LabelSet, *, failed: Callabl
     for example in examples:
         try:
             size = upright_size(example.photo)
-            labels = _read_mask(example, label_set, size)
+            labels = read_mask(example, label_set, size)
         except (ImageError, OSError) as error:
             failed(str(error))  # names the file
             continue
@@ -51,39 +47,3 @@ def dataset(examples: Iterable[Example], label_set: LabelSet, *, failed: Callabl
         if index
     ]
     return {"images": images, "annotations": found, "categories": categories}
-
-
-def _read_mask(example: Example, label_set: LabelSet, size: tuple[int, int]) -> np.ndarray:
-    try:
-        return read_truth(example.mask, label_set, size, max_pixels=MAX_PIXELS)
-    except ImageError as error:
-        raise ImageError(f"{example.mask}: {error}") from error
-
-
-def labels_that_masks_name(examples: Iterable[Example]) -> LabelSet | None:
-    """The labels that masks of `hubmodels label` say they have; None if no mask says so.
-
-    Raises:
-        ValueError: some have other labels than others.
-    """
-    found: dict[LabelSet, Example] = {}
-    for example in examples:
-        if (note := note_in(example.mask)) is not None and (labels := _labels_in(note)) is not None:
-            found.setdefault(labels, example)
-    if len(found) > 1:
-        (one, here), (other, there) = list(found.items())[:2]
-        raise ValueError(
-            f"expected masks of the same labels; got {one.task} in {here.mask} and {other.task} in {there.mask}: "
-            "name one folder of them, or say --task"
-        )
-    return next(iter(found), None)
-
-
-def _labels_in(note: str) -> LabelSet | None:
-    """The labels that a mask's note tells; None if it is not as we write them, whoever wrote it."""
-    try:
-        facts = json.loads(note)
-        palette = tuple(map(colour_of_hex, json.loads(facts["palette"])))
-        return LabelSet(str(facts["task"]), tuple(map(str, json.loads(facts["labels"]))), palette)
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None

@@ -1,0 +1,21 @@
+"""The options of commands that take photos and their masks."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from hubmodels.labels import TASKS
+
+
+def add_mask_options(parser: argparse.ArgumentParser) -> None:
+    """The options that `hubmodels.mask_source.examples_of` reads."""
+    parser.add_argument("photos", nargs="+", metavar="PHOTO", help="photos, or folders of photos")
+    parser.add_argument(
+        "--masks",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="NAME_mask.png as `hubmodels label` writes it, or NAME.png, for a photo NAME",
+    )
+    parser.add_argument("--task", choices=sorted(TASKS), help="what masks show that do not say it themselves")
