@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING
 
 from hubmodels.files import make_folder
 from hubmodels.mask_options import add_mask_options
+from hubmodels.model_options import label_names
 from hubmodels.paths import is_folder
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from hubmodels.labels import LabelSet
     from hubmodels.mask_search import Example
 
@@ -32,7 +35,7 @@ def add_cutout(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     cutout.add_argument("--out", type=Path, required=True, metavar="DIR", help="where cut-outs go")
     cutout.add_argument(
         "--label",
-        type=lambda text: [name.strip() for name in text.split(",")],
+        type=label_names,
         default=[],
         metavar="LABEL,...",
         help="labels to cut out, such as dress; all but the background unless given",
@@ -53,6 +56,7 @@ def write_cutouts(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from hubmodels.errors import ImageError
+    from hubmodels.export import save_image
     from hubmodels.mask_source import examples_of
 
     examples, labels = examples_of(arguments)
@@ -62,31 +66,36 @@ def write_cutouts(arguments: argparse.Namespace) -> int:
     bar = tqdm(examples, unit="photo", desc="cut out")
     for example in bar:
         try:
-            _cut(example, labels, ids, arguments)
-            done += 1
-        except ImageError as error:
+            picture = _cut(example, labels, ids, soft=not arguments.hard)
+        except (ImageError, OSError) as error:  # of reading; where nothing can be written, going on makes no sense
             failed += 1
             bar.write(f"hubmodels: {error}", file=sys.stderr)
+            continue
+        save_image(picture, arguments.out / _name(example))
+        done += 1
     print(f"{done} of {len(examples)} photos cut out, in {arguments.out}")
     return 1 if failed else 0
 
 
-def _cut(example: Example, labels: LabelSet, ids: Sequence[int], arguments: argparse.Namespace) -> None:
-    """Write the cut-out of a photo. Raises ImageError if it or its mask cannot be used."""
+def _cut(example: Example, labels: LabelSet, ids: Sequence[int], *, soft: bool) -> Image.Image:
+    """The cut-out of a photo. Raises ImageError or OSError if it or its mask cannot be used."""
     import numpy as np
 
-    from hubmodels.export import save_image
     from hubmodels.images import read_image
     from hubmodels.mask_source import read_mask
     from hubmodels.render import cutout
-    from hubmodels.result_files import MASK
 
     photo = read_image(example.photo)
     shown = np.isin(read_mask(example, labels, (photo.shape[0], photo.shape[1])), ids)
-    mask_name = example.mask.name
-    name = mask_name.removesuffix(MASK if mask_name.endswith(MASK) else ".png")  # as photos of one name differ in it
-    place = arguments.out / Path(example.name).parent / f"{name}{CUTOUT}"
-    save_image(cutout(photo, shown, soft=not arguments.hard), place)
+    return cutout(photo, shown, soft=soft)
+
+
+def _name(example: Example) -> Path:
+    """Where the cut-out of a photo goes, below --out: called as its mask, in which photos of one name differ."""
+    from hubmodels.result_files import MASK
+
+    mask = example.mask.name
+    return Path(example.name).parent / f"{mask.removesuffix(MASK if mask.endswith(MASK) else '.png')}{CUTOUT}"
 
 
 def _check_place(sources: Sequence[str], out: Path) -> None:

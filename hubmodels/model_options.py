@@ -24,11 +24,16 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="where the network runs, such as cuda (%(default)s)")
 
 
+def label_names(text: str) -> list[str]:
+    """What an option that takes names of labels was given: "pants, t-shirt"."""
+    return [name.strip() for name in text.split(",")]
+
+
 def add_absent_option(parser: argparse.ArgumentParser) -> None:
     """The option for labels that photos do not show."""
     parser.add_argument(
         "--absent",
-        type=lambda text: [name.strip() for name in text.split(",")],
+        type=label_names,
         default=[],
         metavar="LABEL,...",
         help="labels that none of these photos shows, such as dress: the others share what is taken for them",

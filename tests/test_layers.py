@@ -306,6 +306,7 @@ ALLOWED: dict[str, set[str]] = {
         "mask_options",
         "mask_search",
         "mask_source",
+        "model_options",
         "paths",
         "render",
         "result_files",

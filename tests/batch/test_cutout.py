@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -75,8 +76,10 @@ def test_masks_that_hubmodels_wrote_need_no_task(call, cutout, photos, tmp_path)
 def test_what_cannot_be_used_is_named_and_the_rest_goes_on(cutout, folder):
     (folder / "photos" / "a.png").write_bytes(b"no photo")
     (folder / "masks" / "deep" / "b.png").write_bytes(b"no mask")
+    (folder / "photos" / "gone.jpg").symlink_to("nowhere.jpg")
+    shutil.copy(folder / "masks" / "a.jpg_mask.png", folder / "masks" / "gone_mask.png")
     status, out, err = cutout(folder / "photos", "--masks", folder / "masks", "--task", "fashion")
-    assert status == 1 and "1 of 3" in out
+    assert status == 1 and "1 of 4" in out and "gone.jpg" in err
     assert "photos/a.png: not an image" in err and "deep/b.png: the mask is no PNG" in err
 
 
