@@ -21,7 +21,7 @@ from hubmodels.labels import TASKS, LabelSet
 from hubmodels.networks import ARCHITECTURES
 from hubmodels.refine import PRESETS
 from tests.conftest import ROOT
-from training.readme import KNOWN, PICTURE, README, rendered, with_known, with_presets
+from training.readme import KNOWN, PICTURE, README, rendered, scored
 
 RESULTS = ROOT / "training" / "results"
 SHIPPED_BYTES_MAX, LARGE_BYTES_MAX = 12_000_000, 100_000_000  # the latter is what git hosts take in one file
@@ -100,7 +100,7 @@ def test_half_precision_was_scored_with_these_weights_and_costs_little(name):
         assert half[key] == pytest.approx(full[key], abs=0.005)
 
 
-@pytest.mark.parametrize("name", with_presets())
+@pytest.mark.parametrize("name", scored("gentle"))
 @pytest.mark.parametrize("preset", sorted(set(PRESETS) - {"off"}))
 def test_presets_were_scored_with_these_weights_and_the_settings_they_have_now(name, preset):
     result = json.loads((RESULTS / f"{name}_{preset}.json").read_text())
@@ -109,13 +109,13 @@ def test_presets_were_scored_with_these_weights_and_the_settings_they_have_now(n
 
 
 @pytest.mark.parametrize("way", KNOWN)
-@pytest.mark.parametrize("name", with_known())
+@pytest.mark.parametrize("name", scored("known"))
 def test_knowing_what_a_photo_shows_was_scored_with_these_weights_and_pays(name, way):
     told, plain = (json.loads((RESULTS / f"{name}{way}{suffix}.json").read_text()) for suffix in ("_known", ""))
     assert told["known"] is True and told["sha256"] == ENTRIES[name].sha256 and told["images"] == 120
     assert told.get("refinement") == plain.get("refinement")
     assert told["miou"] > plain["miou"] and told["pixel_accuracy"] > plain["pixel_accuracy"]
-    assert len(with_known()) > 1 and with_known()[0] == DEFAULTS["fashion"]
+    assert len(scored("known")) > 1 and scored("known")[0] == DEFAULTS["fashion"]
 
 
 def test_every_task_has_a_default():

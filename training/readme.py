@@ -98,17 +98,17 @@ def tune_table() -> str:
     return markdown(head, rows)
 
 
-def with_presets() -> list[str]:
-    """The defaults, then other models whose presets were scored."""
-    scored = [name for name in list_models() if (RESULTS / f"{name}_gentle.json").is_file()]
-    return [*DEFAULTS.values(), *(name for name in scored if name not in DEFAULTS.values())]
+def scored(suffix: str) -> list[str]:
+    """Models with a results file NAME_SUFFIX.json, the tasks' defaults first."""
+    found = [name for name in list_models() if (RESULTS / f"{name}_{suffix}.json").is_file()]
+    return sorted(found, key=lambda name: name not in DEFAULTS.values())
 
 
 def preset_table() -> str:
     """Test scores without and with every preset, from the results files that `python -m training.evaluate` writes."""
     rows = [
         (f"`{name}`", preset, *percents(result(name if preset == "off" else f"{name}_{preset}")))
-        for name in with_presets()
+        for name in scored("gentle")
         for preset in PRESETS
     ]
     return markdown(("model", "preset", *SCORES.values()), rows)
@@ -117,17 +117,11 @@ def preset_table() -> str:
 KNOWN = ("", "_gentle")  # ways of asking whose scores are there with and without knowing what a photo shows
 
 
-def with_known() -> list[str]:
-    """Models that were scored being told which labels each photo does not show, the task's default first."""
-    scored = [name for name in list_models() if (RESULTS / f"{name}_known.json").is_file()]
-    return sorted(scored, key=lambda name: name not in DEFAULTS.values())
-
-
 def known_table() -> str:
     """Test scores without and with that, from the results files that `python -m training.evaluate --known` writes."""
     rows = [
         (f"`{name}`", way.strip("_") or "off", told, *percents(result(f"{name}{way}{suffix}")))
-        for name in with_known()
+        for name in scored("known")
         for way in KNOWN
         for told, suffix in (("nothing", ""), ("absent labels", "_known"))
     ]
