@@ -29,7 +29,17 @@ def _check_packages():
         )
 
 
-def segmenter(name, *, pretrained=True, device="cpu", num_classes=None, labels=None, revision=None):
+def segmenter(
+    name,
+    *,
+    pretrained=True,
+    device="cpu",
+    num_classes=None,
+    labels=None,
+    revision=None,
+    token=None,
+    runtime="torch",
+):
     """Any model, as `hubmodels.load` takes it.
 
     Args:
@@ -40,18 +50,29 @@ def segmenter(name, *, pretrained=True, device="cpu", num_classes=None, labels=N
         num_classes: for a model of other labels, to be trained: keeps all weights but those of the classifier.
         labels: names of these labels, the background first.
         revision: branch, tag or commit of a repository on the Hugging Face Hub.
+        token: of the Hub, for private repositories.
+        runtime: "torch"; "onnx", which is faster on CPU and cannot be trained; or "auto", the faster that works.
     """
     _check_packages()
     from hubmodels.hub import load_model
 
     return load_model(
-        name, pretrained=pretrained, device=device, num_classes=num_classes, labels=labels, revision=revision
+        name,
+        pretrained=pretrained,
+        device=device,
+        num_classes=num_classes,
+        labels=labels,
+        revision=revision,
+        token=token,
+        runtime=runtime,
     )
 
 
 def _entry_point(name):
-    def load(*, pretrained=True, device="cpu", num_classes=None, labels=None):
-        return segmenter(name, pretrained=pretrained, device=device, num_classes=num_classes, labels=labels)
+    def load(*, pretrained=True, device="cpu", num_classes=None, labels=None, runtime="torch"):
+        return segmenter(
+            name, pretrained=pretrained, device=device, num_classes=num_classes, labels=labels, runtime=runtime
+        )
 
     load.__name__ = load.__qualname__ = name
     load.__doc__ = _entry_docstring(_ENTRIES[name])

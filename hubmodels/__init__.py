@@ -11,6 +11,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hubmodels import errors as errors
+    from hubmodels import refine as refine
+    from hubmodels import runtime as runtime
     from hubmodels.entries import ENTRIES, Entry, list_models
     from hubmodels.errors import HubmodelsError, ImageError, ModelNotFoundError, WeightsError
     from hubmodels.hub import load_model as load
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from hubmodels.segmenter import Segmenter
 
 __version__ = "0.1.0"
+
+_MODULES = ("errors", "refine", "runtime")  # read as hubmodels.refine without an import of its own
 
 # Name -> (module, attribute there). Imported on first use, so that `import hubmodels` costs nothing.
 _PUBLIC = {
@@ -61,6 +66,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"hubmodels.{name}")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'hubmodels' has no attribute {name!r}")
     module, attribute = _PUBLIC[name]
@@ -70,4 +77,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__, *_MODULES})

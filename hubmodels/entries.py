@@ -8,9 +8,10 @@ parameters, scores) is read from weights/manifest.json, which `python -m trainin
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib import resources
 from types import MappingProxyType
 from typing import Any
@@ -61,7 +62,7 @@ class Entry:
     title: str
     arch: str
     labels: LabelSet
-    network: Mapping[str, Any]
+    network: Mapping[str, Any] = field(hash=False)
     input_px: int
     recipe: str
     paper: str
@@ -70,10 +71,16 @@ class Entry:
     regions: str | None = None
     large: bool = False
     hub_repo: str = ""
-    measured: Mapping[str, Any] = field(init=False, repr=False)
+    measured: Mapping[str, Any] = field(init=False, repr=False, hash=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "network", MappingProxyType(dict(self.network)))
         object.__setattr__(self, "measured", MappingProxyType(dict(_MANIFEST.get(self.name, {}))))
+
+    def __reduce__(self) -> tuple[functools.partial[Entry], tuple[()]]:
+        """Copies and pickles are made anew: mappings that cannot be written to allow neither."""
+        given = {each.name: getattr(self, each.name) for each in fields(self) if each.init}
+        return functools.partial(type(self), **{**given, "network": dict(self.network)}), ()
 
     @property
     def task(self) -> str:

@@ -89,6 +89,7 @@ def entry_docstring(entry: Entry) -> str:
         num_classes: for a model of other labels, to be trained: keeps all weights but those of the layers that answer
             for labels, which are initialised anew.
         labels: names of these labels, the background first; "label 0", "label 1", ... unless given.
+        runtime: "torch"; "onnx", which is faster on CPU and cannot be trained; or "auto", the faster that works.
 
     Returns:
         An nn.Module in eval mode: (N, 3, H, W) float RGB in 0..1, any H and W >= 32, to (N, {len(entry.labels)}, H, W)

@@ -72,7 +72,7 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> np.ndarr
         TypeError, ValueError: `source` is of another type, or an array of another shape or dtype.
     """
     if isinstance(source, np.ndarray):
-        return _check_array(source, max_pixels)
+        return checked_array(source, max_pixels=max_pixels)
     if isinstance(source, Image.Image):
         with _refusing("the image"):
             return _to_array(source, "the image", max_pixels)
@@ -117,7 +117,16 @@ def local_path(source: str | Path) -> Path:
     return Path(source)
 
 
-def _check_array(array: np.ndarray, max_pixels: int) -> np.ndarray:
+def checked_array(array: np.ndarray, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The array itself, if it is a photo.
+
+    Raises:
+        TypeError: no array.
+        ValueError: its shape is not (H, W, 3), or its dtype not uint8.
+        ImageError: more pixels than `max_pixels`.
+    """
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"photo must be an (H, W, 3) uint8 array; got {type(array).__name__}")
     if array.ndim != 3 or array.shape[2] != 3 or array.shape[0] < 1 or array.shape[1] < 1:
         hint = "; it looks channels-first: pass np.moveaxis(photo, 0, -1)" if array.shape[:1] == (3,) else ""
         raise ValueError(f"photo array must be (H, W, 3); got {array.shape}{hint}")

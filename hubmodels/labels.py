@@ -26,6 +26,7 @@ class LabelSet:
     palette: tuple[Colour, ...]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "names", _checked_names(self.names))
         if len(self.names) != len(self.palette):
             raise ValueError(f"expected one colour per label; got {len(self.names)} names, {len(self.palette)} colours")
         if len(set(self.names)) != len(self.names):
@@ -99,13 +100,20 @@ def _checked_colour(colour: Iterable[int]) -> Colour:
     return red, green, blue
 
 
+def _checked_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Names as Python's own text, in their order; lists and NumPy's are taken too."""
+    if not isinstance(names, Iterable) or isinstance(names, (str, bytes, Set, Mapping)):  # sets have no order
+        raise TypeError(f"expected label names in a list or tuple; got {names!r:.100}")
+    listed = tuple(names)
+    if wrong := [name for name in listed if not isinstance(name, str)]:
+        raise TypeError(f"label names must be text; got {wrong[0]!r:.100}")
+    return tuple(map(str, listed))
+
+
 def _listed(names: Sequence[str] | int) -> tuple[str, ...]:
     """Names as given, or those that a number stands for."""
-    if isinstance(names, Iterable) and not isinstance(names, (str, bytes, Set, Mapping)):  # sets have no order
-        listed = tuple(names)
-        if wrong := [name for name in listed if not isinstance(name, str)]:
-            raise TypeError(f"label names must be text; got {wrong[0]!r}")
-        return listed
+    if isinstance(names, Iterable) and not isinstance(names, (str, bytes, Set, Mapping)):
+        return _checked_names(names)
     try:
         count = None if isinstance(names, bool) else operator.index(names)  # type: ignore[arg-type]  # NumPy's too
     except TypeError:

@@ -75,15 +75,19 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
             map_location: where the model goes.
 
         Raises:
+            TypeError: `sha256` is no text.
             WeightsError: no such folder or repository, no connection, or files that are damaged or do not fit.
         """
+        if not isinstance(sha256, str | None):
+            raise TypeError(f"sha256 must be 64 hexadecimal digits as text; got {sha256!r:.100}")
+        pinned = sha256.lower() if sha256 else None
         source = find_saved(pretrained_model_name_or_path, revision=revision)
         if isinstance(source, Path):
             return cls._from_files(
                 source / CONFIG,
                 source.joinpath,
                 what=str(source),
-                pinned=sha256,
+                pinned=pinned,
                 remedy="restore it, or save the model again",
             ).to(map_location)
         options: dict[str, Any] = {
@@ -100,7 +104,7 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
         # The cache of the Hub holds links to files. Messages name the file: a link that is deleted alone is only made
         # again, to the same damaged one.
         remedy = "delete it to have it downloaded again"
-        return cls._from_files(config, find, what=where, pinned=sha256, remedy=remedy).to(map_location)
+        return cls._from_files(config, find, what=where, pinned=pinned, remedy=remedy).to(map_location)
 
     @classmethod
     def _from_files(
@@ -121,7 +125,7 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
         data = read_file(weights_path, most_bytes=most_bytes(wanted), what=what, remedy=remedy)
         if pinned is not None:
             check_digest(
-                data, pinned.lower(), what=f"{what} (sha256=)", remedy="these are other weights than the ones asked for"
+                data, pinned, what=f"{what} (sha256=)", remedy="these are other weights than the ones asked for"
             )
         check_digest(data, digest, what=what, remedy=remedy)
         network.load_state_dict(parse_tensors(data, wanted, what=what, remedy=remedy))
@@ -176,7 +180,7 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
             ValueError: the network is one that config.json cannot describe, or scores that cannot be.
             WeightsError: weights that no model can have, such as NaN, before anything is written; or the push failed.
         """
-        folder = Path(save_directory)
+        folder = Path(save_directory).expanduser()  # as from_pretrained reads it
         if wrong := sorted(set(push_options) - set(_upload_options())):
             near = difflib.get_close_matches(wrong[0], [*_upload_options(), "license", "data", "limits", "metrics"], 1)
             raise TypeError(f"no option {wrong[0]!r}{f'; did you mean {near[0]!r}?' if near else ''}")

@@ -24,7 +24,8 @@ class Segmentation:
         label_set: names, ids and palette.
 
     Raises:
-        ValueError: shapes or dtypes disagree, or a label id is out of range.
+        TypeError: no arrays.
+        ValueError: shapes or dtypes disagree, there is no pixel, or a label id is out of range.
     """
 
     image: np.ndarray
@@ -33,9 +34,12 @@ class Segmentation:
     label_set: LabelSet
 
     def __post_init__(self) -> None:
-        size = self.image.shape[:2]
-        if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
-            raise ValueError(f"image must be (H, W, 3) uint8; got {self.image.shape} {self.image.dtype}")
+        for name in ("image", "labels", "probs"):
+            if not isinstance(getattr(self, name), np.ndarray):
+                raise TypeError(f"{name} must be a NumPy array; got {type(getattr(self, name)).__name__}")
+        shape, size = self.image.shape, self.image.shape[:2]
+        if len(shape) != 3 or shape[2] != 3 or 0 in shape or self.image.dtype != np.uint8:
+            raise ValueError(f"image must be (H, W, 3) uint8; got {shape} {self.image.dtype}")
         if self.labels.shape != size or self.labels.dtype != np.uint8:
             raise ValueError(f"labels must be {size} uint8; got {self.labels.shape} {self.labels.dtype}")
         if self.probs.shape != (len(self.label_set), *size) or self.probs.dtype != np.float32:

@@ -13,11 +13,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from hubmodels.absent import ids_of_absent, leave_out_
+from hubmodels.absent import ids_of_absent, leave_out_, names_of_absent
 from hubmodels.bands import softmax_
 from hubmodels.config import INPUT_PX, ModelConfig
 from hubmodels.errors import WeightsError
-from hubmodels.images import ImageSource, read_image
+from hubmodels.images import ImageSource, checked_array, read_image
 from hubmodels.labels import LabelSet
 from hubmodels.networks.folding import FoldedCopy
 from hubmodels.networks.grid import GRID_PX
@@ -58,9 +58,18 @@ class Segmenter(Pretrained):
         self.network = network
         self.labels = labels
         self.name = name
-        self.input_px = _checked_px(input_px)
+        self.input_px = input_px
         self.config = config
         self._folded = FoldedCopy()
+
+    @property
+    def input_px(self) -> int:
+        """Long side in pixels at which the network sees a larger photo; TypeError or ValueError for what is none."""
+        return self._input_px
+
+    @input_px.setter
+    def input_px(self, input_px: int) -> None:
+        self._input_px = _checked_px(input_px)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits of a batch.
@@ -103,17 +112,22 @@ class Segmenter(Pretrained):
                 in 0.25..2.
 
         Raises:
-            TypeError: scales that are no sequence of numbers; or the network answers with no tensor.
-            ValueError: no scale, or one out of range; or the network or a part of it is in training mode, in which its
-                answer would depend on chance and a photo would change its batch norms; or it answers with a tensor that
-                is not (N, C, H, W), C the number of labels.
+            TypeError: a photo that is no array, a flip that is neither True nor False, or scales that are no sequence
+                of numbers; or the network answers with no tensor.
+            ValueError: an array that is no photo; no scale, or one out of range; or the network or a part of it is in
+                training mode, in which its answer would depend on chance and a photo would change its batch norms; or
+                it answers with a tensor that is not (N, C, H, W), C the number of labels.
+            ImageError: the photo is too large.
             WeightsError: the network answers with values that are not finite.
         """
+        checked_array(image)
+        if not isinstance(flip, (bool, np.bool_)):
+            raise TypeError(f"flip must be True or False; got {flip!r:.100}")
         if isinstance(scales, numbers.Real):
             raise TypeError(f"scales must be a sequence of numbers; got {scales}: pass ({scales},)")
         if any(module.training for module in self.network.modules()):
             raise ValueError(f"{self.name} is in training mode: call eval() before it predicts, and train() afterwards")
-        real = all(isinstance(scale, numbers.Real) for scale in scales)
+        real = all(isinstance(scale, numbers.Real) and not isinstance(scale, bool) for scale in scales)
         if len(scales) == 0 or not real or not all(0.25 <= scale <= 2 for scale in scales):
             raise ValueError(f"scales must be one or more numbers in 0.25..2; got {tuple(scales)}")
         network = self._folded.of(self.network)  # a quarter faster
@@ -171,7 +185,8 @@ class Segmenter(Pretrained):
             ValueError: `absent` names no label, the background, or all others; or as of `probabilities` and `refine`.
             WeightsError: as of `probabilities`.
         """
-        settings = checked_settings(Refinement() if refinement is None else refinement)  # before the network runs
+        settings = checked_settings(Refinement() if refinement is None else refinement)
+        settings.check_for(self.name, len(self.labels))  # before the network runs
         return self.tune(photo, absent=absent, flip=flip, scales=scales).refine(settings)
 
     def tune(
@@ -192,14 +207,14 @@ class Segmenter(Pretrained):
         image = image.copy() if image is photo else image  # the caller's array may hold the next frame by then
         probs = leave_out_(self.probabilities(image, flip=flip, scales=scales), left_out)
         tuner = Tuner(probs, image, region_classifier=self.region_classifier, checked=True)
-        return PhotoTuner(tuner, self.labels)
+        return PhotoTuner(tuner, self.labels, absent)
 
 
 class PhotoTuner:
     """One photo with the network's answer; `refine` recomputes only what a change of settings needs."""
 
-    def __init__(self, tuner: Tuner, labels: LabelSet) -> None:
-        self._tuner, self._labels = tuner, labels
+    def __init__(self, tuner: Tuner, labels: LabelSet, absent: Collection[str] = ()) -> None:
+        self._tuner, self._labels, self._absent = tuner, labels, tuple(absent)
 
     def refine(self, settings: Refinement) -> Segmentation:
         """The photo's segmentation under `settings`."""
@@ -211,7 +226,8 @@ class PhotoTuner:
         return Segmentation(self._tuner.image, labels, probs, self._labels), seconds
 
     def without(self, absent: Collection[str]) -> PhotoTuner:
-        """The photo with the network's answer, but for labels that it is known not to show.
+        """The photo with the network's answer, but for labels that it is known not to show; those that were left out
+        before stay so.
 
         Raises:
             TypeError, ValueError: as of `predict`.
@@ -219,7 +235,8 @@ class PhotoTuner:
         ids = ids_of_absent(self._labels, absent)
         if not ids:
             return self
-        return PhotoTuner(self._tuner.for_probs(leave_out_(self._tuner.probs.copy(), ids)), self._labels)
+        known = names_of_absent(self._labels, {*self._absent, *absent})
+        return PhotoTuner(self._tuner.for_probs(leave_out_(self._tuner.probs.copy(), ids)), self._labels, known)
 
     def superpixels(self, settings: Refinement) -> np.ndarray:
         """(H, W) int32 ids of the superpixels that vote under `settings`; ValueError if those are off."""

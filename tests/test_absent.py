@@ -130,6 +130,14 @@ def test_what_cannot_be_left_out_is_refused_before_the_network_runs(
         tuner.without(absent)
 
 
+def test_labels_left_out_one_by_one_are_refused_as_those_left_out_at_once(fashion, small):
+    names = FASHION.names[1:]
+    for tuner in (fashion.tune(small, absent=names[:3]), fashion.tune(small).without(names[:1]).without(names[1:3])):
+        assert tuner.without([]).without(names[3:5]) is not None
+        with pytest.raises(ValueError, match="absent leaves none of skin"):
+            tuner.without(names[3:])
+
+
 def test_names_may_repeat_and_come_in_any_order():
     assert ids_of_absent(FASHION, ["dress", "hair", "dress"]) == (HAIR, DRESS)
     assert names_of_absent(FASHION, {"dress", "hair"}) == ("hair", "dress")

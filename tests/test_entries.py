@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
+import pickle
 import subprocess
 import sys
 
@@ -161,6 +163,12 @@ def test_labels_check_themselves():
         with pytest.raises(ValueError, match=r"three whole numbers in 0\.\.255; got"):
             LabelSet("x", ("a", "b"), ((0, 0, 0), colour))
     assert LabelSet("x", ("a", "b"), [[0, 0, 0], np.uint8([1, 2, 3])]).palette == ((0, 0, 0), (1, 2, 3))
+    for names in (["a", "b"], np.array(["a", "b"])):
+        made = LabelSet("x", names, ((0, 0, 0), (1, 1, 1)))
+        assert made == LabelSet("x", ("a", "b"), ((0, 0, 0), (1, 1, 1))) and hash(made) and type(made.names[0]) is str
+    for names, message in (("ab", "names in a list or tuple; got 'ab'"), (2, "got 2"), ((None, "b"), "text; got None")):
+        with pytest.raises(TypeError, match=message):
+            LabelSet("x", names, ((0, 0, 0), (1, 1, 1)))
     with pytest.raises(ValueError, match=r"no label 'shirt'.*t-shirt"):
         hubmodels.FASHION.id_of("shirt")
     for count in (1, 257):
@@ -191,6 +199,20 @@ def test_every_public_name_is_there():
     assert set(hubmodels.__all__) <= set(dir(hubmodels))
     with pytest.raises(AttributeError, match="no attribute 'laod'"):
         _ = hubmodels.laod
+
+
+@pytest.mark.parametrize("name", ["errors.ImageError", "refine.DenseCRF", "runtime.RUNTIMES"])
+def test_documented_modules_need_no_import_of_their_own(name):
+    subprocess.run([sys.executable, "-c", f"import hubmodels; hubmodels.{name}"], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda entry: pickle.loads(pickle.dumps(entry))])
+def test_rows_are_values(copied):
+    for name, entry in ENTRIES.items():
+        other = copied(entry)
+        assert other == entry and {entry: name}[other] == name
+        with pytest.raises(TypeError):
+            other.network["channels"] = 1
 
 
 def test_a_misspelt_task_is_refused():

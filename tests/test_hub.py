@@ -240,6 +240,16 @@ def test_a_pinned_digest_may_be_in_capitals(tmp_path, person):
     person.save_pretrained(tmp_path)
     digest = hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
     hubmodels.Segmenter.from_pretrained(tmp_path, sha256=digest.upper())
+    with pytest.raises(TypeError, match="sha256 must be 64 hexadecimal digits as text; got 5"):
+        hubmodels.Segmenter.from_pretrained(tmp_path, sha256=5)
+
+
+def test_what_is_saved_below_the_home_is_loaded_from_there(tmp_path, person, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    person.save_pretrained("~/mine")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]
+    assert hubmodels.load("~/mine").name == person.name
 
 
 @pytest.mark.parametrize("name", ["", "  "])

@@ -33,6 +33,18 @@ def test_any_size_is_seen_as_if_padded_to_the_grid(arch):
 
 
 @pytest.mark.parametrize("arch", [*DEEPLABS, "u2net_small"])
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace", "ignore::torch.jit.TracerWarning")
+def test_a_trace_of_one_size_answers_for_any(arch):
+    """torch.jit.trace is what older programs keep networks in; it holds every number that is computed in Python."""
+    net = build_network(arch, num_classes=3, **(LITE if arch in DEEPLABS else {})).eval()
+    with torch.no_grad():
+        traced = torch.jit.trace(net, torch.rand(1, 3, 64, 96))
+        for size in ((64, 96), (96, 64), (128, 160), (65, 97)):
+            x = torch.rand(2, 3, *size)
+            torch.testing.assert_close(traced(x), net(x))
+
+
+@pytest.mark.parametrize("arch", [*DEEPLABS, "u2net_small"])
 def test_whole_numbers_are_no_photo_in_0_to_1(arch):
     net = build_network(arch, num_classes=3, **(LITE if arch in DEEPLABS else {})).eval()
     with pytest.raises(ValueError, match=r"float RGB in 0\.\.1; got torch\.uint8: divide by 255"):

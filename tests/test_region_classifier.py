@@ -208,7 +208,7 @@ def test_no_classifiers_file_is_refused(tmp_path):
         with pytest.raises(WeightsError, match="does not describe a region classifier"):
             RegionClassifier.from_bytes(save(tensors, metadata=metadata))
     with pytest.raises(WeightsError, match="no such file; make it with"):
-        load_region_classifier(tmp_path / "missing.safetensors")
+        load_region_classifier(str(tmp_path / "missing.safetensors"))
 
 
 # ---- training

@@ -127,6 +127,7 @@ def test_arrays_stay_the_callers_to_write_to():
         ({"probs": np.zeros((2, 2, 4), np.float32)}, "probs must be"),
         ({"probs": np.zeros((7, 2, 4))}, "float32; got .* float64"),
         ({"image": np.zeros((2, 4), np.uint8)}, "image must be"),
+        ({"image": np.zeros((2, 0, 3), np.uint8)}, r"image must be \(H, W, 3\)"),
         ({"image": np.zeros((2, 4, 4), np.uint8)}, r"image must be \(H, W, 3\)"),
         ({"image": np.zeros((2, 4, 3))}, "uint8; got .* float64"),
         ({"label_set": PERSON}, "probs must be"),
@@ -136,6 +137,13 @@ def test_arrays_that_disagree_are_refused(seg, change, message):
     values = {"image": seg.image, "labels": seg.labels, "probs": seg.probs, "label_set": seg.label_set, **change}
     with pytest.raises(ValueError, match=message):
         Segmentation(**values)
+
+
+@pytest.mark.parametrize("name", ["image", "labels", "probs"])
+def test_lists_are_no_arrays(seg, name):
+    values = {"image": seg.image, "labels": seg.labels, "probs": seg.probs, "label_set": seg.label_set}
+    with pytest.raises(TypeError, match=f"{name} must be a NumPy array; got list"):
+        Segmentation(**{**values, name: values[name].tolist()})
 
 
 def test_what_a_notebook_shows_is_one_line(seg):

@@ -84,6 +84,10 @@ def test_answers_that_are_none_for_these_labels_are_named(answer, error, message
 def test_sizes_that_no_network_works_at_are_refused(input_px, error, message):
     with pytest.raises(error, match=message):
         Segmenter(Ramp(), THREE, name="ramp", input_px=input_px)
+    model = Segmenter(Ramp(), THREE, name="ramp", input_px=64)
+    with pytest.raises(error, match=message):
+        model.input_px = input_px
+    assert model.input_px == 64
 
 
 def test_a_size_may_be_numpys():
@@ -276,13 +280,39 @@ def test_one_scale_is_not_a_sequence(ramp):
         ramp.predict(np.zeros((64, 64, 3), np.uint8), scales=1.5)
 
 
+@pytest.mark.parametrize(
+    "photo, error, message",
+    [
+        ("photo.jpg", TypeError, r"an \(H, W, 3\) uint8 array; got str"),
+        (np.zeros((64, 64, 3)), ValueError, r"must be uint8; got float64; for values in 0\.\.1 pass"),
+        (np.zeros((64, 64), np.uint8), ValueError, r"must be \(H, W, 3\); got \(64, 64\)"),
+        (np.zeros((64, 64, 4), np.uint8), ValueError, r"got \(64, 64, 4\)"),
+    ],
+)
+def test_probabilities_are_those_of_a_photo_alone(ramp, photo, error, message):
+    with pytest.raises(error, match=message):
+        ramp.probabilities(photo)
+
+
+@pytest.mark.parametrize("flip", ["no", 1, None])
+def test_flip_is_yes_or_no(ramp, flip):
+    with pytest.raises(TypeError, match=f"flip must be True or False; got {flip!r}"):
+        ramp.predict(np.zeros((64, 64, 3), np.uint8), flip=flip)
+
+
+def test_settings_for_other_labels_are_refused_before_the_network_runs(ramp, monkeypatch):
+    monkeypatch.setattr(ramp.network, "forward", lambda _: pytest.fail("the network ran"))
+    with pytest.raises(ValueError, match="person_threshold is for two labels, but ramp has 3"):
+        ramp.predict(np.zeros((64, 64, 3), np.uint8), refinement=Refinement(person_threshold=0.3))
+
+
 @pytest.mark.parametrize("flip", [False, True])
 def test_probabilities_lie_label_by_label(person, small, flip):
     """Whatever the layout of the network's answer: planes are read as a whole, and copies of large photos take long."""
     assert person.probabilities(small, flip=flip).flags.c_contiguous
 
 
-@pytest.mark.parametrize("scales", [(), (0.1,), (1.0, 3.0), (float("nan"),), "1.0", ("1",)])
+@pytest.mark.parametrize("scales", [(), (0.1,), (1.0, 3.0), (float("nan"),), "1.0", ("1",), (True,)])
 def test_scales_out_of_range_are_refused(ramp, scales):
     with pytest.raises(ValueError, match=r"scales must be one or more numbers in 0.25..2; got \("):
         ramp.probabilities(np.zeros((64, 64, 3), np.uint8), scales=scales)

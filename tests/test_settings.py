@@ -82,6 +82,11 @@ def test_numpy_scalars_become_pythons():
     assert dataclasses.replace(settings, connectivity=np.uint8(8)).to_dict()["connectivity"] == 8
 
 
+def test_a_misspelt_stage_is_refused():
+    with pytest.raises(ValueError, match="expected stages of crf, decision, superpixels, clean-up; got 'superpixel'"):
+        settings_of("crf", "superpixel")
+
+
 def test_presets_are_settings_of_every_task_and_off_is_off():
     assert "off" in PRESETS
     for task in TASKS:

@@ -41,8 +41,10 @@ class SameConv2d(nn.Conv2d):
         pads: list[int] = []
         for axis in (1, 0):  # F.pad wants the last axis first
             size, step = x.shape[2 + axis], self.stride[axis]
-            reach = (math.ceil(size / step) - 1) * step + self.dilation[axis] * (self.kernel_size[axis] - 1) + 1
-            total = max(0, reach - size)
+            # Beyond the last step, which is a whole one on the grid; what torch.jit.trace would keep of a size is wrong
+            # for others.
+            rest = step if torch.jit.is_tracing() else size - (math.ceil(size / step) - 1) * step
+            total = max(0, self.dilation[axis] * (self.kernel_size[axis] - 1) + 1 - rest)
             pads += [total // 2, total - total // 2]
         return F.conv2d(F.pad(x, pads), self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 

@@ -190,12 +190,13 @@ class RegionClassifier(nn.Module):
         return classifier.eval()
 
 
-def load_region_classifier(path: Path) -> RegionClassifier:
+def load_region_classifier(path: str | Path) -> RegionClassifier:
     """The classifier in a safetensors file, in eval mode.
 
     Raises:
         WeightsError: the file is missing, or not that of a region classifier of this release.
     """
+    path = Path(path)
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; make it with python -m training.train_regions")
     return RegionClassifier.from_bytes(path.read_bytes(), what=str(path))

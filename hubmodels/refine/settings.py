@@ -269,7 +269,9 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType({each.name: each.metadata["se
 
 
 def settings_of(*stages: str) -> tuple[str, ...]:
-    """The fields of `Refinement` that belong to some of STAGES, in their order."""
+    """The fields of `Refinement` that belong to some of STAGES, in their order; ValueError for another stage."""
+    if unknown := [stage for stage in stages if stage not in STAGES]:
+        raise ValueError(f"expected stages of {', '.join(STAGES)}; got {unknown[0]!r}")
     return tuple(name for name, setting in SETTINGS.items() if setting.stage in stages)
 
 
