@@ -7,7 +7,6 @@ photo, made just so.
 from __future__ import annotations
 
 import dataclasses
-import errno
 import functools
 import hashlib
 import os
@@ -20,6 +19,7 @@ import numpy as np
 
 from hubmodels.absent import names_of_absent
 from hubmodels.errors import ImageError, RegionsError
+from hubmodels.files import FULL
 from hubmodels.images import read_image
 from hubmodels.model_export import describe
 from hubmodels.paths import exists
@@ -35,7 +35,6 @@ from hubmodels.result_files import (
 )
 from hubmodels.segmenter import Segmenter
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # no other photo's results could be written either
 NAME_BYTES = 255  # of a file, on nearly every file system
 # What PyTorch and ONNX Runtime say in a RuntimeError, on CPU and GPU; other such errors are faults, and end the run.
 NO_MEMORY = ("out of memory", "allocate memory", "bad allocation", "bad_alloc")

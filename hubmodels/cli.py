@@ -93,6 +93,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Stopped by Ctrl-C it ends with 130, and with 141 if what reads its output ends first, such as `head`.
     """
+    for name in ("stdout", "stderr"):  # closed by the caller, as services may
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))
     try:
         try:
             return _answer(argv)
@@ -101,6 +104,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _write_nowhere()
         return UNHEARD
+    except OSError as error:  # of this very print: a full disk, most likely
+        print(f"hubmodels: what it prints cannot be written: {error.strerror}", file=sys.stderr)
+        _write_nowhere()
+        return 2
     except KeyboardInterrupt:
         print("\nhubmodels: stopped", file=sys.stderr)
         return INTERRUPTED
@@ -205,7 +212,3 @@ def _export(arguments: argparse.Namespace) -> int:
     path = export_model(model, arguments.out, format=arguments.format, facts=facts)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -33,12 +33,12 @@ def write_coco(arguments: argparse.Namespace) -> int:
     from hubmodels.mask_source import examples_of
 
     require_pycocotools()
-    examples, labels = examples_of(arguments)
+    masked, labels = examples_of(arguments)
 
     from tqdm import tqdm
 
     failures: list[str] = []
-    bar = tqdm(examples, unit="photo", desc=labels.task)
+    bar = tqdm(masked.examples, unit="photo", desc=labels.task)
 
     def note_failure(reason: str) -> None:
         failures.append(reason)
@@ -47,4 +47,4 @@ def write_coco(arguments: argparse.Namespace) -> int:
     found = dataset(bar, labels, failed=note_failure)
     write_bytes(json.dumps(found, separators=(",", ":")).encode() + b"\n", arguments.out)
     print(f"{len(found['images'])} photos, {len(found['annotations'])} annotations of {labels.task}, {arguments.out}")
-    return 1 if failures else 0
+    return 1 if failures or masked.closed else 0

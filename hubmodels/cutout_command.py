@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
+import collections
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from hubmodels.files import make_folder
+from hubmodels.ctrl_c import INTERRUPTED
+from hubmodels.files import FULL, make_folder
 from hubmodels.mask_options import add_mask_options
 from hubmodels.model_options import label_names
-from hubmodels.paths import is_folder
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-    from hubmodels.labels import LabelSet
-    from hubmodels.mask_search import Example
-
-CUTOUT = "_cutout.png"  # what a cut-out is called, behind the photo's name
 
 
 def add_cutout(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -41,6 +31,11 @@ def add_cutout(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="labels to cut out, such as dress; all but the background unless given",
     )
     cutout.add_argument("--hard", action="store_true", help="every pixel as it is or not at all, instead of soft edges")
+    cutout.add_argument(
+        "--resume",
+        action="store_true",
+        help="leave out photos whose cut-outs are there, of the same photo and mask and made in the same way",
+    )
     cutout.set_defaults(handler=write_cutouts)
 
 
@@ -48,61 +43,45 @@ def write_cutouts(arguments: argparse.Namespace) -> int:
     """Cut out what `arguments` name; returns the exit status: 1 if a photo was left out because it or its mask is bad.
 
     Raises:
-        ValueError: no such label, or cut-outs would lie among the photos, where they would be taken for some.
+        ValueError: no such label.
         OSError, HubmodelsError: as of `examples_of` and `make_folder`.
     """
-    _check_place(arguments.photos, arguments.out)
-
     from tqdm import tqdm
 
+    from hubmodels.cutting import Fate, cut_out, place_of
     from hubmodels.errors import ImageError
-    from hubmodels.export import save_image
     from hubmodels.mask_source import examples_of
 
-    examples, labels = examples_of(arguments)
-    ids = [labels.id_of(name) for name in arguments.label] or list(range(1, len(labels)))
+    found, labels = examples_of(arguments)
+    wanted = arguments.label or list(labels.names[1:])
+    for name in wanted:
+        labels.id_of(name)
     make_folder(arguments.out)
-    done = failed = 0
-    bar = tqdm(examples, unit="photo", desc="cut out")
-    for example in bar:
-        try:
-            picture = _cut(example, labels, ids, soft=not arguments.hard)
-        except (ImageError, OSError) as error:  # of reading; where nothing can be written, going on makes no sense
-            failed += 1
-            bar.write(f"hubmodels: {error}", file=sys.stderr)
-            continue
-        save_image(picture, arguments.out / _name(example))
-        done += 1
-    print(f"{done} of {len(examples)} photos cut out, in {arguments.out}")
-    return 1 if failed else 0
-
-
-def _cut(example: Example, labels: LabelSet, ids: Sequence[int], *, soft: bool) -> Image.Image:
-    """The cut-out of a photo. Raises ImageError or OSError if it or its mask cannot be used."""
-    import numpy as np
-
-    from hubmodels.images import read_image
-    from hubmodels.mask_source import read_mask
-    from hubmodels.render import cutout
-
-    photo = read_image(example.photo)
-    shown = np.isin(read_mask(example, labels, (photo.shape[0], photo.shape[1])), ids)
-    return cutout(photo, shown, soft=soft)
-
-
-def _name(example: Example) -> Path:
-    """Where the cut-out of a photo goes, below --out: called as its mask, in which photos of one name differ."""
-    from hubmodels.result_files import MASK
-
-    mask = example.mask.name
-    return Path(example.name).parent / f"{mask.removesuffix(MASK if mask.endswith(MASK) else '.png')}{CUTOUT}"
-
-
-def _check_place(sources: Sequence[str], out: Path) -> None:
-    """Raise ValueError if `out` lies in a source, or is one: the next search would find cut-outs as photos."""
-    real = Path(os.path.realpath(out))
-    for source in sources:
-        if is_folder(source) and real.is_relative_to(os.path.realpath(source)):
-            raise ValueError(
-                f"--out {out} lies in {source}, where cut-outs would be taken for photos: choose a folder beside it"
-            )
+    fates: collections.Counter[Fate] = collections.Counter()
+    status = 1 if found.closed else 0
+    try:
+        for example in (bar := tqdm(found.examples, unit="photo", desc="cut out")):
+            place = place_of(example, arguments.out)
+            try:
+                fate = cut_out(example, place, labels, wanted, soft=not arguments.hard, resume=arguments.resume)
+            except (ImageError, OSError) as error:
+                if isinstance(error, OSError) and error.errno in FULL:
+                    raise
+                status = 1
+                bar.write(f"hubmodels: {error}", file=sys.stderr)
+                continue
+            fates[fate] += 1
+            if fate is Fate.KEPT:
+                bar.write(f"kept: {place} was not made by hubmodels; its photo is left out", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("\nstopped; the same call with --resume goes on", file=sys.stderr)
+        status = INTERRUPTED
+    except OSError as error:
+        print(f"\nhubmodels: --out {arguments.out} can take no more: {error.strerror}", file=sys.stderr)
+        status = 2
+    if fates[Fate.DONE]:
+        print(f"{fates[Fate.DONE]} were cut out already", file=sys.stderr)
+    if fates[Fate.EMPTY]:
+        print(f"{fates[Fate.EMPTY]} show none of {', '.join(wanted)}, and have no cut-out", file=sys.stderr)
+    print(f"{fates[Fate.CUT]} of {len(found.examples)} photos cut out, in {arguments.out}")
+    return status

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -13,6 +14,8 @@ from typing import IO, Any
 
 from hubmodels.errors import OutputError
 from hubmodels.paths import is_folder
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # why a folder takes no further file
 
 
 def make_folder(path: Path) -> Path:
@@ -36,13 +39,15 @@ def make_place(path: Path, *, example: str) -> Path:
     """The place `path` of a file to be written, its folder made; long work asks for it before it starts.
 
     Raises:
-        OutputError: it is a folder, where a file of the name `example` would do, or its folder cannot be made or
-            written into.
+        OutputError: it is a folder, where a file of the name `example` would do, or has another suffix than that: a
+            photo, perhaps; or its folder cannot be made or written into.
     """
     if is_folder(path):
         raise OutputError(
             f"{path}: expected a file to write; got a folder: name a file in it, such as {path / example}"
         )
+    if path.suffix.lower() != Path(example).suffix:
+        raise OutputError(f"{path}: expected a name that ends in {Path(example).suffix}, such as {example}")
     make_folder(path.parent)
     return path
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hubmodels.absent import ids_of_absent
 from hubmodels.ctrl_c import INTERRUPTED
-from hubmodels.files import make_folder
+from hubmodels.files import FULL, make_folder
 from hubmodels.labels import TASKS, LabelSet
 from hubmodels.model_options import (
     add_absent_option,
@@ -190,7 +190,7 @@ def _say_what_is_left_out(found: Plan) -> None:
         print(found.unread, file=sys.stderr)
     if found.drawn:
         print(
-            f"{_counted(found.drawn, 'file')} taken for masks or overlays of photos, not for photos",
+            f"{_counted(found.drawn, 'file')} taken for masks, overlays or cut-outs of photos, not for photos",
             file=sys.stderr,
         )
     if found.kept:
@@ -214,8 +214,6 @@ def _counted(paths: list[Path], what: str) -> str:
 def _label_all(outcomes: Iterator[Outcome], jobs: list[Job], model: Segmenter, out: Path) -> int:
     """Label every photo, with a bar of progress and a summary; returns the exit status."""
     from tqdm import tqdm
-
-    from hubmodels.batch import FULL
 
     started, done, failed, stopped, status = time.monotonic(), 0, 0, "", 0
     totals = dict.fromkeys(model.labels.names, 0.0)

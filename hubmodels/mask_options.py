@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from hubmodels.labels import TASKS
+from hubmodels.model_options import MODEL_HELP
 
 
 def add_mask_options(parser: argparse.ArgumentParser) -> None:
@@ -18,4 +19,6 @@ def add_mask_options(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="NAME_mask.png as `hubmodels label` writes it, or NAME.png, for a photo NAME",
     )
-    parser.add_argument("--task", choices=sorted(TASKS), help="what masks show that do not say it themselves")
+    labels = parser.add_mutually_exclusive_group()
+    labels.add_argument("--task", choices=sorted(TASKS), help="what masks show that do not say it themselves")
+    labels.add_argument("--model", metavar="MODEL", help=f"whose labels such masks have: {MODEL_HELP}")

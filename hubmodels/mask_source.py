@@ -9,28 +9,44 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from hubmodels.entries import Entry
 from hubmodels.errors import ImageError
 from hubmodels.images import MAX_PIXELS
 from hubmodels.labels import TASKS, LabelSet, colour_of_hex
-from hubmodels.mask_search import Example, find_examples
+from hubmodels.mask_search import Example, MaskedPhotos, find_examples
 from hubmodels.masks import read_truth
+from hubmodels.model_names import find_model
 from hubmodels.result_files import note_in
 
 
-def examples_of(arguments: argparse.Namespace) -> tuple[list[Example], LabelSet]:
+def examples_of(arguments: argparse.Namespace) -> tuple[MaskedPhotos, LabelSet]:
     """Photos with masks that `arguments` name, as of `add_mask_options`, and what the masks show.
 
     Raises:
-        ValueError: no mask says which labels it has, or they differ, and there is no --task.
+        ValueError: no mask says which labels it has and no option does; or they differ.
         FileNotFoundError, ImageError, ValueError: as of `find_examples`.
+        HubmodelsError: as of `hubmodels.load`, for --model.
     """
-    examples, without = find_examples(arguments.photos, arguments.masks)
-    if without:
-        print(f"{without} photos have no mask and are left out", file=sys.stderr)
-    labels = TASKS[arguments.task] if arguments.task else labels_that_masks_name(examples)
-    if labels is None:
-        raise ValueError(f"no mask in {arguments.masks} says which labels it has; say --task {' or '.join(TASKS)}")
-    return examples, labels
+    found = find_examples(arguments.photos, arguments.masks)
+    say_what_is_left_out(found)
+    labels = _labels_asked_for(arguments)
+    named = check_masks_show(found.examples, labels, remedy="leave out --task and --model")
+    if (labels := labels or named) is None:
+        raise ValueError(
+            f"no mask in {arguments.masks} says which labels it has; say --task {' or '.join(TASKS)}, or --model, with "
+            "whose labels they were drawn"
+        )
+    return found, labels
+
+
+def say_what_is_left_out(found: MaskedPhotos) -> None:
+    """Files of kinds that are not read, photos without a mask, and folders that cannot be searched."""
+    if found.unread:
+        print(found.unread, file=sys.stderr)
+    if found.without:
+        print(f"photos without a mask, which are left out: {found.without}", file=sys.stderr)
+    for reason in found.closed:
+        print(f"hubmodels: {reason}", file=sys.stderr)
 
 
 def read_mask(example: Example, label_set: LabelSet, size: tuple[int, int]) -> np.ndarray:
@@ -45,23 +61,47 @@ def read_mask(example: Example, label_set: LabelSet, size: tuple[int, int]) -> n
         raise ImageError(f"{example.mask}: {error}") from error
 
 
-def labels_that_masks_name(examples: Iterable[Example]) -> LabelSet | None:
+def check_masks_show(examples: Iterable[Example], labels: LabelSet | None, *, remedy: str) -> LabelSet | None:
     """The labels that masks of `hubmodels label` say they have; None if no mask says so.
 
+    Args:
+        examples: photos and masks.
+        labels: what they are to have, if that is known.
+        remedy: what to do if they have others.
+
     Raises:
-        ValueError: some have other labels than others.
+        ValueError: some have other labels than others, or than they are to have.
     """
-    found: dict[LabelSet, Example] = {}
+    found: dict[tuple[str, ...], tuple[LabelSet, Example]] = {}
     for example in examples:
-        if (note := note_in(example.mask)) is not None and (labels := _labels_in(note)) is not None:
-            found.setdefault(labels, example)
+        if (note := note_in(example.mask)) is not None and (told := _labels_in(note)) is not None:
+            found.setdefault(told.names, (told, example))
     if len(found) > 1:
-        (one, here), (other, there) = list(found.items())[:2]
+        (one, here), (other, there) = list(found.values())[:2]
         raise ValueError(
             f"expected masks of the same labels; got {one.task} in {here.mask} and {other.task} in {there.mask}: "
-            "name one folder of them, or say --task"
+            "name one folder of them"
         )
-    return next(iter(found), None)
+    for told, example in found.values():
+        if labels is not None and told.names != labels.names:
+            raise ValueError(
+                f"{example.mask} says that it shows {told.task} ({', '.join(told.names):.200}), not {labels.task} "
+                f"({', '.join(labels.names):.200}): {remedy}"
+            )
+        return told
+    return None
+
+
+def _labels_asked_for(arguments: argparse.Namespace) -> LabelSet | None:
+    if arguments.model is None:
+        return TASKS[arguments.task] if arguments.task else None
+    source = find_model(arguments.model)
+    if isinstance(source, Entry):
+        return source.labels
+
+    from hubmodels.hub import load_model  # brings PyTorch
+
+    return load_model(arguments.model).labels
 
 
 def _labels_in(note: str) -> LabelSet | None:

@@ -5,24 +5,13 @@ from __future__ import annotations
 import collections
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hubmodels.images import SUFFIXES, UNREAD_SUFFIXES, local_path
 from hubmodels.paths import exists, is_folder
 from hubmodels.result_files import ENDS, is_result
-
-
-def find_photos(sources: Iterable[str | Path]) -> list[tuple[Path, Path]]:
-    """Photos and, of each, its folder as seen from its source; searched as `plan` does, whatever results there are.
-
-    Raises:
-        FileNotFoundError: a source does not exist.
-        ImageError: a source is an address or empty.
-    """
-    search = PhotoSearch()
-    return [found for source in map(local_path, sources) for found in search.photos_in(source)]
 
 
 @dataclass
@@ -47,6 +36,20 @@ class PhotoSearch:
             found.append(f"{self.bare} without a suffix that {'begin' if self.bare > 1 else 'begins'} like JPEG or PNG")
             remedies.append("name those without a suffix .jpg or .png" if remedies else "name them .jpg or .png")
         return f"files of these kinds are not read: {', '.join(found)}; {' and '.join(remedies)}" if found else ""
+
+    def nothing_found(self) -> str:
+        """What to say where there is no photo."""
+        expected = f"no photos found; expected files ending in {', '.join(sorted(SUFFIXES))}"
+        return "; ".join(filter(None, (expected, self.unread(), *self.closed)))
+
+    def photos_of(self, sources: Iterable[str | Path]) -> list[tuple[Path, Path]]:
+        """Photos and, of each, its folder as seen from its source.
+
+        Raises:
+            FileNotFoundError: a source does not exist.
+            ImageError: a source is an address or empty.
+        """
+        return [found for source in map(local_path, sources) for found in self.photos_in(source)]
 
     def photos_in(self, source: Path) -> Iterator[tuple[Path, Path]]:
         """Pairs of photo and its folder as seen from the source.
@@ -87,6 +90,11 @@ class PhotoSearch:
                 yield from self._files_in(path, above | {real})
             elif kind in (stat.S_IFREG, None) and not path.name.startswith("._"):
                 yield path
+
+
+def listed(items: Sequence[str]) -> str:
+    """The first few of many, and how many more there are."""
+    return "; ".join(items[:3]) + (f"; and {len(items) - 3} more" if len(items) > 3 else "")
 
 
 def _kind(path: Path) -> int | None:

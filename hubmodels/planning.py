@@ -7,14 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hubmodels.images import SUFFIXES, local_path
-from hubmodels.photo_search import PhotoSearch
-from hubmodels.result_files import (
-    MASK,
-    OVERLAY,
-    is_remains,
-    is_result,
-)
+from hubmodels.photo_search import PhotoSearch, listed
+from hubmodels.result_files import ENDS, MASK, OVERLAY, is_remains, is_result
 
 
 @dataclass(frozen=True)
@@ -41,8 +35,8 @@ class Plan:
         closed: of each folder that cannot be searched, the reason.
         kept: files that stand where a result would go and were not written by hubmodels, or changed since, such as
             masks corrected by hand. They are left alone, and their photos have no jobs.
-        drawn: files called NAME_mask.png or NAME_overlay.jpg that hubmodels did not write, beside their photo or where
-            its result would go. They are not taken for photos.
+        drawn: files called NAME_mask.png, NAME_overlay.jpg or NAME_cutout.png that hubmodels did not write, beside
+            their photo or where its result would go. They are not taken for photos.
     """
 
     jobs: list[Job]
@@ -69,17 +63,16 @@ def plan(sources: Iterable[str | Path], out: str | Path) -> Plan:
         ValueError: no photos, or photos of different folders whose results would have one name.
     """
     search = PhotoSearch()
-    found = [each for source in map(local_path, sources) for each in search.photos_in(source)]
+    found = search.photos_of(sources)
     drawn = _named_as_results(photo for photo, _ in found)
     chosen = _each_once((photo, folder) for photo, folder in found if photo not in drawn)
-    named = zip(chosen, _names(chosen), strict=True)
+    named = zip(chosen, result_names(chosen), strict=True)
     jobs = [Job.of(photo, Path(out) / folder, name) for (photo, folder), name in named]
     places = {path.absolute() for job in jobs for path in (job.mask, job.overlay)}
     drawn |= {job.photo for job in jobs if job.photo.absolute() in places}  # in a folder for results
     planned = [job for job in jobs if job.photo not in drawn]
     if not planned:
-        expected = f"no photos found; expected files ending in {', '.join(sorted(SUFFIXES))}"
-        raise ValueError("; ".join(filter(None, (expected, search.unread(), *search.closed))))
+        raise ValueError(search.nothing_found())
     in_the_way = {job: _in_the_way(job) for job in planned}
     return Plan(
         jobs=[job for job, file in in_the_way.items() if file is None],
@@ -97,7 +90,7 @@ def _named_as_results(files: Iterable[Path]) -> set[Path]:
     return {
         file
         for file in files
-        for end in (MASK, OVERLAY)
+        for end in ENDS
         if file.name.endswith(end) and (file.parent, file.name.removesuffix(end)) in names
     }
 
@@ -119,15 +112,14 @@ def _each_once(found: Iterable[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
                 clashes.append(" and ".join(map(str, photos)))
         once += [(photo, folder) for photo in photos]
     if clashes:
-        more = f"; and {len(clashes) - 3} more such names" if len(clashes) > 3 else ""
         raise ValueError(
-            f"photos of different folders would write results of one name: {'; '.join(clashes[:3])}{more}; "
+            f"photos of different folders would write results of one name: {listed(clashes)}; "
             "rename one of each or label the folders apart"
         )
     return once
 
 
-def _names(found: Sequence[tuple[Path, Path]]) -> list[str]:
+def result_names(found: Sequence[tuple[Path, Path]]) -> list[str]:
     """How the results of photos are to begin: the photo's name without suffix, with it, or with it and a number.
 
     The shortest that is the photo's own, also for file systems on which case makes no difference. A name is text:

@@ -1,8 +1,8 @@
-"""Results of labelling as files: a mask and an overlay for each photo, each saying how it was made.
+"""Results as files: a mask, an overlay and a cut-out of each photo, each saying how it was made.
 
-A mask says so in a text chunk, an overlay in a comment. So a result is known wherever it lies, and told from what
-somebody else made. A mask is sealed, too, by the digest of all else in its file: corrected by hand it is a result no
-more, even if the program it was corrected with has kept the text.
+A mask and a cut-out say so in a text chunk, an overlay in a comment. So a result is known wherever it lies, and told
+from what somebody else made. PNGs are sealed, too, by the digest of all else in the file: corrected by hand it is a
+result no more, even if the program it was corrected with has kept the text.
 """
 
 from __future__ import annotations
@@ -25,25 +25,23 @@ from hubmodels.files import write_bytes
 if TYPE_CHECKING:
     from hubmodels.result import Segmentation
 
-MASK, OVERLAY = "_mask.png", "_overlay.jpg"  # what results are called, behind the photo's name
+MASK, OVERLAY, CUTOUT = "_mask.png", "_overlay.jpg", "_cutout.png"  # what results are called, behind the photo's name
 # What whole files of these kinds begin and end with: PNG's signature and last chunk, JPEG's first markers and its last.
-ENDS = {
-    MASK: (b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xaeB`\x82"),
-    OVERLAY: (b"\xff\xd8\xff", b"\xff\xd9"),
-}
-MADE_BY = "hubmodels"  # text chunk of a mask, and first word of an overlay's comment
-SEAL = b"hubmodels_sha256\0"  # key of the text chunk that seals a mask
+PNG = (b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xaeB`\x82")
+ENDS = {MASK: PNG, OVERLAY: (b"\xff\xd8\xff", b"\xff\xd9"), CUTOUT: PNG}
+MADE_BY = "hubmodels"  # text chunk of a PNG, and first word of an overlay's comment
+SEAL = b"hubmodels_sha256\0"  # key of the text chunk that seals a PNG
 
 
 def is_result(path: Path) -> bool:
-    """Whether a file was written by `write_results` and, if a mask, not changed since.
+    """Whether a file was written by `write_results` or `write_cutout` and, if a PNG, not changed since.
 
     An overlay without a comment is known by the mask beside it.
     """
     if path.name.endswith(OVERLAY):
         mask = path.with_name(f"{path.name.removesuffix(OVERLAY)}{MASK}")
         return note_in(path) is not None or note_in(mask) is not None
-    return path.name.endswith(MASK) and note_in(path) is not None
+    return path.name.endswith((MASK, CUTOUT)) and note_in(path) is not None
 
 
 def is_remains(path: Path) -> bool:
@@ -52,7 +50,7 @@ def is_remains(path: Path) -> bool:
     It is empty, nothing but zeros, or begins as a result does and ends before its end. Of a file by somebody else the
     end may be followed by more, so the whole of it is searched.
     """
-    begin, end = ENDS[MASK if path.name.endswith(MASK) else OVERLAY]
+    begin, end = ENDS[OVERLAY] if path.name.endswith(OVERLAY) else PNG
     try:
         data = path.read_bytes()
     except OSError:
@@ -71,8 +69,8 @@ def is_whole(path: Path) -> bool:
 
 
 def sealed(png: bytes) -> bytes:
-    """The file of a mask with the digest of all else in it, in a text chunk before the last chunk."""
-    last = len(ENDS[MASK][1])
+    """The file of a PNG with the digest of all else in it, in a text chunk before the last chunk."""
+    last = len(PNG[1])
     content = SEAL + hashlib.sha256(png).hexdigest().encode()
     chunk = b"tEXt" + content
     return b"".join(
@@ -81,15 +79,15 @@ def sealed(png: bytes) -> bytes:
 
 
 def _unsealed(data: bytes) -> bytes | None:
-    """The file of a mask without its seal; None if it has none, or one of another content."""
-    last = len(ENDS[MASK][1])
+    """The file of a PNG without its seal; None if it has none, or one of another content."""
+    last = len(PNG[1])
     seal = 12 + len(SEAL) + 64  # length, type and checksum of the chunk; key; digits
     png = data[: -last - seal] + data[-last:]
     return png if data == sealed(png) else None
 
 
 def note_in(path: Path) -> str | None:
-    """What a result says of how it was made: a mask the note itself, an overlay its digest. None: it is no result."""
+    """What a result says of how it was made: a PNG the note itself, an overlay its digest. None: it is no result."""
     try:
         if path.name.endswith(OVERLAY):
             with Image.open(path, formats=["JPEG"]) as picture:
@@ -126,10 +124,20 @@ def write_results(result: Segmentation, mask: Path, overlay: Path, *, note: str)
     Raises:
         OSError: a file cannot be written.
     """
-    info = PngInfo()
-    info.add_text(MADE_BY, note)
-    mask_file = sealed(encode_image(indexed_png(result.labels, result.label_set), mask, pnginfo=info))
+    mask_file = _noted(indexed_png(result.labels, result.label_set), mask, note)
     overlay_file = encode_image(fit_jpeg(result.overlay()), overlay, quality=90, comment=short_note(note))
     # The mask last: its name is the shorter one, and without it nothing passes for a result in full.
     write_bytes(overlay_file, overlay)
     write_bytes(mask_file, mask)
+
+
+def write_cutout(picture: Image.Image, path: Path, *, note: str) -> None:
+    """Write the cut-out of a photo, replacing what is there as a whole, with a note of `note_of`. Raises OSError."""
+    write_bytes(_noted(picture, path, note), path)
+
+
+def _noted(picture: Image.Image, path: Path, note: str) -> bytes:
+    """The file of a PNG that says how it was made."""
+    info = PngInfo()
+    info.add_text(MADE_BY, note)
+    return sealed(encode_image(picture, path, pnginfo=info))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import sys
 import threading
@@ -79,7 +80,8 @@ def _share(text: str) -> float:
 
 
 def tune_on_photos(arguments: argparse.Namespace) -> int:
-    """Tune on what `arguments` name; returns the exit status: 1 if a photo was left out because it is damaged.
+    """Tune on what `arguments` name; returns the exit status: 1 if a photo was left out because it is damaged or
+    its folder cannot be searched.
 
     Stopped by Ctrl-C it chooses on the photos that have been scored, and returns INTERRUPTED.
     """
@@ -95,11 +97,16 @@ def tune_on_photos(arguments: argparse.Namespace) -> int:
 
     # Heavy imports only once the call is known to make sense.
     from hubmodels.mask_search import find_examples
+    from hubmodels.mask_source import check_masks_show, say_what_is_left_out
     from hubmodels.tuning import candidates, conclude, measure
 
-    examples, without = find_examples(arguments.photos, arguments.masks)
-    _say_what_masks_are(examples, without)
+    masked = find_examples(arguments.photos, arguments.masks)
+    say_what_is_left_out(masked)
+    # Each photo once, by its first name: under another one it would be judged by settings chosen on itself.
+    examples = list({os.path.realpath(each.photo): each for each in reversed(masked.examples)}.values())[::-1]
+    _say_who_drew(examples)
     model = load_chosen(arguments, name)
+    check_masks_show(examples, model.labels, remedy="name the --task or --model that they are of")
     task = published_task(name, model.labels, arguments)
     left_out = ids_of_absent(model.labels, arguments.absent)
     settings = [Refinement.preset(preset, task=task) for preset in PRESETS] if task else []
@@ -121,7 +128,7 @@ def tune_on_photos(arguments: argparse.Namespace) -> int:
     if progress.begun < len(examples):
         print(f"stopped: chosen on {found['photos']} of {len(examples)} photos", file=sys.stderr)
         return INTERRUPTED
-    return 1 if progress.failed else 0
+    return 1 if progress.failed or masked.closed else 0
 
 
 class _Progress:
@@ -178,12 +185,10 @@ def _check_own(
     return found
 
 
-def _say_what_masks_are(examples: list[Example], without: int) -> None:
-    """Photos without a mask, and masks that say themselves that nobody drew them."""
+def _say_who_drew(examples: list[Example]) -> None:
+    """Masks that say themselves that nobody has."""
     from hubmodels.result_files import is_result
 
-    if without:
-        print(f"{without} photos have no mask and are left out", file=sys.stderr)
     if made := sum(is_result(example.mask) for example in examples):
         print(
             f"{made} of {len(examples)} masks are as hubmodels wrote them: if nobody has looked at them, scores say "

@@ -414,10 +414,29 @@ def test_a_reader_that_ends_early_is_no_matter(call):
     """As `hubmodels list | head -1`."""
     reading, writing = os.pipe()
     os.close(reading)
-    command, buffered = [sys.executable, "-m", "hubmodels.cli", *call], {**os.environ, "PYTHONUNBUFFERED": ""}
+    command, buffered = [sys.executable, "-m", "hubmodels", *call], {**os.environ, "PYTHONUNBUFFERED": ""}
     done = subprocess.run(command, cwd=ROOT, env=buffered, stdout=writing, stderr=subprocess.PIPE, text=True)
     os.close(writing)
     assert done.returncode == 141 and done.stderr == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_said_in_words():
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "hubmodels", "list"], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 2 and "what it prints cannot be written: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_closed_streams_stop_nothing(photos, tmp_path, stream, monkeypatch, capsys):
+    """As services leave them; Python has None in their place then."""
+    monkeypatch.setattr(sys, stream, None)
+    assert main(["label", str(photos), "--out", str(tmp_path / "out"), "--task", "person", "--runtime", "torch"]) == 0
+    assert (tmp_path / "out" / "a_mask.png").exists()
+    getattr(sys, stream).close()  # what stands in for it, which a process of its own would keep to its end
 
 
 def test_ctrl_c_ends_any_command_in_one_line(photos, tmp_path, monkeypatch, capsys):
@@ -432,7 +451,5 @@ def test_ctrl_c_ends_any_command_in_one_line(photos, tmp_path, monkeypatch, caps
 
 
 def test_the_installed_command_answers():
-    done = subprocess.run(
-        [sys.executable, "-m", "hubmodels.cli", "--version"], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-m", "hubmodels", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == f"hubmodels {hubmodels.__version__}"

@@ -13,6 +13,7 @@ from PIL import Image
 from pycocotools import mask as mask_api
 from pycocotools.coco import COCO
 
+import hubmodels
 from hubmodels import FASHION, ImageError, LabelSet, Segmentation
 from hubmodels.cli import main
 from hubmodels.coco import annotations_of
@@ -77,7 +78,7 @@ def test_a_labelled_folder_is_read_by_cocos_package_as_it_was_labelled(call, coc
     (tmp_path / "out" / "more" / "deep" / "a_mask.png").unlink()
 
     status, out, err = coco(photos, "--masks", tmp_path / "out")
-    assert status == 0 and "1 photos have no mask" in err and "3 photos" in out
+    assert status == 0 and "photos without a mask, which are left out: 1" in err and "3 photos" in out
     found = COCO(tmp_path / "annotations.json")
     assert found.cats == {1: {"id": 1, "name": "person", "supercategory": "person"}}
     names = {each["file_name"]: each for each in found.imgs.values()}
@@ -110,7 +111,36 @@ def test_masks_of_two_tasks_do_not_go_into_one_file(call, coco, photos, tmp_path
         assert main(["label", str(photos / part), "--out", str(tmp_path / "out"), "--task", task]) == 0
     (photos / "more" / "b.jpg").rename(photos / "b.jpg")
     status, _, err = coco(photos, "--masks", tmp_path / "out")
-    assert status == 2 and "expected masks of the same labels; got " in err and "say --task" in err
+    assert status == 2 and "expected masks of the same labels; got " in err and "name one folder of them" in err
+
+
+def test_options_do_not_contradict_what_masks_say(call, coco, photos, tmp_path):
+    assert call(photos, "--out", tmp_path / "out")[0] == 0
+    for option in (("--task", "fashion"), ("--model", "u2net_small_fashion")):
+        status, _, err = coco(photos, "--masks", tmp_path / "out", *option)
+        assert status == 2 and "_mask.png says that it shows person (background, person), not fashion" in err
+        assert "leave out --task and --model" in err and not (tmp_path / "annotations.json").exists()
+    for option in (("--task", "person"), ("--model", "u2net_small_person")):
+        assert coco(photos, "--masks", tmp_path / "out", *option)[0] == 0
+
+
+def test_masks_of_a_model_of_ones_own_may_all_be_corrected(coco, tmp_path):
+    hubmodels.load("u2net_small_fashion", labels=["ground", "hat", "bag"]).save_pretrained(tmp_path / "mine")
+    folder = drawn(tmp_path, "a", grid("0012", "0112"))
+    status, _, err = coco(folder / "photos", "--masks", folder / "masks", "--model", tmp_path / "mine")
+    assert status == 0, err
+    found = json.loads((tmp_path / "annotations.json").read_text())
+    assert [each["name"] for each in found["categories"]] == ["hat", "bag"]
+    assert [(each["category_id"], each["area"]) for each in found["annotations"]] == [(1, 3), (2, 2)]
+
+
+def test_a_photo_in_the_place_of_the_file_is_not_replaced(tmp_path, capsys):
+    folder = drawn(tmp_path, "a", grid("01"))
+    photo = folder / "photos" / "a.png"
+    before = photo.read_bytes()
+    call = ["coco", photo, "--masks", folder / "masks", "--task", "person", "--out", photo]
+    assert main([*map(str, call)]) == 2 and "expected a name that ends in .json" in capsys.readouterr().err
+    assert photo.read_bytes() == before
 
 
 def test_what_cannot_be_used_is_named_and_the_rest_is_written(coco, tmp_path):

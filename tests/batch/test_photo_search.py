@@ -11,7 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 from hubmodels import ImageError
 from hubmodels.export import encode_image, indexed_png
 from hubmodels.labels import PERSON
-from hubmodels.photo_search import PhotoSearch, find_photos
+from hubmodels.photo_search import PhotoSearch
 from hubmodels.result_files import MADE_BY, sealed
 
 
@@ -25,7 +25,7 @@ def made(folder: Path, *names: str) -> Path:
 
 def found(*sources: str | Path) -> list[tuple[str, str]]:
     """Names of photos and the folders that they have below their sources, in order."""
-    return [(photo.name, folder.as_posix()) for photo, folder in find_photos(sources)]
+    return [(photo.name, folder.as_posix()) for photo, folder in PhotoSearch().photos_of(sources)]
 
 
 def test_photos_come_in_order_of_their_names_with_their_folders_as_seen_from_the_source(tmp_path):
@@ -69,9 +69,9 @@ def test_a_source_that_is_not_there_is_named(tmp_path):
     (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere")
     for name in ("none", "gone.jpg"):
         with pytest.raises(FileNotFoundError, match=rf"{name}: no such photo or folder$"):
-            find_photos([tmp_path / name])
+            PhotoSearch().photos_of([tmp_path / name])
     with pytest.raises(ImageError, match="addresses are not opened"):
-        find_photos(["https://example.com/a.jpg"])
+        PhotoSearch().photos_of(["https://example.com/a.jpg"])
 
 
 def test_kinds_that_are_not_read_are_counted_in_order_whatever_their_case(tmp_path):

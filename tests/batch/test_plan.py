@@ -72,7 +72,7 @@ def test_masks_drawn_beside_their_photos_are_not_labelled(photos, tmp_path, call
     for sources in ([photos], list(photos.iterdir())):
         status, summary, said = call(*sources, "--out", tmp_path / "out")
         assert status == 0 and "4 of 4 photos labelled" in summary
-        assert re.search(r"2 files \(.*a_(mask|overlay).*\) were taken for masks or overlays of photos, not", said)
+        assert re.search(r"2 files \(.*a_(mask|overlay).*\) were taken for masks, overlays or cut-outs of photos", said)
     assert "b_mask_mask.png" in names(tmp_path / "out") and "a_mask_mask.png" not in names(tmp_path / "out")
     status, summary, said = call(photos / "a_mask.png", "--out", tmp_path / "own")  # as nothing else was asked for
     assert status == 0 and "1 of 1 photos labelled" in summary and "taken for" not in said
@@ -291,7 +291,7 @@ def test_results_never_overwrite_each_other(photos, tmp_path):
     for name in "bcdef":
         for folder, suffix in ((photos, "png"), (deep, "jpg")):
             (folder / f"{name}.{suffix}").touch()
-    with pytest.raises(ValueError, match=r"a\.png and .*b\.png and .*b\.jpg; .*c\.jpg; and 3 more such names; re"):
+    with pytest.raises(ValueError, match=r"a\.png and .*b\.png and .*b\.jpg; .*c\.jpg; and 3 more; re"):
         plan([photos, deep], tmp_path / "out")
 
 

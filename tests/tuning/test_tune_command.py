@@ -21,7 +21,7 @@ from hubmodels.ctrl_c import stops_on_ctrl_c
 from hubmodels.export import encode_image, indexed_png
 from hubmodels.labels import PERSON, LabelSet
 from hubmodels.planning import Job
-from hubmodels.result_files import sealed
+from hubmodels.result_files import sealed, write_cutout
 from hubmodels.segmenter import Segmenter
 from hubmodels.settings_files import read_settings
 from tests.tuning.conftest import CLEAN, HOLES, NONE, dotted, save
@@ -179,7 +179,28 @@ def test_what_is_left_out_is_said(tune, folders, tmp_path):
     (photos / "deep" / "p3.png").write_bytes(b"")
     status, out, err = tune()
     assert status == 1 and "2 photos" in out
-    assert "1 photos have no mask" in err and "1 of 3 masks are as hubmodels wrote them" in err and "p3.png" in err
+    assert (
+        "photos without a mask, which are left out: 1" in err
+        and "1 of 3 masks are as hubmodels wrote them" in err
+        and "p3.png" in err
+    )
+
+
+def test_masks_that_say_they_show_other_labels_are_refused(tune, folders):
+    _, masks = folders
+    note = {"task": "fashion", "labels": json.dumps(["ground", "hat"]), "palette": '["#000000", "#ffffff"]'}
+    made = Image.fromarray(np.asarray(Image.open(masks / "p0.png"))).convert("L")
+    write_cutout(made, masks / "p0.png", note=json.dumps(note))  # sealed, as a mask of `hubmodels label` is
+    status, _, err = tune()
+    assert status == 2
+    assert "p0.png says that it shows fashion (ground, hat), not" in err and "--task or --model that they are of" in err
+
+
+def test_a_photo_under_two_names_is_judged_once(tune, folders):
+    photos, masks = folders
+    (photos / "again.png").symlink_to("p0.png")
+    (masks / "again.png").write_bytes((masks / "p0.png").read_bytes())
+    assert "4/4" in tune()[2]
 
 
 @pytest.mark.parametrize(
@@ -189,6 +210,7 @@ def test_what_is_left_out_is_said(tune, folders, tmp_path):
         (["--model", "u2net_small_fashion"], r"labels fashion, not person"),
         (["--settings", "nowhere.json"], "nowhere.json"),
         (["--absent", "person"], r"absent leaves none of person to look for"),
+        (["--report", "report.jpg"], r"report.jpg: expected a name that ends in .json, such as tuned.json"),
         (["--report", "."], r"expected a file to write; got a folder"),
         (["--out", "same.json", "--report", "./same.json"], r"--report must be another file than --out"),
     ],

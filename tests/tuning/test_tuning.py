@@ -77,7 +77,7 @@ def test_a_photo_with_too_many_superpixels_is_left_out(folders, model, monkeypat
     said: list[str] = []
     merged = Refinement(superpixel_scale=30, merge="kmeans")
     with pytest.raises(ValueError, match="got 0 to learn from"):
-        measure(model, find_examples([photos], masks)[0], [merged], failed=said.append)
+        measure(model, find_examples([photos], masks).examples, [merged], failed=said.append)
     assert len(said) == 4 and "p0.png: merge 'kmeans' takes at most 0 superpixels" in said[1]
 
 
@@ -132,7 +132,7 @@ def test_a_label_that_no_photo_shows_has_no_say():
 
 def test_a_damaged_photo_is_left_out_and_one_is_not_enough(folders, model):
     photos, masks = folders
-    examples, _ = find_examples([photos], masks)
+    examples = find_examples([photos], masks).examples
     (photos / "p0.png").write_bytes(b"no photo")
     said: list[str] = []
     found = measure(model, examples, [CLEAN, NONE, CLEAN], failed=said.append)
@@ -158,7 +158,7 @@ def test_the_real_default_gains_on_the_astronaut(astronaut, tmp_path, monkeypatc
     for index, part in enumerate((astronaut[:320, :256], astronaut[:320, 100:356])):
         save(tmp_path / "photos", f"{index}.png", part)
         person.predict(part, refinement=wanted).save(tmp_path / "masks" / f"{index}.png")
-    examples, _ = find_examples([tmp_path / "photos"], tmp_path / "masks")
+    examples = find_examples([tmp_path / "photos"], tmp_path / "masks").examples
     found = measure(person, examples, [CLEAN, wanted, Refinement(crf_iterations=1)], failed=pytest.fail)
     result = conclude(found, person.labels)
     assert result["best"] == wanted.changes() and result["scores"]["best"]["miou"] == 1 and result["taken"]
