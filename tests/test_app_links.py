@@ -107,10 +107,21 @@ def test_a_link_cuts_out_labels_of_its_model_and_compares_with_served_models():
 
 
 def test_absent_labels_of_a_link_are_those_of_its_model():
-    assert restored(f"model={CLOTHES}&absent=dress,hat,skin,background,dress").absent == ("skin", "dress")
-    assert restored("absent=dress").absent == ("dress",)
-    assert restored(f"model={PEOPLE}&absent=dress").absent == restored(f"model={PEOPLE}&absent=person").absent == ()
-    assert restored(f"model={CLOTHES}&absent=skin,hair,t-shirt,shoes,pants,dress").absent == ()  # nothing would be left
+    def absent(model: str, names: str) -> tuple[str, ...]:
+        return restored(f"model={model}&example=astronaut&absent={names}").absent
+
+    assert absent(CLOTHES, "dress,hat,skin,background,dress") == ("skin", "dress")
+    assert restored("example=astronaut&absent=dress").absent == ("dress",)
+    assert absent(PEOPLE, "dress") == absent(PEOPLE, "person") == ()
+    assert absent(CLOTHES, "skin,hair,t-shirt,shoes,pants,dress") == ()  # nothing would be left
+
+
+def test_absent_labels_travel_with_their_photo_alone():
+    """Those of a photo that stays behind would be left out of whichever comes in its place."""
+    own = links.Shared(CLOTHES, Refinement(), View(), absent=("dress",))
+    assert "absent" not in links.to_query(own, "fashion")
+    for query in ("absent=dress", "absent=dress&example=nobody"):
+        assert restored(query).absent == ()
 
 
 def test_models_of_a_link_that_are_not_served_are_named_if_they_look_like_names():

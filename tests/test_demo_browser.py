@@ -19,6 +19,7 @@ from PIL import Image
 from hubmodels import FASHION, Refinement
 from hubmodels.app import texts
 from hubmodels.app.controls import CONTROLS
+from hubmodels.app.examples import EXAMPLES
 from hubmodels.app.studio import Photo, Studio
 from hubmodels.app.views import SIDES, STYLES
 from hubmodels.entries import DEFAULTS, ENTRIES, list_models
@@ -229,6 +230,26 @@ def test_labels_that_the_photo_does_not_show_are_left_out(visit, expected):
     expect(again.locator("#absent").get_by_label("dress")).not_to_be_checked()
     again.get_by_label("Person", exact=True).check()
     expect(again.locator("#absent")).to_be_hidden(timeout=WAIT_MS)  # of two labels none can be left out
+
+
+def test_what_a_photo_does_not_show_is_not_said_of_the_next_one(visit, expected, tmp_path, astronaut):
+    example = EXAMPLES["camera"].pixels()
+    page = visit(query="?example=camera&absent=skin,dress")  # which changes the photo as well
+    skin = page.locator("#absent").get_by_label("skin")
+    for _ in range(2):
+        wait_for_shares(page, expected(example, absent=["skin", "dress"]))
+        expect(skin).to_be_checked()
+        page.reload()
+    wait_for_shares(page, expected(example, absent=["skin", "dress"]))
+    page.get_by_role("button", name="Astronaut").click()
+    wait_for_shares(page, expected())
+    expect(skin).not_to_be_checked()
+    skin.check()
+    wait_for_shares(page, expected(absent=["skin"]))
+    Image.fromarray(astronaut[:300]).save(tmp_path / "a.png")
+    upload(page, tmp_path / "a.png")
+    wait_for_shares(page, expected(astronaut[:300]))
+    expect(skin).not_to_be_checked()
 
 
 def test_any_two_sides_are_compared_in_any_view(visit, studio, astronaut):

@@ -60,7 +60,8 @@ def test_an_answer_has_pictures_numbers_a_link_and_code(handlers, photo, small):
     assert "PASSWORD" not in client + curl
 
 
-def test_absent_labels_are_found_nowhere_and_travel_in_link_and_code(handlers, photo):
+def test_absent_labels_are_found_nowhere_and_travel_in_link_and_code(studio, photo, small, tmp_path):
+    handlers = Handlers(studio, cache_dir=str(tmp_path), examples={Photo.of(small).key: "astronaut"})
     absent, settings = ["dress", "skin"], Refinement()
     assert "skin (" in handlers.update(photo, CLOTHES, None, asked())[1]
     values = {"absent": absent, "right": "other", "other": "u2net_small_fashion"}
@@ -77,7 +78,7 @@ def test_absent_labels_are_found_nowhere_and_travel_in_link_and_code(handlers, p
         assert html.escape(text) in shown and "dress" in shown
     with Image.open(handlers.take("labels", photo, CLOTHES, absent=absent)) as picture:
         assert not np.isin(np.asarray(picture), [1, 6]).any()
-    boxes = handlers.restore({"model": CLOTHES, "absent": "dress,skin"}, {"astronaut": ""})[3]
+    boxes = handlers.restore({"example": "astronaut", "absent": "dress,skin"}, {"astronaut": ""})[3]
     assert boxes.value == ["skin", "dress"] and boxes.visible and len(boxes.choices) == 6
     assert handlers.adapt(CLOTHES, absent, "", "")[0].value == ["skin", "dress"]
     assert handlers.adapt(PEOPLE, absent, "", "")[0].value == []

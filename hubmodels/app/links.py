@@ -28,7 +28,7 @@ class Shared:
         settings: post-processing.
         view: what is shown.
         example: name of an example; empty if the photo was a visitor's own.
-        absent: labels that the photo does not show.
+        absent: labels that the photo does not show; of a visitor's own photo, which stays behind, so do they.
     """
 
     model: str
@@ -41,7 +41,7 @@ class Shared:
 def to_query(shared: Shared, task: str) -> str:
     """The query string, without `?`; settings at their defaults are left out, as they are restored anyway."""
     example = {"example": shared.example} if shared.example else {}
-    absent = {"absent": ",".join(shared.absent)} if shared.absent else {}
+    absent = {"absent": ",".join(shared.absent)} if shared.example and shared.absent else {}
     changes = {**absent, **shared.settings.changes(), **shared.view.changes()}
     return urlencode({"task": task, "model": shared.model, **example, **changes})
 
@@ -69,7 +69,8 @@ def from_query(query: Mapping[str, str], *, models: Mapping[str, str], default: 
         view = dataclasses.replace(view, label="")
     example = given.get("example", "")
     example = example if example in EXAMPLES else ""
-    return Shared(model, settings_from(given), view, example, absent_from(given.get("absent"), labels))
+    absent = absent_from(given.get("absent"), labels) if example else ()
+    return Shared(model, settings_from(given), view, example, absent)
 
 
 def not_served(query: Mapping[str, str], models: Collection[str]) -> dict[str, str]:

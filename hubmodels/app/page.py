@@ -27,6 +27,7 @@ from hubmodels.refine import PRESETS, Refinement
 DOWNLOAD = "async_ssrf_protected_download"  # Gradio's function that gets files from addresses
 # Empties a component and leaves an empty one alone, which would count as changed, so that all would be asked for again.
 EMPTY = "value => value ? null : ({__type__: 'update'})"
+UNCHECK = "boxes => [boxes.length ? [] : {__type__: 'update'}]"  # likewise
 HEAVY = "heavy"  # the one slot of everything that computes
 # Handlers get what came from the browser or the API and check it themselves, also whose files they are: the page clamps
 # where the API refuses, and no photo is opened by anybody else.
@@ -44,6 +45,7 @@ class Parts:
     """The components that events tie together."""
 
     photo: gr.Image
+    examples: gr.Dataset
     paths: dict[str, str]  # example -> file
     task: gr.Radio
     model: gr.Dropdown
@@ -73,12 +75,12 @@ def build(studio: Studio, *, queue_size: int = 32, concurrency: int = 1) -> gr.B
     setattr(processing_utils, DOWNLOAD, fetch_nothing)
     with gr.Blocks(title="hubmodels", analytics_enabled=False) as page:
         gr.HTML(texts.INTRO, label="About", elem_id="intro")
-        examples = {Photo.of(each.pixels()).key: name for name, each in EXAMPLES.items()}
-        handlers = Handlers(studio, cache_dir=get_upload_folder(), examples=examples, concurrency=concurrency)
+        names = {Photo.of(each.pixels()).key: name for name, each in EXAMPLES.items()}
+        handlers = Handlers(studio, cache_dir=get_upload_folder(), examples=names, concurrency=concurrency)
         with gr.Row(elem_id="layout"):
             with gr.Column(elem_id="controls"):  # on a narrow screen the columns dissolve: see CSS
                 with gr.Column(elem_id="input"):
-                    photo, paths = _photo_input()
+                    photo, examples, paths = _photo_input()
                     task, model, absent = _model_inputs(handlers)
                 with gr.Column(elem_id="tune"):
                     presets, reset, settings = _settings_form(studio)
@@ -96,7 +98,9 @@ def build(studio: Studio, *, queue_size: int = 32, concurrency: int = 1) -> gr.B
                 code = _code_form()
         gr.HTML(texts.PRIVACY, label="Privacy", elem_id="privacy")
         outputs = [pictures, legend, scores, *code]
-        parts = Parts(photo, paths, task, model, absent, settings, view, truth, presets, reset, outputs, takes, files)
+        parts = Parts(
+            photo, examples, paths, task, model, absent, settings, view, truth, presets, reset, outputs, takes, files
+        )
         _tie_updates(page, parts, handlers, concurrency)
         _tie_light_events(parts, handlers)
         _tie_downloads(parts, handlers, concurrency)
@@ -109,7 +113,7 @@ def build(studio: Studio, *, queue_size: int = 32, concurrency: int = 1) -> gr.B
 # --- Components -------------------------------------------------------------------------------------------------------
 
 
-def _photo_input() -> tuple[gr.Image, dict[str, str]]:
+def _photo_input() -> tuple[gr.Image, gr.Dataset, dict[str, str]]:
     first, *_ = EXAMPLES.values()
     photo = _upload(
         first.pixels(),
@@ -123,14 +127,14 @@ def _photo_input() -> tuple[gr.Image, dict[str, str]]:
     for name, example in EXAMPLES.items():
         paths[name] = str(photo.postprocess(example.pixels()).path)  # type: ignore[union-attr]
     photo.keep_in_cache.update(paths.values())
-    gr.Examples(
+    examples = gr.Examples(
         [[path] for path in paths.values()],
         [photo],
         label="Examples",
         example_labels=[example.title for example in EXAMPLES.values()],
         elem_id="examples",
     )
-    return photo, paths
+    return photo, examples.dataset, paths
 
 
 def _upload(value: Any, **options: Any) -> gr.Image:
@@ -320,7 +324,10 @@ def _tie_light_events(parts: Parts, handlers: Handlers) -> None:
     adapted = [parts.absent, parts.settings["person_threshold"], parts.settings["vote"], cut, other]
     parts.model.change(handlers.adapt, [parts.model, parts.absent, cut, other], adapted, **_LIGHT)
     # A mask is of one photo; kept, it would be compared with the next one of the same size.
-    parts.photo.change(None, [parts.truth], [parts.truth], js=EMPTY, show_progress="hidden", api_visibility="private")
+    hidden: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    parts.photo.change(None, [parts.truth], [parts.truth], js=EMPTY, **hidden)
+    # So are the boxes; but a link brings its own along with its example, which changes the photo too.
+    gr.on([parts.photo.input, parts.examples.click], None, [parts.absent], [parts.absent], js=UNCHECK, **hidden)
 
     def arrange(left: str, right: str, style: str, ground: str) -> Any:
         cut = style == "cutout"
