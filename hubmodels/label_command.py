@@ -201,6 +201,12 @@ def _say_what_is_left_out(found: Plan) -> None:
             "or choose another --out",
             file=sys.stderr,
         )
+    if found.orphans:
+        print(
+            f"{_counted(found.orphans, 'mask')} not made by hubmodels, and photos share the name: give it that of its "
+            "photo, as in a.jpg_mask.png, or it counts for none",
+            file=sys.stderr,
+        )
     for reason in found.closed:
         print(f"hubmodels: {reason}", file=sys.stderr)
 

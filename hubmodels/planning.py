@@ -37,6 +37,7 @@ class Plan:
             masks corrected by hand. They are left alone, and their photos have no jobs.
         drawn: files called NAME_mask.png, NAME_overlay.jpg or NAME_cutout.png that hubmodels did not write, beside
             their photo or where its result would go. They are not taken for photos.
+        orphans: masks that somebody changed, under a name that photos have shared since: nothing tells whose they are.
     """
 
     jobs: list[Job]
@@ -44,6 +45,7 @@ class Plan:
     closed: list[str]
     kept: list[Path]
     drawn: list[Path]
+    orphans: list[Path]
 
 
 def plan(sources: Iterable[str | Path], out: str | Path) -> Plan:
@@ -66,7 +68,7 @@ def plan(sources: Iterable[str | Path], out: str | Path) -> Plan:
     found = search.photos_of(sources)
     drawn = _named_as_results(photo for photo, _ in found)
     chosen = _each_once((photo, folder) for photo, folder in found if photo not in drawn)
-    named = zip(chosen, result_names(chosen), strict=True)
+    named = list(zip(chosen, result_names(chosen), strict=True))
     jobs = [Job.of(photo, Path(out) / folder, name) for (photo, folder), name in named]
     places = {path.absolute() for job in jobs for path in (job.mask, job.overlay)}
     drawn |= {job.photo for job in jobs if job.photo.absolute() in places}  # in a folder for results
@@ -80,6 +82,7 @@ def plan(sources: Iterable[str | Path], out: str | Path) -> Plan:
         closed=search.closed,
         kept=[file for file in in_the_way.values() if file is not None],
         drawn=sorted(drawn),
+        orphans=sorted(_orphans(named, Path(out)) - drawn),
     )
 
 
@@ -146,6 +149,12 @@ def result_names(found: Sequence[tuple[Path, Path]]) -> list[str]:
 
 def _name(photo: Path, length: int) -> str:
     return (photo.stem, photo.name)[length] if length < 2 else f"{photo.name}_{length}"
+
+
+def _orphans(named: Iterable[tuple[tuple[Path, Path], str]], out: Path) -> set[Path]:
+    """Masks by somebody else, called as photos would be that share their name."""
+    masks = {out / folder / f"{photo.stem}{MASK}" for (photo, folder), name in named if name != photo.stem}
+    return {mask for mask in masks if os.path.lexists(mask) and not is_result(mask) and not is_remains(mask)}
 
 
 def _in_the_way(job: Job) -> Path | None:

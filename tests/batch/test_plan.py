@@ -305,6 +305,23 @@ def test_three_names_that_clash_are_all_there_is_to_tell(photos, tmp_path):
         plan([photos, photos / "more" / "deep"], tmp_path / "out")
 
 
+def test_a_corrected_mask_under_a_name_that_photos_share_since_is_told(photos, tmp_path, call):
+    """A photo that is added later changes what the results of another are called."""
+    out = tmp_path / "out"
+    assert call(photos, "--out", out)[0] == 0
+    Image.new("RGB", (32, 40)).save(photos / "a.jpg")
+    assert "or it counts for none" not in call(photos, "--out", out)[2]  # nothing is lost with one of hubmodels
+    Image.new("L", (32, 40)).save(out / "a_mask.png")
+    found = plan([photos], out)
+    assert found.orphans == [out / "a_mask.png"] and len(found.jobs) == 4 and not found.kept
+    said = call(photos, "--out", out)[2]
+    assert f"1 mask ({out / 'a_mask.png'}) was not made by hubmodels, and photos share the name" in said
+    assert "as in a.jpg_mask.png, or it counts for none" in said
+    (out / "a_mask.png").rename(out / "a.png_mask.png")
+    found = plan([photos], out)
+    assert not found.orphans and found.kept == [out / "a.png_mask.png"]
+
+
 def test_photos_of_one_folder_are_no_clash_by_whatever_path_they_come(photos, tmp_path):
     (photos / "a.jpg").touch()
     (tmp_path / "linked").symlink_to(photos, target_is_directory=True)
