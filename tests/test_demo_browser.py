@@ -232,6 +232,26 @@ def test_labels_that_the_photo_does_not_show_are_left_out(visit, expected):
     expect(again.locator("#absent")).to_be_hidden(timeout=WAIT_MS)  # of two labels none can be left out
 
 
+def test_the_vote_in_the_menu_is_the_one_that_is_used(visit):
+    page = visit(query="?vote=classifier&superpixel_scale=60&example=astronaut")
+    page.get_by_role("button", name=re.compile("Superpixels: method")).click()
+    vote = page.get_by_label("Vote", exact=True)
+    expect(vote).to_have_value("classifier")
+    page.get_by_label("Person", exact=True).check()
+    expect(vote).to_have_value("probability", timeout=WAIT_MS)
+    said = f"{PEOPLE} has no region classifier"
+    expect(page.locator("[data-testid=toast-body]").first).to_contain_text(said, timeout=WAIT_MS)
+    wait_until(page, lambda: f"model={PEOPLE}" in text_of(page, "link"), "the model")
+    page.get_by_label("Fashion", exact=True).check()
+    choose(page, "vote", "majority")
+    wait_until(page, lambda: "vote=majority" in text_of(page, "link"), "the vote")
+    page.get_by_label("Person", exact=True).check()
+    wait_until(page, lambda: f"model={PEOPLE}" in text_of(page, "link"), "the model")
+    expect(vote).to_have_value("majority")  # which every model can do
+    other = visit(query="?vote=classifier&model=u2net_small_fashion&example=astronaut")
+    expect(other.locator("#legend .note")).to_contain_text("no region classifier", timeout=WAIT_MS)
+
+
 def test_what_a_photo_does_not_show_is_not_said_of_the_next_one(visit, expected, tmp_path, astronaut):
     example = EXAMPLES["camera"].pixels()
     page = visit(query="?example=camera&absent=skin,dress")  # which changes the photo as well

@@ -80,8 +80,8 @@ def test_absent_labels_are_found_nowhere_and_travel_in_link_and_code(studio, pho
         assert not np.isin(np.asarray(picture), [1, 6]).any()
     boxes = handlers.restore({"example": "astronaut", "absent": "dress,skin"}, {"astronaut": ""})[3]
     assert boxes.value == ["skin", "dress"] and boxes.visible and len(boxes.choices) == 6
-    assert handlers.adapt(CLOTHES, absent, "", "")[0].value == ["skin", "dress"]
-    assert handlers.adapt(PEOPLE, absent, "", "")[0].value == []
+    assert handlers.adapt(CLOTHES, absent, "probability", "", "")[0].value == ["skin", "dress"]
+    assert handlers.adapt(PEOPLE, absent, "probability", "", "")[0].value == []
 
 
 def test_all_labels_at_once_are_not_left_out_and_that_is_said(handlers, photo):
@@ -102,11 +102,11 @@ def test_copied_api_calls_log_in_if_the_visitor_did(handlers, photo):
 
 
 def test_other_models_are_those_of_the_task(handlers):
-    label, others = handlers.adapt(PEOPLE, [], "dress", CLOTHES)[3:]
+    label, others = handlers.adapt(PEOPLE, [], "probability", "dress", CLOTHES)[3:]
     assert label.value == "" and others.value != CLOTHES
     names = [name for _, name in others.choices]
     assert PEOPLE not in names and names and {find_entry(name).task for name in names} == {"person"}
-    label, others = handlers.adapt(CLOTHES, [], "dress", "u2net_small_fashion")[3:]
+    label, others = handlers.adapt(CLOTHES, [], "probability", "dress", "u2net_small_fashion")[3:]
     assert (label.value, others.value) == ("dress", "u2net_small_fashion")
 
 
@@ -281,6 +281,24 @@ def test_a_link_to_a_model_that_is_not_here_says_what_is_shown_instead(handlers,
     assert "The link" not in handlers.update(photo, CLOTHES, None, asked(model=PEOPLE))[1]
 
 
+def test_the_vote_of_a_model_without_a_classifier_is_the_one_in_the_menu_and_that_is_said(handlers, photo, capsys):
+    other = "u2net_small_fashion"
+    said = f"{other} has no region classifier: the vote is by probability."
+    votes = handlers.adapt(other, [], "classifier", "", "")[2]
+    assert votes.value == "probability" and "classifier" not in dict(votes.choices)
+    assert said in capsys.readouterr().out  # a toast, where there is a page
+    for model, vote in ((CLOTHES, "classifier"), (other, "majority")):
+        assert vote in dict(handlers.adapt(model, [], vote, "", "")[2].choices)
+    assert not capsys.readouterr().out
+    assert said in handlers.update(photo, other, None, asked(), vote="classifier")[1]
+    query = {"model": other, "vote": "classifier"}
+    values = dict(zip(CONTROLS, handlers.restore(query, {"astronaut": ""})[4:], strict=False))
+    assert values["vote"] == "probability"
+    assert said in handlers.update(photo, other, None, asked(**query), **values)[1]
+    for model, vote in ((other, "majority"), (CLOTHES, "classifier"), (CLOTHES, "probability")):
+        assert "classifier" not in handlers.update(photo, model, None, asked(**query), vote=vote)[1]
+
+
 @pytest.mark.parametrize(
     ("width", "caption"),
     [(800, "Against your mask"), (1000, "Against your mask, at 800x160 pixels, to which the page scales")],
@@ -300,7 +318,8 @@ def test_choices_that_do_not_work_here_are_refused_in_a_sentence(photo, tmp_path
     handlers = Handlers(studio, cache_dir=str(tmp_path), examples={})
     with pytest.raises(gr.Error, match="merge 'kmeans' is not available on this server; choose one of"):
         handlers.segment(photo, CLOTHES, merge="kmeans")
-    assert [value for value, _ in handlers.adapt(CLOTHES, [], "", "")[2].choices] == ["probability", "classifier"]
+    votes = handlers.adapt(CLOTHES, [], "probability", "", "")[2]
+    assert [value for value, _ in votes.choices] == ["probability", "classifier"]
     query = {"merge": "kmeans", "superpixel_scale": "60"}
     restored = handlers.restore(query, {"astronaut": ""})[4:]
     values = dict(zip(CONTROLS, restored, strict=False))

@@ -22,11 +22,11 @@ from hubmodels import files, masks
 from hubmodels.app import downloads, links, snippets, texts, views
 from hubmodels.app.compare import Side, compare_html
 from hubmodels.app.controls import CONTROLS, absent_from, settings_from
-from hubmodels.app.studio import Analysis, Studio
+from hubmodels.app.studio import Analysis, Studio, fitted
 from hubmodels.app.uploads import own_upload
 from hubmodels.app.views import View
 from hubmodels.app.workers import Workers
-from hubmodels.entries import find_entry
+from hubmodels.entries import Entry, find_entry
 from hubmodels.errors import HubmodelsError, ImageError
 from hubmodels.paths import home
 from hubmodels.refine import Refinement
@@ -79,8 +79,11 @@ class Handlers:
         view = View.of(values)
         photo = self.studio.open(Path(path))
         absent = self._absent(model, values)
-        analysis = self.studio.analyse(photo, model, settings_from(values), absent=absent)
-        notes = self._unlike_the_link(request.query_params, model, view, settings_from(values))
+        settings = settings_from(values)
+        analysis = self.studio.analyse(photo, model, settings, absent=absent)
+        notes = self._unlike_the_link(request.query_params, model, view, settings)
+        if analysis.settings.vote != settings.vote:  # until the menu follows: see `adapt`
+            notes.append(texts.no_classifier(model, analysis.settings.vote))
         boxes = values.get("absent")
         if isinstance(boxes, list) and all(name in boxes for name in analysis.entry.labels.names[1:]):
             notes.append("A photo without any of the labels leaves nothing to look for: none is left out.")
@@ -130,6 +133,9 @@ class Handlers:
             used = getattr(settings, field)
             if (asked := query.get(field)) in lacking and used == getattr(Refinement(), field):
                 notes.append(f"The link asked for {field} {asked}, {lacks} {used}.")
+        linked = settings_from(query)
+        if fitted(linked, find_entry(model)).vote != linked.vote and settings.vote == Refinement().vote:
+            notes.append(texts.no_classifier(model, settings.vote))
         return notes
 
     def _python(self, analysis: Analysis, view: View) -> str:
@@ -225,18 +231,27 @@ class Handlers:
         shared = links.from_query(query, models=models, default=default)
         if shared is None:
             return links.Shared(default, Refinement(), View(), example)
-        return dataclasses.replace(shared, settings=self.studio.available(shared.settings))
+        settings = fitted(self.studio.available(shared.settings), find_entry(shared.model))
+        return dataclasses.replace(shared, settings=settings)
 
-    def adapt(self, model: str, absent: list[str], label: str, other: str) -> Any:
+    def adapt(self, model: str, absent: list[str], vote: str, label: str, other: str) -> Any:
         """Controls that depend on the model: labels that are absent, threshold, votes, what is cut out, other model."""
         entry = find_entry(model)
-        votes = [v for v in self.studio.choices("vote") if v != "classifier" or entry.regions]
         return (
             self._boxes(model, absent),
             gr.Slider(visible=len(entry.labels) == 2),
-            gr.Dropdown([(v, v) for v in votes]),
+            self._votes(entry, vote),
             *self._menus(model, label, other),
         )
+
+    def _votes(self, entry: Entry, vote: str) -> gr.Dropdown:
+        """The votes of a model; what is chosen stays, or a toast says why it cannot."""
+        votes = [(v, v) for v in self.studio.choices("vote") if v != "classifier" or entry.regions]
+        if vote != "classifier" or entry.regions:
+            return gr.Dropdown(votes)
+        used = Refinement().vote
+        gr.Info(texts.no_classifier(entry.name, used))
+        return gr.Dropdown(votes, value=used)
 
     @staticmethod
     def _boxes(model: str, absent: Any) -> gr.CheckboxGroup:

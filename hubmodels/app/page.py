@@ -320,9 +320,9 @@ def _tie_light_events(parts: Parts, handlers: Handlers) -> None:
     # the restored model had reached the menu, would put the default in its place.
     parts.task.input(handlers.menu, [parts.task, parts.model], [parts.model], **_LIGHT)
 
-    cut, other = parts.view["label"], parts.view["other"]
-    adapted = [parts.absent, parts.settings["person_threshold"], parts.settings["vote"], cut, other]
-    parts.model.change(handlers.adapt, [parts.model, parts.absent, cut, other], adapted, **_LIGHT)
+    vote, cut, other = parts.settings["vote"], parts.view["label"], parts.view["other"]
+    adapted = [parts.absent, parts.settings["person_threshold"], vote, cut, other]
+    parts.model.change(handlers.adapt, [parts.model, parts.absent, vote, cut, other], adapted, **_LIGHT)
     # A mask is of one photo; kept, it would be compared with the next one of the same size.
     hidden: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     parts.photo.change(None, [parts.truth], [parts.truth], js=EMPTY, **hidden)

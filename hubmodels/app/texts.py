@@ -125,6 +125,11 @@ def model_facts(entry: Entry) -> str:
     return f"{entry.title}. {entry.parameters / 1e6:.1f} M parameters, {entry.size_bytes / 1e6:.1f} MB.{scores}"
 
 
+def no_classifier(model: str, vote: str) -> str:
+    """Why superpixels vote otherwise than was asked for."""
+    return f"{model} has no region classifier: the vote is by {vote}."
+
+
 def cut_choices(entry: Entry) -> list[tuple[str, str]]:
     """Rows of the menu of what is cut out."""
     return [("all that was found", ""), *((name, name) for name in entry.labels.names[1:])]
