@@ -152,6 +152,24 @@ def test_what_is_missing_for_a_comparison_is_said(handlers, photo, tmp_path):
     assert "scale 60" in handlers.update(photo, CLOTHES, None, asked(), style="superpixels")[1]
 
 
+def test_a_cut_out_of_nothing_is_said_and_not_taken_away(handlers, photo, tmp_path):
+    black = str(tmp_path / "black.png")
+    Image.new("RGB", (64, 96)).save(black)
+    shown = {"style": "cutout", "left": "network"}
+    empty: list[tuple[str, str, dict[str, Any], str]] = [
+        (photo, CLOTHES, {"absent": ["dress"], "label": "dress"}, "There is no dress in"),
+        (black, PEOPLE, {}, "There is nothing in"),
+    ]
+    for path, model, values, words in empty:
+        details = handlers.update(path, model, None, asked(), **values, **shown)[1]
+        assert all(f"{words} “{side}”: the cut-out is empty." in details for side in ("Raw network", "Final"))
+        assert "cut-out" not in handlers.update(path, model, None, asked(), **values)[1]
+        with pytest.raises(gr.Error, match=f"{words} this result: the cut-out is empty"):
+            handlers.take("cutout", path, model, **values)
+    assert "cut-out" not in handlers.update(photo, CLOTHES, None, asked(), label="skin", **shown)[1]
+    assert handlers.take("cutout", photo, CLOTHES, label="skin").endswith("skin.png")
+
+
 def test_scores_follow_the_settings(handlers, tmp_path, studio, astronaut):
     Image.fromarray(astronaut).save(tmp_path / "large.png")
     photo = str(tmp_path / "large.png")

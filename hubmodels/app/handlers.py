@@ -190,6 +190,8 @@ class Handlers:
                 notes.append("A ground truth has no confidence: its labels are shown.")
                 return Side(views.draw(seg, View(style="labels")), name, f"{name}: {texts.summary(seg.areas())}")
             notes.append("Confidence: yellow is sure, dark blue is undecided.")
+        if view.style == "cutout" and not views.cut_mask(seg, view.label).any():
+            notes.append(texts.nothing_cut(view.label, f"“{name}”"))
         style = views.STYLES[view.style]
         alt = f"{name}, {style.lower()}. {texts.summary(seg.areas())}"
         return Side(views.draw(seg, view, ids_of_superpixels), f"{name} · {style.lower()}", alt)
@@ -300,7 +302,11 @@ class Handlers:
             seg = self.studio.whole(path, model, settings, absent=absent)
             if kind == "overlay":
                 return downloads.overlay_file(seg, view)
-            return downloads.cutout_file(seg, view) if kind == "cutout" else downloads.labels_file(seg)
+            if kind == "labels":
+                return downloads.labels_file(seg)
+            if not views.cut_mask(seg, view.label).any():
+                raise ValueError(texts.nothing_cut(view.label, "this result"))
+            return downloads.cutout_file(seg, view)
 
         return self._file(*self._refusing(photo, make))
 

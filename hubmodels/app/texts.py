@@ -130,6 +130,11 @@ def no_classifier(model: str, vote: str) -> str:
     return f"{model} has no region classifier: the vote is by {vote}."
 
 
+def nothing_cut(label: str, where: str) -> str:
+    """Why a cut-out is empty; without a label it would have been all that was found."""
+    return f"There is {f'no {label}' if label else 'nothing'} in {where}: the cut-out is empty."
+
+
 def cut_choices(entry: Entry) -> list[tuple[str, str]]:
     """Rows of the menu of what is cut out."""
     return [("all that was found", ""), *((name, name) for name in entry.labels.names[1:])]
