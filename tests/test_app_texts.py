@@ -46,6 +46,13 @@ def test_the_legend_shows_colours_and_shares_as_bars():
     assert "Time on the server: none, all was remembered." in page
 
 
+def test_the_legend_says_whose_it_is():
+    analysis: Any = SimpleNamespace(final=drawn(grid("01")), entry=ENTRIES[CLOTHES])
+    page = texts.details_html(analysis, {}, [], whose="Final of <b>")
+    assert '<p class="summary" role="status"><strong>Final of &lt;b&gt;: </strong>Found' in page
+    assert 'aria-label="Final of &lt;b&gt;: Labels and their share of the photo"' in page
+
+
 @pytest.mark.parametrize(
     ("share", "text"),
     [(0, "0"), (1e-9, "<0.1"), (0.0004, "<0.1"), (0.0005, "0.1"), (0.25, "25.0"), (1, "100.0")],

@@ -170,6 +170,21 @@ def test_a_cut_out_of_nothing_is_said_and_not_taken_away(handlers, photo, tmp_pa
     assert handlers.take("cutout", photo, CLOTHES, label="skin").endswith("skin.png")
 
 
+def test_numbers_say_whose_they_are_where_other_results_are_shown(handlers, photo):
+    said, other = f"Final of {CLOTHES}: ", "u2net_small_fashion"
+    for left, right, named in (
+        ("photo", "final", False),
+        ("final", "photo", False),
+        ("photo", "truth", False),  # in whose place the final result stands
+        ("photo", "photo", True),
+        ("network", "final", True),
+        ("photo", "network", True),
+        ("photo", "other", True),
+    ):
+        details = handlers.update(photo, CLOTHES, None, asked(), left=left, right=right, other=other)[1]
+        assert (said in details) == named, (left, right)
+
+
 def test_scores_follow_the_settings(handlers, tmp_path, studio, astronaut):
     Image.fromarray(astronaut).save(tmp_path / "large.png")
     photo = str(tmp_path / "large.png")

@@ -92,11 +92,14 @@ class Handlers:
         sides = [view.left, view.right]
         if truth_ids is None and mask is not None:  # why is said already
             sides = ["final" if side == "truth" else side for side in sides]
+        sides = [self._at_hand(side, analysis, view, truth_ids, notes) for side in sides]
         left, right = (self._side(side, analysis, view, truth_ids, notes) for side in sides)
         pictures = compare_html(left, right, layout=view.layout)
         seconds = {**analysis.seconds, "pictures": time.perf_counter() - start}
         scores = self._scores(analysis, truth_ids)
-        details = texts.details_html(analysis, seconds, list(dict.fromkeys(notes)))
+        only_final = "final" in sides and set(sides) <= {"photo", "final"}  # nothing else that the numbers could be of
+        whose = "" if only_final else f"{views.SIDES['final']} of {model}"
+        details = texts.details_html(analysis, seconds, list(dict.fromkeys(notes)), whose=whose)
         url = links.base_url(request.headers, root_path=_root_path(request))
         login = getattr(request, "username", None) is not None  # only who logged in has one
         said: dict[str, Any] = {"absent": absent, "login": login}
@@ -164,21 +167,24 @@ class Handlers:
         height, width = ids.shape
         return texts.scores_html(final, raw, scaled_to=None if analysis.photo.is_whole else (height, width))
 
+    def _at_hand(self, side: str, analysis: Analysis, view: View, ids: np.ndarray | None, notes: list[str]) -> str:
+        """`side`; of a mask or model that is missing, what stands in its place, with a note."""
+        if side == "truth" and ids is None:
+            notes.append("No ground truth yet: add a mask to compare with. The final result stands in its place.")
+            return "final"
+        if side == "other" and view.other not in self._others(analysis.entry.name):
+            notes.append("Choose another model of this task to compare with. The final result stands in its place.")
+            return "final"
+        return side
+
     def _side(self, side: str, analysis: Analysis, view: View, ids: np.ndarray | None, notes: list[str]) -> Side:
         """One of the two pictures, with its caption and text alternative."""
         if side == "photo":
             return Side(Image.fromarray(analysis.photo.work), "Photo", "The photo as it is")
-        if side == "truth" and ids is None:
-            notes.append("No ground truth yet: add a mask to compare with. The final result stands in its place.")
-            side = "final"
-        other = view.other if view.other in self._others(analysis.entry.name) else ""
-        if side == "other" and not other:
-            notes.append("Choose another model of this task to compare with. The final result stands in its place.")
-            side = "final"
         shown, name = analysis, views.SIDES[side]
         if side == "other":
-            shown = self.studio.analyse(analysis.photo, other, analysis.settings, absent=analysis.absent)
-            name = other
+            shown = self.studio.analyse(analysis.photo, view.other, analysis.settings, absent=analysis.absent)
+            name = view.other
         seg = _as_result(analysis.final, ids) if side == "truth" and ids is not None else shown.stage(_stage(side))
         ids_of_superpixels = None
         if view.style == "superpixels":

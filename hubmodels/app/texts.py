@@ -52,14 +52,23 @@ def summary(areas: Mapping[str, float]) -> str:
     return f"Found {', '.join(f'{name} ({percent(share)})' for share, name in found)}; {percent(rest)} is {background}."
 
 
-def details_html(analysis: Analysis, seconds: Mapping[str, float], notes: list[str]) -> str:
-    """A sentence that says what is seen, every label with colour and share, the time of each stage, the model."""
+def details_html(analysis: Analysis, seconds: Mapping[str, float], notes: list[str], *, whose: str = "") -> str:
+    """A sentence that says what is seen, every label with colour and share, the time of each stage, the model.
+
+    Args:
+        analysis: the final result.
+        seconds: by stage that ran.
+        notes: sentences about what is shown.
+        whose: the result that the numbers are of, where the pictures show others too.
+    """
     areas, palette = analysis.final.areas(), analysis.final.label_set.palette
     rows = "".join(_legend_row(n, areas[n], palette[i]) for i, n in enumerate(areas))
+    of = f"{html.escape(whose)}: " if whose else ""
+    lead = f"<strong>{of}</strong>" if whose else ""
     said = "".join(f'<p class="note">{html.escape(note)}</p>' for note in notes)
     return (
-        f'<p class="summary" role="status">{html.escape(summary(areas))}</p>{said}'
-        f'<ul class="legend" aria-label="Labels and their share of the photo">{rows}</ul>'
+        f'<p class="summary" role="status">{lead}{html.escape(summary(areas))}</p>{said}'
+        f'<ul class="legend" aria-label="{of}Labels and their share of the photo">{rows}</ul>'
         f'<p class="times">{html.escape(times(seconds))}</p>'
         f'<p class="facts">{html.escape(model_facts(analysis.entry))}</p>'
     )
