@@ -123,10 +123,13 @@ def test_a_mask_is_read_once_whether_or_not_it_can_be_used(handlers, photo, tmp_
     assert len(reads) == 2
 
 
-@pytest.mark.parametrize("query", [{"crf_iterations": "3"}, {"task": "bogus"}, {"model": CLOTHES}], ids=str)
+@pytest.mark.parametrize(
+    "query", [{"crf_iterations": "3"}, {"task": "bogus"}, {"model": CLOTHES}, {"example": "nope"}], ids=str
+)
 def test_a_link_without_a_photo_says_that_it_carried_settings(handlers, query):
     assert "The link carried settings" in handlers.update(None, CLOTHES, None, asked(**query))[0]
-    assert "The link carried" not in handlers.update(None, CLOTHES, None, asked(utm="x"))[0]
+    for other in ({"utm": "x"}, {**query, "example": "astronaut"}):  # that one was there, and was taken away
+        assert "The link carried" not in handlers.update(None, CLOTHES, None, asked(**other))[0]
 
 
 @pytest.mark.parametrize("style", STYLES)

@@ -59,8 +59,8 @@ class Handlers:
     def update(self, photo: Any, model: str, mask: Any, request: gr.Request, **values: Any) -> tuple[Any, ...]:
         """Everything that the page shows for a photo; what is wrong stands in the place of the pictures."""
         if photo is None:
-            linked = links.says_something(request.query_params) and "example" not in request.query_params
-            return self._nothing(texts.notice_html(texts.LINKED if linked else texts.WELCOME))
+            invitation = texts.LINKED if links.lacks_photo(request.query_params) else texts.WELCOME
+            return self._nothing(texts.notice_html(invitation))
         try:
             photo = self._uploaded(photo)
             return self._workers.run(self._show, photo, model, mask, request, values)

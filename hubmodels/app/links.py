@@ -88,9 +88,9 @@ def not_served(query: Mapping[str, str], models: Collection[str]) -> dict[str, s
     }
 
 
-def says_something(query: Mapping[str, str]) -> bool:
-    """Whether a query string carries anything of the page's."""
-    return not _KNOWN.isdisjoint(query)
+def lacks_photo(query: Mapping[str, str]) -> bool:
+    """Whether a query string carries something of the page's, but no example that there is."""
+    return not _KNOWN.isdisjoint(query) and query.get("example") not in EXAMPLES
 
 
 def base_url(headers: Mapping[str, str], *, root_path: str = "") -> str:
