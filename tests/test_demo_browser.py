@@ -32,6 +32,12 @@ NAMELESS = """() => [...document.querySelectorAll('main button, main input, main
     .filter(e => e.offsetParent && !(e.innerText || e.ariaLabel || e.title || (e.labels && e.labels.length)))
     .map(e => e.outerHTML.slice(0, 200))"""  # what a screen reader could not announce
 SPEECHLESS = "() => [...document.querySelectorAll('main img')].filter(e => e.offsetParent && !e.alt).length"
+INK = "element => getComputedStyle(element).color"
+GROUND = """element => {
+  const clear = colour => colour === 'transparent' || colour.endsWith(', 0)');
+  while (clear(getComputedStyle(element).backgroundColor)) element = element.parentElement;
+  return getComputedStyle(element).backgroundColor;
+}"""
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
@@ -454,6 +460,22 @@ def test_results_can_be_taken_away(visit, tmp_path, fashion, astronaut):
     _, path = take("Probabilities (NPZ, up to 800 px)")
     with np.load(path, allow_pickle=False) as arrays:
         assert_array_equal(arrays["labels"], wanted.labels)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_chosen_tab_can_be_read(visit, theme):
+    page = visit(query=f"?__theme={theme}")
+    page.get_by_role("button", name=re.compile("Copy as code")).click()
+    tab = page.locator("#code [role=tab][aria-selected=true]")
+    colour, ground = (luminance(tab.evaluate(shade)) for shade in (INK, GROUND))
+    assert (max(colour, ground) + 0.05) / (min(colour, ground) + 0.05) >= 4.5  # WCAG 2.2, 1.4.3
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of `rgb(...)`, as WCAG 2.2 defines it."""
+    channels = [int(number) / 255 for number in re.findall(r"\d+", colour)[:3]]
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def test_what_is_on_screen_can_be_copied_as_code(visit):

@@ -116,6 +116,8 @@ input:is([type=range], [type=radio], [type=checkbox]):focus-visible, .wrap:has(>
   border-radius: var(--radius-lg); overflow-x: auto;
   max-height: 22rem; background: var(--background-fill-secondary); color: inherit;
   font: .85rem/1.45 ui-monospace, monospace}
+#code [role=tab][aria-selected=true] {color: var(--primary-700)}  /* the theme's primary_500 is too pale on white */
+.dark #code [role=tab][aria-selected=true] {color: var(--primary-400)}
 #answer:has(#compare .notice) :is(#details, #take, #code, #truth-part) {display: none}  /* nothing to show or take */
 footer .divider {display: none !important}
 @media (max-width: 820px) {  /* one column, and the sliders right below the picture they change */
