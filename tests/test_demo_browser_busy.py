@@ -17,6 +17,7 @@ from gradio_client.utils import QueueError
 from PIL import Image
 
 from hubmodels.app import texts
+from hubmodels.app.downloads import KINDS
 from hubmodels.app.examples import EXAMPLES
 from hubmodels.app.studio import Studio
 from tests.chromium import WAIT_MS, Browser, Download, Page, expect, running_browser, set_number
@@ -139,6 +140,28 @@ def test_a_visitor_is_told_that_the_server_is_busy_and_can_try_again(server, bro
         each.get_by_role("button", name="Try again").click()
         expect(each.locator("#compare img")).to_have_count(2, timeout=WAIT_MS)
     expect(page.locator("#link pre")).to_contain_text("min_region_px=500")
+
+
+def test_a_button_says_that_its_file_is_prepared_and_keeps_the_focus(server, browser):
+    page = browser.new_page()
+    page.goto(server.url)
+    expect(page.locator("#compare img")).to_have_count(2, timeout=WAIT_MS)
+    button = page.locator("#take-labels")
+    expect(button).to_be_visible(timeout=WAIT_MS)
+    server.studio.may_answer.clear()
+    button.focus()
+    button.press("Enter")
+    expect(button).to_have_text(texts.PREPARING, timeout=WAIT_MS)
+    expect(button).to_be_focused()
+    with page.expect_download(timeout=WAIT_MS):
+        server.studio.may_answer.set()
+    expect(button).to_have_text(KINDS["labels"], timeout=WAIT_MS)
+    expect(button).to_be_focused()
+    page.route("**/queue/join*", lambda route: route.fulfill(status=429, json={"detail": texts.BUSY}))
+    button.press("Enter")
+    expect(page.locator("[data-testid=toast-body]").first).to_contain_text(texts.BUSY, timeout=WAIT_MS)
+    expect(button).to_have_text(KINDS["labels"], timeout=WAIT_MS)
+    expect(button).to_be_focused()
 
 
 def test_files_asked_for_at_once_all_come(server, browser):

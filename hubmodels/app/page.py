@@ -32,12 +32,8 @@ HEAVY = "heavy"  # the one slot of everything that computes
 # Handlers get what came from the browser or the API and check it themselves, also whose files they are: the page clamps
 # where the API refuses, and no photo is opened by anybody else.
 _AS_IT_CAME: dict[str, Any] = {"preprocess": False}
-_LIGHT: dict[str, Any] = {
-    **_AS_IT_CAME,
-    "api_visibility": "private",
-    "trigger_mode": "always_last",
-    "show_progress": "hidden",
-}
+_IN_BROWSER: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+_LIGHT: dict[str, Any] = {**_AS_IT_CAME, **_IN_BROWSER, "trigger_mode": "always_last"}
 
 
 @dataclass
@@ -324,10 +320,9 @@ def _tie_light_events(parts: Parts, handlers: Handlers) -> None:
     adapted = [parts.absent, parts.settings["person_threshold"], vote, cut, other]
     parts.model.change(handlers.adapt, [parts.model, parts.absent, vote, cut, other], adapted, **_LIGHT)
     # A mask is of one photo; kept, it would be compared with the next one of the same size.
-    hidden: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    parts.photo.change(None, [parts.truth], [parts.truth], js=EMPTY, **hidden)
+    parts.photo.change(None, [parts.truth], [parts.truth], js=EMPTY, **_IN_BROWSER)
     # So are the boxes; but a link brings its own along with its example, which changes the photo too.
-    gr.on([parts.photo.input, parts.examples.click], None, [parts.absent], [parts.absent], js=UNCHECK, **hidden)
+    gr.on([parts.photo.input, parts.examples.click], None, [parts.absent], [parts.absent], js=UNCHECK, **_IN_BROWSER)
 
     def arrange(left: str, right: str, style: str, ground: str) -> Any:
         cut = style == "cutout"
@@ -366,6 +361,8 @@ def _tie_light_events(parts: Parts, handlers: Handlers) -> None:
 
 def _tie_downloads(parts: Parts, handlers: Handlers, concurrency: int) -> None:
     for kind, button in parts.takes.items():
+        # Not disabled: that would take the keyboard's focus away. A second click asks for nothing, see trigger_mode.
+        button.click(None, None, [button], js=show(texts.PREPARING), **_IN_BROWSER)
         made = button.click(
             functools.partial(handlers.take, kind),
             [parts.photo, parts.model],
@@ -376,7 +373,9 @@ def _tie_downloads(parts: Parts, handlers: Handlers, concurrency: int) -> None:
             trigger_mode="once",
             **_heavy(concurrency),
         )
-        made.success(None, [parts.files[kind]], js=SAVE_FILE, show_progress="hidden", api_visibility="private")
+        made.success(None, [parts.files[kind]], js=SAVE_FILE, **_IN_BROWSER)
+        for done in (made.success, made.failure):  # a call that the server refused has no `then`
+            done(None, None, [button], js=show(KINDS[kind]), **_IN_BROWSER)
 
 
 def _add_api(parts: Parts, handlers: Handlers, concurrency: int) -> None:

@@ -21,6 +21,7 @@ FAILED = (
 )
 BUSY = "The server is busy with other visitors. Please try again in a moment."  # in a toast, and to API clients
 NO_ANSWER = "The server gave no answer: it is busy with other visitors, or cannot be reached."
+PREPARING = "Preparing …"  # on the button of a file that was asked for
 PRIVACY = f"""<p>Photos are used for nothing but the answer you see. Uploaded files and results are deleted within the
 hour; the last few photos stay in memory, without a name, until newer ones take their place or {KEPT_S // 60} minutes
 pass. Links carry settings, never photos.</p>"""
