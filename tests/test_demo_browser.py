@@ -193,6 +193,19 @@ def test_numbers_reset_and_presets(visit, expected):
     set_number(page, "min_region_px", 99999)
     expect(page.locator("#min_region_px input[type=number]")).to_have_value("1000")
     wait_for_shares(page, expected(min_region_px=1000))
+    page.get_by_role("button", name=re.compile("CRF: strengths")).click()
+    for name, typed, used in (
+        ("crf_iterations", "2.7", "3"),
+        ("crf_iterations", "", "0"),
+        ("crf_appearance_sigma_px", "2.77777777", "2.777778"),
+        ("crf_appearance_sigma_px", "", "80"),
+        ("opacity", "33.4", "33"),
+    ):
+        set_number(page, name, typed)
+        expect(page.locator(f"#{name} input[type=number]")).to_have_value(used)
+        link_says = f"{name}={used}" if typed else ""  # a default is left out
+        wait_until(page, lambda name=name, says=link_says: says in (link := text_of(page, "link")) and bool(says) == (
+            f"{name}=" in link), f"{name} {used}")  # fmt: skip
     page.locator("#min_region_px [data-testid=reset-button]").click()
     wait_for_shares(page, off)
     for preset in ("Gentle", "Strong", "Off"):

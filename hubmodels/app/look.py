@@ -173,6 +173,12 @@ def watch_connection(notice: str) -> str:
 }}"""
 
 
+def as_used(low: float, high: float, default: float, *, whole: bool) -> str:
+    """A function for the browser: the number that the server makes of one that was typed, as `Control.clamp` does."""
+    within = f"Math.min({high}, Math.max({low}, value))"
+    return f"value => value === null ? {default} : Number({within}.toFixed({0 if whole else 6}))"
+
+
 def show(content: str) -> str:
     """A function for the browser that puts HTML in the place of an output, without the server."""
     return f"() => {json.dumps(content)}"

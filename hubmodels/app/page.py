@@ -18,7 +18,7 @@ from hubmodels.app.downloads import KINDS
 from hubmodels.app.examples import EXAMPLES
 from hubmodels.app.handlers import Handlers, fetch_nothing
 from hubmodels.app.internals import replaceable
-from hubmodels.app.look import AGAIN, SAVE_FILE, TOOLTIPS, show, watch_connection
+from hubmodels.app.look import AGAIN, SAVE_FILE, TOOLTIPS, as_used, show, watch_connection
 from hubmodels.app.studio import Photo, Studio
 from hubmodels.app.views import View
 from hubmodels.entries import find_entry
@@ -193,7 +193,14 @@ def _control(control: Control, studio: Studio) -> Any:
     else:
         low, high, step = control.minimum, control.maximum, control.step
         made = gr.Slider(low, high, value=control.default, step=step, **common)
+        _show_what_is_used(made, whole=control.whole)
     return made
+
+
+def _show_what_is_used(slider: gr.Slider, *, whole: bool) -> None:
+    """Let the number box of a slider, once it is left, show what the server makes of what was typed."""
+    js = as_used(slider.minimum, slider.maximum, slider.value, whole=whole)
+    slider.release(None, [slider], [slider], js=js, **_IN_BROWSER)
 
 
 def _menu(label: str, choices: Any, value: str | None, elem_id: str, **options: Any) -> Any:
@@ -209,6 +216,7 @@ def _view_form(handlers: Handlers) -> dict[str, Any]:
         style = _menu("View", views.STYLES, off.style, "style")
         layout = _menu("Layout", views.LAYOUTS, off.layout, "layout-choice")
     opacity = gr.Slider(0, 100, value=off.opacity, step=5, label="Overlay opacity, percent", elem_id="opacity")
+    _show_what_is_used(opacity, whole=True)
     with gr.Row(elem_id="cut"):
         first = handlers.studio.default_model()
         cuts = {key: title for title, key in texts.cut_choices(find_entry(first))}
