@@ -139,6 +139,26 @@ def test_files_of_the_server_and_addresses_are_out_of_reach(api, place):
     assert is_well(api)
 
 
+@pytest.mark.parametrize(
+    "photo",
+    [
+        "x-secret",
+        "/etc/x-secret",
+        "http://127.0.0.1:9/x-secret.png",
+        3,
+        ["x-secret"],
+        {"path": ["x-secret"]},
+        {"path": "/etc/x-secret", "meta": {"_type": "gradio.FileData"}},
+    ],
+    ids=str,
+)
+def test_a_photo_that_is_no_upload_is_named_and_its_text_is_not_logged(api, capfd, photo):
+    answer = called(api, {"photo": photo, "model": PEOPLE})
+    assert b"event: error" in answer and b"photo must be an uploaded file: use handle_file(...)" in answer
+    logged = "".join(capfd.readouterr())
+    assert "Traceback" not in logged and "x-secret" not in logged
+
+
 @pytest.fixture
 def stranger(tmp_path, small):
     """A readable photo of the host that nobody uploaded."""

@@ -95,8 +95,9 @@ def test_heavy_work_shares_one_slot_and_the_queue_is_bounded(studio):
     [
         (processing_utils, DOWNLOAD, "gradio.processing_utils.async_ssrf_protected_download; .* visit addresses"),
         (Queue, "push", r"Queue.push; .* not be told .*: pip install 'hubmodels\[demo\]'"),
+        (gr.Blocks, "preprocess_data", "Blocks.preprocess_data; .* no upload"),
     ],
-    ids=["addresses", "busy"],
+    ids=["addresses", "busy", "uploads"],
 )
 def test_a_gradio_without_what_the_page_replaces_is_refused(studio, monkeypatch, owner, name, message):
     """Or else what was replaced would come back, unnoticed."""

@@ -18,7 +18,7 @@ def replaceable(owner: Any, name: str, *, purpose: str) -> Any:
     """
     found = getattr(owner, name, None)
     if not callable(found):
-        whose = getattr(owner, "__name__", type(owner).__name__)
+        whose = getattr(owner, "__name__", None) or type(owner).__name__  # a page has a name, which is None
         raise ImportError(
             f"expected Gradio to have {whose}.{name}; got a version without it, in which {purpose}: "
             "pip install 'hubmodels[demo]' installs one that fits"

@@ -9,14 +9,16 @@ from typing import Any
 
 import gradio as gr
 from gradio import processing_utils
+from gradio.exceptions import InvalidPathError
 from gradio.utils import get_upload_folder
+from pydantic import ValidationError
 
 from hubmodels.app import texts, views
 from hubmodels.app.busy import tell_when_full
 from hubmodels.app.controls import CONTROLS, SECTIONS, Control
 from hubmodels.app.downloads import KINDS
 from hubmodels.app.examples import EXAMPLES
-from hubmodels.app.handlers import Handlers, fetch_nothing
+from hubmodels.app.handlers import Handlers, fetch_nothing, refusal
 from hubmodels.app.internals import replaceable
 from hubmodels.app.look import AGAIN, SAVE_FILE, TOOLTIPS, as_used, show, watch_connection
 from hubmodels.app.studio import Photo, Studio
@@ -103,6 +105,7 @@ def build(studio: Studio, *, queue_size: int = 32, concurrency: int = 1) -> gr.B
         _add_api(parts, handlers, concurrency)
     page.queue(max_size=queue_size, api_open=False)
     tell_when_full(page._queue, texts.BUSY)
+    _tell_what_is_no_upload(page)
     return page
 
 
@@ -384,6 +387,26 @@ def _tie_downloads(parts: Parts, handlers: Handlers, concurrency: int) -> None:
         made.success(None, [parts.files[kind]], js=SAVE_FILE, **_IN_BROWSER)
         for done in (made.success, made.failure):  # a call that the server refused has no `then`
             done(None, None, [button], js=show(KINDS[kind]), **_IN_BROWSER)
+
+
+def _tell_what_is_no_upload(page: gr.Blocks) -> None:
+    """Let calls whose photo is no upload hear that.
+
+    Gradio checks files before any handler, so also where it hands over what came; it would say nothing, and log the
+    caller's text.
+
+    Raises:
+        ImportError: this version of Gradio checks them elsewhere.
+    """
+    preprocess = replaceable(page, "preprocess_data", purpose="callers would not be told that a photo is no upload")
+
+    async def told(*args: Any, **options: Any) -> Any:
+        try:
+            return await preprocess(*args, **options)
+        except (ValidationError, InvalidPathError):
+            raise refusal(texts.NO_UPLOAD) from None
+
+    page.preprocess_data = told  # type: ignore[method-assign]
 
 
 def _add_api(parts: Parts, handlers: Handlers, concurrency: int) -> None:

@@ -20,6 +20,9 @@ FAILED = (
     "Something went wrong on the server; the photo may be at fault, or we are. Please try another setting or photo."
 )
 BUSY = "The server is busy with other visitors. Please try again in a moment."  # in a toast, and to API clients
+NO_UPLOAD = (
+    "photo must be an uploaded file: use handle_file(...), or POST it to /upload and pass the path it answers with"
+)
 NO_ANSWER = "The server gave no answer: it is busy with other visitors, or cannot be reached."
 PREPARING = "Preparing …"  # on the button of a file that was asked for
 PRIVACY = f"""<p>Photos are used for nothing but the answer you see. Uploaded files and results are deleted within the
