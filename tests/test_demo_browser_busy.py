@@ -19,30 +19,30 @@ from PIL import Image
 from hubmodels.app import texts
 from hubmodels.app.downloads import KINDS
 from hubmodels.app.examples import EXAMPLES
-from hubmodels.app.studio import Studio
+from hubmodels.app.studio import Photo, Studio
 from tests.chromium import WAIT_MS, Browser, Download, Page, expect, running_browser, set_number
 from tests.page_server import GRADIO_MARKS, get, served_here
 
-NAME, OTHER = "deeplabv3plus_person", "u2net_small_person"
+NAME, DEFAULT = "deeplabv3plus_person", "u2net_small_person"
 WAIT_S = WAIT_MS / 1000
 
 pytestmark = GRADIO_MARKS
 
 
 class HeldStudio(Studio):
-    """A studio whose answers can be held back, and which counts them."""
+    """A studio whose answers can be held back, and which notes the models that were asked."""
 
     def __init__(self) -> None:
-        super().__init__([NAME, OTHER])
-        self.answers = 0
+        super().__init__([NAME, DEFAULT])
+        self.asked: list[str] = []
         self.may_answer, self.was_asked = threading.Event(), threading.Event()
         self.may_answer.set()
 
-    def analyse(self, *args: Any, **options: Any) -> Any:
+    def analyse(self, photo: Photo, name: str, *args: Any, **options: Any) -> Any:
         self.was_asked.set()
         assert self.may_answer.wait(WAIT_S)
-        self.answers += 1
-        return super().analyse(*args, **options)
+        self.asked.append(name)
+        return super().analyse(photo, name, *args, **options)
 
 
 @pytest.fixture
@@ -96,11 +96,23 @@ def test_a_page_asks_once_when_it_opens_and_once_for_another_photo(server, brows
     page.goto(server.url)
     expect(page.locator("#compare img")).to_have_count(2, timeout=WAIT_MS)
     page.wait_for_timeout(1000)  # whatever else is asked
-    assert server.studio.answers == 1
+    assert server.studio.asked == [DEFAULT]
     page.locator("#examples button").last.click()
     expect(page.locator("#link")).to_contain_text(f"example={list(EXAMPLES)[-1]}", timeout=WAIT_MS)
     page.wait_for_timeout(1000)
-    assert server.studio.answers == 2
+    assert server.studio.asked == [DEFAULT] * 2
+
+
+def test_a_link_asks_once_and_for_its_own_model(server, browser):
+    """What it sets counts as changed, one control after the other."""
+    page = browser.new_page()
+    page.goto(f"{server.url}/?model={NAME}&example=camera&crf_iterations=1&style=labels")
+    expect(page.locator("#link pre")).to_contain_text(f"model={NAME}", timeout=WAIT_MS)
+    page.wait_for_timeout(1000)
+    assert server.studio.asked == [NAME]
+    expect(page.locator("#link pre")).to_contain_text("style=labels")
+    set_number(page, "crf_iterations", 2)
+    expect(page.locator("#link pre")).to_contain_text("crf_iterations=2", timeout=WAIT_MS)
 
 
 def test_a_server_that_cannot_be_reached_leaves_no_old_pictures(server, browser):

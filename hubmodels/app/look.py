@@ -139,6 +139,11 @@ TOOLTIPS = """() => {
   });
 }"""
 AGAIN = "document.querySelector('#again').click()"
+# What a link sets counts as changed too, one control after the other; changes ask for an answer once it is all there.
+_OPENED = "document.documentElement.dataset.opened"
+OPEN = f"() => {{ {_OPENED} = 'yes'; }}"
+OPEN_AND_ASK = f"() => {{ {_OPENED} = 'yes'; {AGAIN}; }}"
+ASK = f"() => {{ if ({_OPENED}) {AGAIN}; }}"
 # Not a click on the button that holds the file: that gets its address only a moment after the answer came.
 SAVE_FILE = """file => {
   const link = document.createElement('a');

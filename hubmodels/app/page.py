@@ -20,7 +20,7 @@ from hubmodels.app.downloads import KINDS
 from hubmodels.app.examples import EXAMPLES
 from hubmodels.app.handlers import Handlers, fetch_nothing, refusal
 from hubmodels.app.internals import replaceable
-from hubmodels.app.look import AGAIN, SAVE_FILE, TOOLTIPS, as_used, show, watch_connection
+from hubmodels.app.look import AGAIN, ASK, OPEN, OPEN_AND_ASK, SAVE_FILE, TOOLTIPS, as_used, show, watch_connection
 from hubmodels.app.studio import Photo, Studio
 from hubmodels.app.views import View
 from hubmodels.entries import find_entry
@@ -303,8 +303,9 @@ def _tie_updates(page: gr.Blocks, parts: Parts, handlers: Handlers, concurrency:
     }
     # `change` alone covers drag, keys, typed numbers, reset, presets and examples. The task acts through the model.
     watched = [parts.photo, parts.model, parts.absent, parts.truth, *parts.settings.values(), *parts.view.values()]
-    again = gr.Button("Try again", visible="hidden", elem_id="again")  # clicked by a notice
-    updated = gr.on([*(c.change for c in watched), again.click], update, trigger_mode="always_last", **options)
+    again = gr.Button("Try again", visible="hidden", elem_id="again")  # clicked by a notice, and by every change
+    updated = again.click(update, trigger_mode="always_last", **options)
+    gr.on([component.change for component in watched], None, js=ASK, **_IN_BROWSER)
 
     outputs = [parts.photo, parts.task, parts.model, parts.absent, *parts.settings.values(), *parts.view.values()]
 
@@ -312,11 +313,12 @@ def _tie_updates(page: gr.Blocks, parts: Parts, handlers: Handlers, concurrency:
         return list(handlers.restore(dict(request.query_params), parts.paths))
 
     restored = page.load(restore, None, outputs, api_visibility="private", show_progress="hidden")
-    first = restored.then(update, trigger_mode="always_last", **options)
+    restored.success(None, js=OPEN_AND_ASK, **_IN_BROWSER)
+    restored.failure(None, js=OPEN, **_IN_BROWSER)
     # A call that the server refused has no answer that could say so; without these, pictures of a photo or of settings
     # before would stay as if they were the answer, and at first sight "One moment" for ever.
     notice = functools.partial(texts.notice_html, texts.NO_ANSWER, error=True)
-    for call, retry in ((restored, "location.reload()"), (first, AGAIN), (updated, AGAIN)):
+    for call, retry in ((restored, "location.reload()"), (updated, AGAIN)):
         call.failure(None, None, parts.outputs[:1], js=show(notice(retry=retry)))
     page.load(None, js=TOOLTIPS)
     page.load(None, js=watch_connection(texts.notice_html(texts.NO_ANSWER, error=True, retry="location.reload()")))
