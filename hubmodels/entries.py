@@ -206,7 +206,7 @@ ENTRIES: Mapping[str, Entry] = by_name(
         labels=PERSON,
         network=MappingProxyType({**_V3_LITE0, "dense_upsampling": True}),
         input_px=576,
-        recipe="python -m training.train training/recipes/deeplabv3_person_longer.toml",
+        recipe="python -m training.train training/recipes/deeplabv3_person_end.toml",
         paper=_V3_PAPER,
     ),
     Entry(
