@@ -286,6 +286,14 @@ def test_recipes_of_a_folder_need_a_task_of_their_own(photos):
             Recipe.from_dict({**values, **change})
     with pytest.raises(DataError, match=r"classes\.json: missing"):
         read_recipe(RECIPE, folder=photos / "none")
+    own = photos.parent / "own.toml"
+    for given, wrong in ((CLASSES, False), (["background", "bag", "hat"], True), (["background", "x"], True)):
+        own.write_text(f"classes = {json.dumps(given)}\n{RECIPE.read_text()}")
+        if wrong:
+            with pytest.raises(RecipeError, match=r"classes are those of the folder's classes\.json, .*'bag'\]; got"):
+                read_recipe(own, folder=photos)
+        else:
+            assert read_recipe(own, folder=photos).classes == tuple(CLASSES)
     pasted = Recipe.from_dict({**values, "augment": {**values["augment"], "paste": 0.5, "paste_labels": ["hat"]}})
     assert pasted.garments.task == "custom" and pasted.garments.id_of("hat") == 1
 

@@ -10,11 +10,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
+from hubmodels.errors import OutputError
 from tests.tiny_runs import TINY
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.engine import network_for
-from training.errors import DataError, RecipeError
+from training.errors import DataError, RecipeError, run_command
 from training.photos import check_same_photos, warn_of_seen
 from training.recipe import Recipe
 from training.train import Run, main, train
@@ -139,8 +141,70 @@ def test_resume_before_the_first_checkpoint_starts_the_run_and_says_so(drawn, tm
 def test_checkpoints_name_the_photos_of_their_run(ended):
     train_names = [f"fashionista/{number:04d}" for number in (1, 2, 3)]
     for name in ("last.pt", "best.pt", "best_person.pt"):
-        photos = {"train": train_names, "val": ["fashionista/0004"], "seen": train_names}
-        assert load_checkpoint(ended / name)["photos"] == photos
+        photos = load_checkpoint(ended / name)["photos"]
+        digests = [*photos.pop("train_sha256"), *photos.pop("val_sha256")]
+        assert photos == {"train": train_names, "val": ["fashionista/0004"], "seen": train_names}
+        assert len(set(digests)) == 4 and all(len(each) == 16 for each in digests)
+
+
+@pytest.mark.parametrize(("part", "number"), [("images", 2), ("labels_fashion", 3), ("images", 4)])
+def test_a_run_is_not_gone_on_with_on_photos_or_masks_that_changed(ended, drawn, part, number):
+    (path,) = (drawn / "fashionista" / part).glob(f"{number:04d}.*")
+    turned = Image.open(path).transpose(Image.Transpose.ROTATE_180)
+    turned.save(path)
+    split = "val" if number == 4 else "train"
+    message = rf"the {split} photos and labels as the run had them; 1 changed since \(fashionista/{number:04d}\): put"
+    with pytest.raises(DataError, match=message):
+        train(dataclasses.replace(SHORT, epochs=2), folder=ended, data=drawn, resume=True)
+
+
+def test_a_checkpoint_that_does_not_say_what_photos_held_goes_on(ended, drawn):
+    state = load_checkpoint(ended / "last.pt")
+    for key in ("train_sha256", "val_sha256"):
+        del state["photos"][key]
+    save_checkpoint(state, ended / "last.pt")
+    assert train(dataclasses.replace(SHORT, epochs=2), folder=ended, data=drawn, resume=True).epoch == 2
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_the_best_of_a_run_whose_last_checkpoint_is_gone_is_not_replaced(ended, drawn, resume):
+    (ended / "last.pt").unlink()
+    state = load_checkpoint(ended / "best.pt")
+    save_checkpoint({**state, "epoch": 7}, ended / "best.pt")
+    before = (ended / "best.pt").read_bytes()
+    with pytest.raises(RecipeError, match=r"best\.pt, whose last\.pt is gone: it cannot go on, and is not replaced"):
+        train(SHORT, folder=ended, data=drawn, resume=resume)
+    assert (ended / "best.pt").read_bytes() == before
+
+
+def test_a_kill_between_the_first_two_checkpoints_is_no_end(ended, drawn):
+    (ended / "last.pt").unlink()
+    with pytest.raises(RecipeError, match="is not replaced"):
+        train(SHORT, folder=ended, data=drawn)
+    assert train(SHORT, folder=ended, data=drawn, resume=True).epoch == 1
+
+
+def test_a_folder_that_cannot_be_written_is_said(drawn, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="expected a folder to write into"):
+        train(SHORT, folder=tmp_path / "file" / "run", data=drawn)
+
+
+def test_ctrl_c_ends_a_command_in_one_line(capsys):
+    def stopped() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        run_command(stopped)
+    assert ended.value.code == 130 and capsys.readouterr().err.strip().startswith("stopped; a training goes on")
+
+
+def test_the_log_is_json_to_strict_readers(ended):
+    def refuse(word: str) -> None:
+        raise AssertionError(word)
+
+    rows = [json.loads(row, parse_constant=refuse) for row in (ended / "log.jsonl").read_text().splitlines()]
+    assert len(rows) == 1
 
 
 @pytest.mark.parametrize(
@@ -215,7 +279,8 @@ def test_a_run_goes_on_without_what_it_started_from(drawn, tmp_path, monkeypatch
 
 def test_a_folder_may_move_and_have_another_name():
     recipe = SimpleNamespace(folder="elsewhere/new", name="mine")
-    now, before = ({"train": [f"{name}/0001"], "val": [f"{name}/0002"]} for name in ("new", "old"))
+    held = {"train_sha256": ["1"], "val_sha256": ["2"]}
+    now, before = ({"train": [f"{name}/0001"], "val": [f"{name}/0002"], **held} for name in ("new", "old"))
     check_same_photos(now, before, recipe)
 
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
+from hubmodels.ctrl_c import INTERRUPTED
 from hubmodels.errors import HubmodelsError
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Run a command's `main`; what its user can mend ends it with one line instead of a traceback, and status 1."""
+    """Run a command's `main`; what its user can mend ends it with one line instead of a traceback, and status 1.
+
+    Ctrl-C ends it likewise, with status 130.
+    """
     try:
         main()
     except HubmodelsError as error:
         raise SystemExit(str(error)) from None
+    except KeyboardInterrupt:
+        print("\nstopped; a training goes on from its last checkpoint by --resume", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
 
 
 class CommandError(HubmodelsError, ValueError):

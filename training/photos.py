@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from hubmodels.entries import ENTRIES
 from hubmodels.labels import TASKS
@@ -98,16 +101,24 @@ def warn_of_seen(val: Sequence[str], seen: Sequence[str], recipe: Recipe) -> Non
         )
 
 
+def digest(sample: Sample) -> str:
+    """What tells a photo and its labels from others, the first 16 hexadecimal digits of their sha256."""
+    found = hashlib.sha256(np.ascontiguousarray(sample.image))
+    for task in sorted(sample.labels):
+        found.update(np.ascontiguousarray(sample.labels[task]))
+    return found.hexdigest()[:16]
+
+
 def check_same_photos(now: Mapping[str, Sequence[str]], before: Mapping[str, Sequence[str]], recipe: Recipe) -> None:
     """Refuse to go on with other photos than a run had, or with the same in another order.
 
     Args:
-        now: "train" and "val" -> names of photos.
-        before: the same, of the run's checkpoint.
+        now: "train" and "val" -> names of photos, "train_sha256" and "val_sha256" -> what they hold.
+        before: the same, of the run's checkpoint; older ones do not say what they hold.
         recipe: of the run; if it is on a folder, that may have moved or got another name.
 
     Raises:
-        DataError: says what was added or is gone.
+        DataError: says what was added, is gone or was changed.
     """
     for split in ("train", "val"):
         ours, theirs = ([_place(name, recipe) for name in names[split]] for names in (now, before))
@@ -117,6 +128,18 @@ def check_same_photos(now: Mapping[str, Sequence[str]], before: Mapping[str, Seq
                 "go on with the same photos (is --limit the same?), or start a new run from its best.pt by --init, "
                 "with another --runs"
             )
+        held = f"{split}_sha256"
+        pairs = zip(ours, now[held], before.get(held) or now[held], strict=True)
+        if changed := [name for name, here, there in pairs if here != there]:
+            raise DataError(
+                f"recipe {recipe.name!r}: expected the {split} photos and labels as the run had them; "
+                f"{len(changed)} changed since ({_listed(changed)}): put them back, or start a new run from its "
+                "best.pt by --init, with another --runs"
+            )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _place(name: str, recipe: Recipe) -> str:
@@ -127,6 +150,5 @@ def _changes(now: Sequence[str], before: Sequence[str]) -> str:
     parts = []
     for word, names, others in (("new", now, set(before)), ("gone", before, set(now))):
         if changed := [name for name in names if name not in others]:
-            listed = ", ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")
-            parts.append(f"{len(changed)} {word} ({listed})")
+            parts.append(f"{len(changed)} {word} ({_listed(changed)})")
     return " and ".join(parts) or "them in another order"

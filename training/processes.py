@@ -27,7 +27,7 @@ from accelerate.utils import broadcast
 from torch import nn
 
 from hubmodels.metrics import IGNORE, Scores
-from training.errors import RecipeError
+from training.errors import CommandError, RecipeError
 from training.recipe import PRECISIONS
 
 log = logging.getLogger("training")
@@ -47,7 +47,7 @@ def join_processes(mixed_precision: str | None = None) -> Accelerator:
     accelerator = Accelerator(mixed_precision=mixed_precision)
     check_started(os.environ, accelerator.num_processes)
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
-        raise ValueError("mixed precision fp16 needs a GPU, this run is on the CPU: use bf16 or no")
+        raise CommandError("mixed precision fp16 needs a GPU, this run is on the CPU: use bf16 or no")
     if not accelerator.is_main_process:
         log.setLevel(logging.WARNING)
     elif accelerator.num_processes > 1:

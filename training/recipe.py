@@ -322,5 +322,8 @@ def read_recipe(path: Path, *, folder: Path | None = None) -> Recipe:
     if folder is not None:
         values["folder"] = str(folder)
     if isinstance(values.get("folder"), str) and values["folder"]:
-        values = {"classes": read_classes(Path(values["folder"])), **values}
+        classes = read_classes(Path(values["folder"]))
+        if (given := values.get("classes", list(classes))) != list(classes):
+            raise RecipeError(f"{path}: classes are those of the folder's classes.json, {list(classes)}; got {given}")
+        values["classes"] = classes
     return Recipe.from_dict({"name": path.stem, **values})

@@ -14,14 +14,14 @@ import torch
 
 from hubmodels.files import write_bytes
 from training.answers import Answers
-from training.checkpoint import load_checkpoint, save_checkpoint
+from training.checkpoint import load_checkpoint, load_run, save_checkpoint
 from training.crf_layer import crf_layers
 from training.data import Sample
 from training.ema import Ema
 from training.engine import network_for, pretrained_parameters
 from training.errors import DataError, RecipeError
 from training.optimizers import build_optimizer
-from training.photos import Names, check_same_photos, seen_before, warn_of_seen
+from training.photos import Names, check_same_photos, digest, seen_before, warn_of_seen
 from training.processes import check_batch, join_processes
 from training.provenance import provenance
 from training.recipe import Recipe
@@ -56,7 +56,7 @@ class Run:
         self.best = -1.0
         self.best_by_task = dict.fromkeys(recipe.tasks, -1.0)
         # Names of photos: of this run's "train" and "val" in their order, and "seen", sorted: those that this run or
-        # one that it started from trains on.
+        # one that it started from trains on. "train_sha256" and "val_sha256": what they hold.
         self.photos: Names = {}
         self.provenance = "" if going_on else provenance(recipe)
         self.saved_at = time.monotonic()
@@ -130,8 +130,11 @@ class Run:
         self._drop_later_rows()
         log.info("resumed at epoch %d, step %d", self.epoch, self.step_in_epoch)
 
-    def start(self) -> None:
+    def start(self, *, resume: bool = False) -> None:
         """Take away the rows of a run that was killed before its first checkpoint: they come again.
+
+        Args:
+            resume: the run was to go on, and may have been killed between the two checkpoints of its first epoch.
 
         Raises:
             RecipeError: the folder has a checkpoint, which this run would replace.
@@ -140,6 +143,12 @@ class Run:
             raise RecipeError(
                 f"recipe {self.recipe.name!r}: expected a folder without a run; got {path}: go on with it by --resume, "
                 f"or remove {self.folder} to start again"
+            )
+        kept = sorted(self.folder.glob("best*.pt"))
+        if kept and not (resume and all(load_run(path).get("epoch") == 1 for path in kept)):
+            raise RecipeError(
+                f"recipe {self.recipe.name!r}: expected a folder without a run; got {kept[0]}, whose last.pt is gone: "
+                "it cannot go on, and is not replaced. Give another --runs, or move it"
             )
         self._drop_later_rows()
         self.photos = {"seen": seen_before(self.recipe)}
@@ -151,6 +160,7 @@ class Run:
             DataError: the run goes on, and has had others.
         """
         now = {"train": [sample.name for sample in train], "val": [sample.name for sample in val]}
+        now |= {"train_sha256": list(map(digest, train)), "val_sha256": list(map(digest, val))}
         if "train" in self.photos:  # not in older checkpoints
             check_same_photos(now, self.photos, self.recipe)
         seen = self.photos.get("seen", [])
@@ -180,8 +190,8 @@ class Run:
 
 
 def _epoch_of(row: str) -> float:
-    """The epoch of a row of log.jsonl; infinity if a kill cut it."""
+    """The epoch of a row of log.jsonl; infinity if a kill cut it, or somebody wrote into it."""
     try:
-        return json.loads(row)["epoch"]
-    except ValueError:
+        return float(json.loads(row)["epoch"])
+    except (ValueError, TypeError, KeyError):
         return math.inf

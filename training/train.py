@@ -27,6 +27,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from hubmodels.files import make_folder
 from hubmodels.metrics import Scores
 from training.allocator import keep_freed_memory
 from training.arguments import count
@@ -144,8 +145,9 @@ def train(
         RecipeError: a batch cannot be shared out equally to the processes, the folder has a run and `resume` is not
             set, or it is set and that run had other settings.
         DataError: data or the checkpoint to go on from is missing or wrong, or that run had other photos.
+        OutputError: nothing can be written into the folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     going_on = resume and (folder / "last.pt").exists()
     run = Run(recipe, folder, mixed_precision=mixed_precision, going_on=going_on)
     if going_on:
@@ -153,7 +155,7 @@ def train(
     else:
         if resume and run.accelerator.is_main_process:  # by a script that always says so, before the first checkpoint
             log.warning("%s: no checkpoint to go on from: started from the beginning", folder / "last.pt")
-        run.start()
+        run.start(resume=resume)
     samples, val = load_photos(recipe, data, limit=limit)
     if recipe.soft_labels:
         samples = with_soft_labels(samples, Path(recipe.soft_labels), confidence=recipe.soft_confidence)
@@ -210,7 +212,7 @@ def _close_epoch(run: Run, val: list[Sample], *, seconds: float) -> None:
         row[task] = {
             "miou": round(100 * s.miou, 2),
             "accuracy": round(100 * s.pixel_accuracy, 2),
-            "iou": [round(100 * float(v), 1) for v in s.iou],
+            "iou": [round(100 * float(v), 1) if np.isfinite(v) else None for v in s.iou],  # JSON knows no NaN
         }
     if run.crfs:
         row["crf"] = learnt_values(run.crfs)

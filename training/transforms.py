@@ -47,8 +47,8 @@ class Augment:
             raise ValueError(f"augment.{wrong}")
         if min(self.crop_hw) < 1:
             raise ValueError(f"augment.crop_hw must be 1 or more; got {list(self.crop_hw)}")
-        if not 0 < self.scale[0] <= self.scale[1] < math.inf:
-            raise ValueError(f"augment.scale must rise from above 0, such as [0.5, 1.0]; got {list(self.scale)}")
+        if not 0.1 <= self.scale[0] <= self.scale[1] <= 10:
+            raise ValueError(f"augment.scale must rise within 0.1..10, such as [0.5, 1.0]; got {list(self.scale)}")
         for key in ("stretch", "colour"):
             if not 0 <= getattr(self, key) < math.inf:
                 raise ValueError(f"augment.{key} must be 0 or more; got {getattr(self, key)}")
