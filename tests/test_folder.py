@@ -207,7 +207,7 @@ def spoiled(folder):
     yield lambda: Image.new("RGB", (64, 96)).save(mask), "expected an 8-bit PNG"
     yield lambda: mask.write_bytes(b"no picture"), "cannot be decoded"
     yield lambda: photo.write_bytes(b"no photo"), f"{VAL}.jpg"
-    yield lambda: Image.new("RGB", (64, 96)).save(folder / "images" / "0001.png"), "two photos have one name"
+    yield lambda: Image.new("RGB", (64, 96)).save(folder / "images" / "0001.png"), "one name, 0001.jpg and 0001.png"
     yield lambda: (folder / "classes.json").unlink(), "classes.json: missing"
     yield lambda: (folder / "classes.json").write_text("{"), "expected a JSON file"
     yield lambda: (folder / "classes.json").write_text('["a"]'), "2 to 255 different names"
@@ -421,6 +421,19 @@ def test_a_model_is_not_written_among_the_photos(tmp_path, photos):
     with pytest.raises(ValueError, match="holds photos to train on; expected a folder for the model alone"):
         export_folder(tmp_path / "best.pt", photos)
     assert not (photos / "config.json").exists()
+
+
+def test_photos_in_folders_below_are_not_left_out_in_silence(photos):
+    below = photos / "images" / "more" / "deep"
+    below.mkdir(parents=True)
+    (below / "._0007.jpg").touch()  # of macOS
+    assert len(load_folder(photos, "train", "custom")) == 4
+    (photos / "images" / "0001.jpg").rename(below / "0001.jpg")
+    (photos / "masks" / "0001.png").unlink()
+    with pytest.raises(
+        DataError, match=r"all photos in this folder; got 1 below it, such as .*deep/0001\.jpg"
+    ):
+        load_folder(photos, "train", "custom")
 
 
 def test_a_folder_is_for_one_task(tmp_path):

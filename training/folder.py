@@ -108,17 +108,26 @@ def split_photos(folder: Path) -> dict[str, list[Path]]:
     Which, the names alone decide, as by lot: photos that are added move at most a few of the others.
 
     Raises:
-        DataError: no photos, two of one name, a mask without a photo, a split that is empty or names a photo that is
-            not there, or a photo that is named twice.
+        DataError: no photos, photos in folders below, two of one name, a mask without a photo, a split that is empty
+            or names a photo that is not there, or a photo that is named twice.
     """
     base = folder / "images"
     paths = _photos(base)
     photos = {path.stem: path for path in paths}
     _check_masks(folder / "masks", photos)
+    if below := [path for path in _visible(base, "*/**/*") if path.suffix.lower() in SUFFIXES and path.is_file()]:
+        raise DataError(
+            f"{base}: expected all photos in this folder; got {len(below)} below it, such as {below[0]}: move them "
+            "here, and their masks likewise"
+        )
     if len(photos) < 2:
         raise DataError(f"{base}: expected 2 or more photos ({', '.join(SUFFIXES)}); got {len(photos)}")
     if len(photos) != len(paths):
-        raise DataError(f"{base}: two photos have one name, so they would share a mask; rename one")
+        twice = next(path for path in paths if photos[path.stem] != path)
+        raise DataError(
+            f"{base}: two photos have one name, {twice.name} and {photos[twice.stem].name}, so they would share a "
+            "mask; rename one"
+        )
     path = folder / "splits.json"
     if path.exists() or path.is_symlink():
         return _given_splits(path, photos)
