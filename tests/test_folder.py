@@ -430,9 +430,7 @@ def test_photos_in_folders_below_are_not_left_out_in_silence(photos):
     assert len(load_folder(photos, "train", "custom")) == 4
     (photos / "images" / "0001.jpg").rename(below / "0001.jpg")
     (photos / "masks" / "0001.png").unlink()
-    with pytest.raises(
-        DataError, match=r"all photos in this folder; got 1 below it, such as .*deep/0001\.jpg"
-    ):
+    with pytest.raises(DataError, match=r"all photos in this folder; got 1 below it, such as .*deep/0001\.jpg"):
         load_folder(photos, "train", "custom")
 
 
