@@ -317,6 +317,17 @@ def test_a_start_from_a_row_without_weights_is_refused_with_the_names_of_others(
         network_for(recipe)
 
 
+def test_a_start_from_what_is_no_checkpoint_says_what_would_be_one(photos, tmp_path):
+    recipe = read_recipe(RECIPE, folder=photos)
+    for init, message in (
+        ("deeplabv3plus_fashon", "no checkpoint there; did you mean 'deeplabv3plus_fashion'"),
+        ("runs/none/best.pt", "no checkpoint there; expected the best.pt of a run, or the name of a published model"),
+        (str(tmp_path), "a folder, no checkpoint; expected the best.pt of a run"),
+    ):
+        with pytest.raises(DataError, match=message):
+            network_for(dataclasses.replace(recipe, init=init))
+
+
 def test_a_start_from_a_network_of_another_size_is_refused(photos):
     recipe = dataclasses.replace(read_recipe(RECIPE, folder=photos), init="deeplabv3plus_lite2_fashion")
     with pytest.raises(WeightsError, match=r"'deeplabv3plus_lite2_fashion': .*their own arch and \[network\]"):

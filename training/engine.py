@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +22,7 @@ from hubmodels.networks.dilation import use_space_to_batch
 from hubmodels.segmenter import photo_logits
 from training.checkpoint import load_run
 from training.data import Sample
-from training.errors import RecipeError
+from training.errors import DataError, RecipeError
 from training.frozen_norms import fold_frozen_batch_norms
 from training.imagenet import PACKAGED, start_from_imagenet
 from training.recipe import Recipe, trained_counts
@@ -70,6 +71,17 @@ def pretrained_parameters(net: nn.Module) -> list[nn.Parameter]:
     return [parameter for name, parameter in net.named_parameters() if not is_head(name)]
 
 
+def _checkpoint_named(init: str) -> Path:
+    """The checkpoint that a recipe starts from. Raises DataError where there is none, with what may have been meant."""
+    path = Path(init)
+    if path.is_file():
+        return path
+    near = difflib.get_close_matches(init, list_models(), n=1)
+    meant = f"; did you mean {near[0]!r}?" if near else ""
+    found = "a folder, no checkpoint" if path.is_dir() else "no checkpoint there"
+    raise DataError(f"{init}: {found}{meant or '; expected the best.pt of a run, or the name of a published model'}")
+
+
 def starting_weights(recipe: Recipe, net: nn.Module) -> dict[str, torch.Tensor]:
     """Weights of a published model or averaged ones of an earlier run.
 
@@ -79,6 +91,7 @@ def starting_weights(recipe: Recipe, net: nn.Module) -> dict[str, torch.Tensor]:
 
     Raises:
         RecipeError: a published model without weights, or with no part in common with the network.
+        DataError: no such checkpoint, or one that is damaged.
     """
     if recipe.init in ENTRIES:
         entry = ENTRIES[recipe.init]
@@ -102,7 +115,7 @@ def starting_weights(recipe: Recipe, net: nn.Module) -> dict[str, torch.Tensor]:
                 )
             return own | shared
     else:
-        checkpoint = load_run(Path(recipe.init))
+        checkpoint = load_run(_checkpoint_named(recipe.init))
         old = checkpoint["recipe"]
         state, tasks = checkpoint["ema"], trained_counts(checkpoint)
         names = tuple(old.get("classes", ()))  # of the one task of a folder; older checkpoints may not say them

@@ -57,20 +57,20 @@ def warn_of_unseen(train: Sequence[Sample], val: Sequence[Sample], recipe: Recip
     unseen = {}
     for task in recipe.tasks:
         unlearnt, unjudged = (unseen_labels(samples, recipe, task) for samples in (train, val))
-        if unlearnt:
-            log.warning(
-                "%s: no pixel of %s in the train photos: this cannot be learnt; add photos that show it, or move some "
-                "from val to train (splits.json)",
-                task,
-                ", ".join(unlearnt),
-            )
-        if unjudged:
-            log.warning(
-                "%s: no pixel of %s in the val photos: nothing judges this; name val photos that show it in "
-                "splits.json",
-                task,
-                ", ".join(unjudged),
-            )
+        nowhere = [name for name in unlearnt if name in unjudged]
+        for names, lack in (
+            (nowhere, "any photo: this cannot be learnt; add photos that show it, or leave the label out"),
+            (
+                [name for name in unlearnt if name not in nowhere],
+                "the train photos: this cannot be learnt; move photos that show it from val to train (splits.json)",
+            ),
+            (
+                [name for name in unjudged if name not in nowhere],
+                "the val photos: nothing judges this; name val photos that show it in splits.json",
+            ),
+        ):
+            if names:
+                log.warning("%s: no pixel of %s in %s", task, ", ".join(names), lack)
         unseen[task] = {*unlearnt, *unjudged}
     return unseen
 
