@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
@@ -15,7 +14,7 @@ from hubmodels.labels import LabelSet
 from hubmodels.mask_search import Example
 from hubmodels.mask_source import read_mask
 from hubmodels.render import cutout
-from hubmodels.result_files import CUTOUT, MASK, is_remains, note_in, note_of, write_cutout
+from hubmodels.result_files import CUTOUT, MASK, is_anothers, note_in, note_of, write_cutout
 
 
 class Fate(Enum):
@@ -50,13 +49,12 @@ def cut_out(
     Raises:
         ImageError, OSError: the photo or its mask cannot be used, or the file cannot be written.
     """
-    before = note_in(place) if os.path.lexists(place) else None
-    if before is None and os.path.lexists(place) and not is_remains(place):
+    if is_anothers(place):
         return Fate.KEPT
     mask_sha256 = hashlib.sha256(example.mask.read_bytes()).hexdigest()
     how = {"cut_out": sorted(wanted), "labels": labels.names, "soft": soft, "mask_sha256": mask_sha256}
     note = note_of(example.photo, how)
-    if resume and before == note:
+    if resume and note_in(place) == note:
         return Fate.DONE
     photo = read_image(example.photo)
     shown = np.isin(read_mask(example, labels, (photo.shape[0], photo.shape[1])), list(map(labels.id_of, wanted)))

@@ -7,6 +7,7 @@ import operator
 import re
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from typing import TypeGuard
 
 Colour = tuple[int, int, int]
 
@@ -100,9 +101,14 @@ def _checked_colour(colour: Iterable[int]) -> Colour:
     return red, green, blue
 
 
+def _is_listing(names: object) -> TypeGuard[Iterable[str]]:
+    """Whether it is several things in an order; a text is one, and sets have none."""
+    return isinstance(names, Iterable) and not isinstance(names, (str, bytes, Set, Mapping))
+
+
 def _checked_names(names: Iterable[str]) -> tuple[str, ...]:
     """Names as Python's own text, in their order; lists and NumPy's are taken too."""
-    if not isinstance(names, Iterable) or isinstance(names, (str, bytes, Set, Mapping)):  # sets have no order
+    if not _is_listing(names):
         raise TypeError(f"expected label names in a list or tuple; got {names!r:.100}")
     listed = tuple(names)
     if wrong := [name for name in listed if not isinstance(name, str)]:
@@ -112,7 +118,7 @@ def _checked_names(names: Iterable[str]) -> tuple[str, ...]:
 
 def _listed(names: Sequence[str] | int) -> tuple[str, ...]:
     """Names as given, or those that a number stands for."""
-    if isinstance(names, Iterable) and not isinstance(names, (str, bytes, Set, Mapping)):
+    if _is_listing(names):
         return _checked_names(names)
     try:
         count = None if isinstance(names, bool) else operator.index(names)  # type: ignore[arg-type]  # NumPy's too

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hubmodels.photo_search import PhotoSearch, listed
-from hubmodels.result_files import ENDS, MASK, OVERLAY, is_remains, is_result
+from hubmodels.result_files import ENDS, MASK, OVERLAY, is_anothers
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def _name(photo: Path, length: int) -> str:
 def _orphans(named: Iterable[tuple[tuple[Path, Path], str]], out: Path) -> set[Path]:
     """Masks by somebody else, called as photos would be that share their name."""
     masks = {out / folder / f"{photo.stem}{MASK}" for (photo, folder), name in named if name != photo.stem}
-    return {mask for mask in masks if os.path.lexists(mask) and not is_result(mask) and not is_remains(mask)}
+    return set(filter(is_anothers, masks))
 
 
 def _in_the_way(job: Job) -> Path | None:
@@ -162,7 +162,4 @@ def _in_the_way(job: Job) -> Path | None:
 
     Where nothing can be looked up, nothing can be replaced either: writing will tell.
     """
-    for path in (job.mask, job.overlay):
-        if os.path.lexists(path) and not is_result(path) and not is_remains(path):
-            return path
-    return None
+    return next(filter(is_anothers, (job.mask, job.overlay)), None)

@@ -60,6 +60,11 @@ def is_remains(path: Path) -> bool:
     return begin.startswith(data[: len(begin)]) and end not in data
 
 
+def is_anothers(path: Path) -> bool:
+    """Whether something stands there that is no result, nor the remains of one: it may not be replaced."""
+    return os.path.lexists(path) and not is_result(path) and not is_remains(path)
+
+
 def is_whole(path: Path) -> bool:
     """Whether an overlay ends as whole ones do; nothing is decoded. OSError if it cannot be read, or is shorter yet."""
     _, end = ENDS[OVERLAY]
