@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import json
 import re
@@ -17,17 +16,13 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 import hubmodels
-from hubmodels import WeightsError
-from hubmodels.entries import ENTRIES, list_models
 from hubmodels.export import indexed_png, save_image
 from hubmodels.labels import LabelSet
 from hubmodels.metrics import IGNORE
-from hubmodels.networks import build_network, is_head
+from hubmodels.networks import build_network
 from tests.conftest import ROOT
-from tests.tiny_runs import TINY
 from training.checkpoint import load_checkpoint
 from training.data import read_labels
-from training.engine import network_for
 from training.errors import DataError, RecipeError
 from training.export import export_folder
 from training.folder import LONG_SIDE_PX, load_folder, read_classes, split_photos
@@ -296,73 +291,6 @@ def test_recipes_of_a_folder_need_a_task_of_their_own(photos):
             assert read_recipe(own, folder=photos).classes == tuple(CLASSES)
     pasted = Recipe.from_dict({**values, "augment": {**values["augment"], "paste": 0.5, "paste_labels": ["hat"]}})
     assert pasted.garments.task == "custom" and pasted.garments.id_of("hat") == 1
-
-
-def test_training_starts_from_every_weight_but_the_classifiers(photos):
-    recipe = read_recipe(RECIPE, folder=photos)
-    published = hubmodels.load("deeplabv3plus_fashion").network.state_dict()
-    state = network_for(recipe).state_dict()
-    assert set(state) == set(published)
-    for key, value in state.items():
-        if key.startswith("classifier."):
-            assert value.shape[0] == 3
-        else:
-            assert torch.equal(value, published[key]), key
-
-
-@pytest.mark.parametrize("init", ["deeplabv3_resnet101", "regions_fashion"])
-def test_a_start_from_a_row_without_weights_is_refused_with_the_names_of_others(photos, init):
-    recipe = dataclasses.replace(read_recipe(RECIPE, folder=photos), init=init)
-    with pytest.raises(RecipeError, match=f"{init}' has no weights of a network; use 'imagenet', or .*plus_fashion"):
-        network_for(recipe)
-
-
-def test_a_start_from_what_is_no_checkpoint_says_what_would_be_one(photos, tmp_path):
-    recipe = read_recipe(RECIPE, folder=photos)
-    for init, message in (
-        ("deeplabv3plus_fashon", "no checkpoint there; did you mean 'deeplabv3plus_fashion'"),
-        ("runs/none/best.pt", "no checkpoint there; expected the best.pt of a run, or the name of a published model"),
-        (str(tmp_path), "a folder, no checkpoint; expected the best.pt of a run"),
-    ):
-        with pytest.raises(DataError, match=message):
-            network_for(dataclasses.replace(recipe, init=init))
-
-
-def test_a_start_from_a_network_of_another_size_is_refused(photos):
-    recipe = dataclasses.replace(read_recipe(RECIPE, folder=photos), init="deeplabv3plus_lite2_fashion")
-    with pytest.raises(WeightsError, match=r"'deeplabv3plus_lite2_fashion': .*their own arch and \[network\]"):
-        network_for(recipe)
-
-
-@pytest.mark.parametrize("arch", ["deeplabv3plus", "u2net_small"])
-def test_a_start_from_a_run_on_other_labels_keeps_no_classifier(tmp_path, caplog, arch):
-    """Of equal number, too: rows mean what classes.json said at their place."""
-    caplog.set_level("INFO", logger="training")
-    network = {} if arch == "u2net_small" else TINY.network
-    first = dataclasses.replace(
-        TINY, tasks=("mine",), folder="mine", classes=tuple(CLASSES), arch=arch, network=network, epochs=1
-    )
-    torch.manual_seed(0)
-    state = network_for(first).state_dict()
-    torch.save({"recipe": first.to_dict(), "ema": state}, tmp_path / "best.pt")
-    for classes, is_kept in ((CLASSES, True), ([*CLASSES[:1], "bag", "hat"], False), ([*CLASSES[:2], "shoe"], False)):
-        caplog.clear()
-        torch.manual_seed(1)
-        again = dataclasses.replace(first, init=str(tmp_path / "best.pt"), classes=tuple(classes))
-        got = network_for(again).state_dict()
-        differ = {key for key, value in got.items() if not torch.equal(value, state[key])}
-        assert all(is_head(key) for key in differ) and bool(differ) != is_kept
-        assert ("of other labels, background, hat, bag: the classifier starts anew" in caplog.text) != is_kept
-
-
-@pytest.mark.parametrize("init", list_models())
-def test_training_starts_from_every_published_network(photos, init):
-    entry = ENTRIES[init]
-    start = {"init": init, "arch": entry.arch, "network": dict(entry.network), "freeze_batch_norm": False}
-    state = network_for(dataclasses.replace(read_recipe(RECIPE, folder=photos), **start)).state_dict()
-    published = hubmodels.load(init).network.state_dict()
-    differ = {key for key, value in state.items() if not torch.equal(value, published[key])}
-    assert differ and all(is_head(key) for key in differ)
 
 
 def tutorial() -> list[str]:
