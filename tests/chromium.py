@@ -36,4 +36,11 @@ def set_number(page: Page, name: str, value: object) -> None:
     number.press("Tab")
 
 
-__all__ = ["CHROMIUM", "WAIT_MS", "Browser", "Download", "Page", "expect", "running_browser", "set_number"]
+def choose(page: Page, name: str, option: str) -> None:
+    """Choose in a menu."""
+    page.locator(f"#{name} input").first.click()
+    page.get_by_role("option", name=option, exact=True).click()
+    expect(page.get_by_role("option")).to_have_count(0)  # the list fades out, and another one may hold the same names
+
+
+__all__ = ["CHROMIUM", "WAIT_MS", "Browser", "Download", "Page", "choose", "expect", "running_browser", "set_number"]

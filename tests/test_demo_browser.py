@@ -24,7 +24,7 @@ from hubmodels.app.studio import Photo, Studio
 from hubmodels.app.views import SIDES, STYLES
 from hubmodels.entries import DEFAULTS, ENTRIES, list_models
 from hubmodels.export import indexed_png
-from tests.chromium import WAIT_MS, Browser, Page, expect, running_browser, set_number
+from tests.chromium import WAIT_MS, Browser, Page, choose, expect, running_browser, set_number
 from tests.page_server import running_demo
 
 CLOTHES, PEOPLE = DEFAULTS["fashion"], DEFAULTS["person"]
@@ -107,12 +107,6 @@ def wait_until(page: Page, condition: Callable[[], Any], what: str) -> None:
 
 def text_of(page: Page, name: str) -> str:
     return page.locator(f"#{name} pre").inner_text()
-
-
-def choose(page: Page, name: str, option: str) -> None:
-    page.locator(f"#{name} input").first.click()
-    page.get_by_role("option", name=option, exact=True).click()
-    expect(page.get_by_role("option")).to_have_count(0)  # the list fades out, and another one may hold the same names
 
 
 def picture(page: Page, side: str) -> np.ndarray:

@@ -20,7 +20,8 @@ from hubmodels.app import texts
 from hubmodels.app.downloads import KINDS
 from hubmodels.app.examples import EXAMPLES
 from hubmodels.app.studio import Photo, Studio
-from tests.chromium import WAIT_MS, Browser, Download, Page, expect, running_browser, set_number
+from hubmodels.app.views import STYLES
+from tests.chromium import WAIT_MS, Browser, Download, Page, choose, expect, running_browser, set_number
 from tests.page_server import GRADIO_MARKS, get, served_here
 
 NAME, DEFAULT = "deeplabv3plus_person", "u2net_small_person"
@@ -135,6 +136,10 @@ def test_a_visitor_is_told_that_the_server_is_busy_and_can_try_again(server, bro
     expect(page.locator("#compare img")).to_have_count(2, timeout=WAIT_MS)
     jobs = fill_queue(server, tmp_path / "photo.png")
 
+    expect(page.locator("#cut-label")).to_be_hidden()
+    choose(page, "style", STYLES["cutout"])
+    is_told(page)
+    expect(page.locator("#cut-label")).to_be_visible(timeout=WAIT_MS)  # nothing is computed for it
     set_number(page, "min_region_px", 500)
     is_told(page)
     late = browser.new_page()

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 from pathlib import Path
 
 import gradio as gr
 import pytest
 from gradio import processing_utils
+from gradio.data_classes import PredictBodyInternal
 from gradio.queueing import Queue
+from starlette.requests import Request
 
 import demo
 import hubmodels.app
+from hubmodels.app import busy
 from hubmodels.app import server as serving
+from hubmodels.app.busy import HEAVY, MAX_LIGHT
 from hubmodels.app.controls import CONTROLS
 from hubmodels.app.handlers import Handlers
-from hubmodels.app.page import DOWNLOAD, HEAVY, build
+from hubmodels.app.page import DOWNLOAD, build
 from hubmodels.app.studio import Studio
 from hubmodels.app.views import SIDES
 from tests.page_examples import PEOPLE
@@ -80,7 +85,7 @@ def test_heavy_work_shares_one_slot_and_the_queue_is_bounded(studio):
     names = {f.api_name or getattr(f.fn, "__name__", "") for f in heavy}
     assert "segment" in names and len(heavy) == 7  # updates, five downloads, and the API
     assert all(f.concurrency_limit == 2 for f in heavy)
-    assert page._queue.max_size == 7 and page.api_open is False
+    assert page._queue.max_size == 7 + MAX_LIGHT and page.api_open is False
     assert page.analytics_enabled is False and page.delete_cache is None  # the server deletes
     assert all(
         f.queue is not False for f in page.fns.values() if f.fn is not None and f.api_name != "load_example"
@@ -88,6 +93,30 @@ def test_heavy_work_shares_one_slot_and_the_queue_is_bounded(studio):
     launch = serving.LAUNCH
     assert launch["show_error"] is False and launch["run_history"] is False and launch["ssr_mode"] is False
     assert launch["max_file_size"] and launch["enable_monitoring"] is False
+
+
+def test_calls_that_compute_and_calls_that_arrange_the_page_wait_apart(studio, monkeypatch):
+    """Neither is refused because of the other: a link whose menus are still on their way has an answer all the same."""
+    monkeypatch.setattr(busy, "MAX_LIGHT", 4)
+    page = build(studio, queue_size=2)
+    functions = [f for f in page.fns.values() if f.fn is not None and f.queue is not False]
+    light, heavy = (
+        next(f._id for f in functions if (f.concurrency_id == HEAVY) is computes) for computes in (False, True)
+    )
+
+    async def ask_for(*wanted: int | None) -> list[str]:
+        """The states of calls of which none is taken up, as the queue was not started."""
+        request = Request({"type": "http", "headers": []})
+        states = []
+        for function in wanted:
+            body = PredictBodyInternal(session_hash="visitor", data=[], fn_index=function, request=request)
+            _, _, state = await page._queue.push(body=body, request=request, username=None)
+            states.append(state)
+        return states
+
+    states = asyncio.run(ask_for(None, light, light, light, heavy, heavy, heavy, light, light))
+    assert states == ["error"] + ["success"] * 5 + ["queue_full", "success", "queue_full"]
+    assert busy.waiting(page._queue) == 2 and len(page._queue) == 6
 
 
 @pytest.mark.parametrize(

@@ -253,6 +253,7 @@ ALLOWED: dict[str, set[str]] = {
     "app.exports": {"", "app.examples", "app.studio", "errors", "files", "runtime"},
     "app.server": {
         "",
+        "app.busy",
         "app.examples",
         "app.exports",
         "app.look",

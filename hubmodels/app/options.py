@@ -40,7 +40,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="larger photos are refused (%(default)s)",
     )
     parser.add_argument(
-        "--queue-size", type=_positive(int), default=32, help="calls that may wait; others hear 'busy' (%(default)s)"
+        "--queue-size",
+        type=_positive(int),
+        default=32,
+        help="heavy calls that may wait; others hear 'busy' (%(default)s)",
     )
     parser.add_argument(
         "--max-disk-mb",

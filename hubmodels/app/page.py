@@ -14,7 +14,7 @@ from gradio.utils import get_upload_folder
 from pydantic import ValidationError
 
 from hubmodels.app import texts, views
-from hubmodels.app.busy import tell_when_full
+from hubmodels.app.busy import HEAVY, MAX_LIGHT, bound
 from hubmodels.app.controls import CONTROLS, SECTIONS, Control
 from hubmodels.app.downloads import KINDS
 from hubmodels.app.examples import EXAMPLES
@@ -30,7 +30,6 @@ DOWNLOAD = "async_ssrf_protected_download"  # Gradio's function that gets files 
 # Empties a component and leaves an empty one alone, which would count as changed, so that all would be asked for again.
 EMPTY = "value => value ? null : ({__type__: 'update'})"
 UNCHECK = "boxes => [boxes.length ? [] : {__type__: 'update'}]"  # likewise
-HEAVY = "heavy"  # the one slot of everything that computes
 # Handlers get what came from the browser or the API and check it themselves, also whose files they are: the page clamps
 # where the API refuses, and no photo is opened by anybody else.
 _AS_IT_CAME: dict[str, Any] = {"preprocess": False}
@@ -63,7 +62,7 @@ def build(studio: Studio, *, queue_size: int = 32, concurrency: int = 1) -> gr.B
 
     Args:
         studio: what is served.
-        queue_size: calls that may wait; further ones are told that the server is busy.
+        queue_size: heavy calls that may wait; further ones are told that the server is busy.
         concurrency: heavy calls at a time.
 
     Raises:
@@ -103,8 +102,8 @@ def build(studio: Studio, *, queue_size: int = 32, concurrency: int = 1) -> gr.B
         _tie_light_events(parts, handlers)
         _tie_downloads(parts, handlers, concurrency)
         _add_api(parts, handlers, concurrency)
-    page.queue(max_size=queue_size, api_open=False)
-    tell_when_full(page._queue, texts.BUSY)
+    page.queue(max_size=queue_size + MAX_LIGHT, api_open=False)
+    bound(page._queue, max_heavy=queue_size, message=texts.BUSY)
     _tell_what_is_no_upload(page)
     return page
 

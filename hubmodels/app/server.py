@@ -134,10 +134,11 @@ def _add_health(app: Any, studio: Studio, page: Any) -> None:
     from starlette.responses import JSONResponse
     from starlette.routing import Route
 
+    from hubmodels.app.busy import waiting
+
     def health(request: Any) -> JSONResponse:
-        waiting = len(page._queue)
         state = {"status": "ok", "version": __version__, "models": list(studio.models), "runtimes": studio.runtimes}
-        return JSONResponse({**state, "waiting": waiting, "remembered": studio.remembered})
+        return JSONResponse({**state, "waiting": waiting(page._queue), "remembered": studio.remembered})
 
     app.router.routes.insert(0, Route("/health", health, methods=["GET"]))  # before Gradio's own catch-all
 
