@@ -71,8 +71,10 @@ def whole_file(path: Path, *, temporary: Path | None = None) -> Iterator[IO[byte
             file.flush()
             os.fsync(file.fileno())  # or else a power cut may leave the new name with nothing, or half of it, behind it
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)):  # a full disk names none
+            error.filename = str(path)
         raise
 
 

@@ -17,7 +17,7 @@ from tests.tiny_runs import TINY
 from training.average import main as average
 from training.checkpoint import load_checkpoint, load_run, save_checkpoint
 from training.engine import network_for, select_tasks, task_rows
-from training.errors import DataError
+from training.errors import DataError, run_command
 from training.export import export, export_folder, to_float16
 from training.import_checkpoint import main as import_checkpoint
 from training.recipe import label_counts
@@ -36,6 +36,25 @@ def test_a_kill_while_saving_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "save", half_written)
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint({"epoch": 2}, path)
+    assert load_checkpoint(path) == {"epoch": 1}
+    assert [each.name for each in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_a_checkpoint_that_does_not_fit_ends_a_command_in_one_line(tmp_path):
+    """PyTorch's own error would hide the system's; of a full disk it comes likewise."""
+    resource = pytest.importorskip("resource", reason="Unix alone limits the size of files")
+    path, limits = tmp_path / "last.pt", resource.getrlimit(resource.RLIMIT_FSIZE)
+    save_checkpoint({"epoch": 1}, path)
+
+    def too_large() -> None:
+        save_checkpoint({"weights": torch.zeros(100_000)}, path)
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(SystemExit, match=r"last\.pt: File too large; make room, or name another place$"):
+            run_command(too_large)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert load_checkpoint(path) == {"epoch": 1}
     assert [each.name for each in tmp_path.iterdir()] == ["last.pt"]
 

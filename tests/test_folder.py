@@ -193,6 +193,15 @@ def test_a_photo_turned_by_its_camera_meets_its_upright_mask(photos):
     assert np.abs(load_folder(photos, "val", "custom")[0].image.astype(int) - upright).mean() < 3
 
 
+def test_masks_may_end_in_capitals(photos):
+    before = load_folder(photos, "val", "custom")[0].labels["custom"]
+    (photos / "masks" / f"{VAL}.png").rename(photos / "masks" / f"{VAL}.PNG")
+    np.testing.assert_array_equal(load_folder(photos, "val", "custom")[0].labels["custom"], before)
+    (photos / "masks" / "9.PNG").touch()
+    with pytest.raises(DataError, match=r"got none for 9\.PNG"):
+        load_folder(photos, "val", "custom")
+
+
 def spoiled(folder):
     """What is wrong, how it is made so, and what the message must say."""
     mask, photo = folder / "masks" / f"{VAL}.png", folder / "images" / f"{VAL}.jpg"
@@ -207,6 +216,10 @@ def spoiled(folder):
     yield lambda: (folder / "classes.json").write_text("{"), "expected a JSON file"
     yield lambda: (folder / "classes.json").write_text('["a"]'), "2 to 255 different names"
     yield lambda: (folder / "classes.json").write_text('{"0": "a"}'), "expected a list of names"
+    yield (
+        lambda: (folder / "classes.json").write_text('["hat", "bag", "background"]'),
+        "the background first, as id 0; got 'hat' there and background as id 2",
+    )
     yield (
         lambda: (folder / "classes.json").write_text('["a", "hat\\n"]'),
         "a label must be 1 to 100 printable",
@@ -254,7 +267,7 @@ def replaced_by_link(path):
     path.symlink_to(path.with_name("nowhere.jpg"))
 
 
-@pytest.mark.parametrize("case", range(28))
+@pytest.mark.parametrize("case", range(29))
 def test_what_is_wrong_with_a_folder_is_said_with_its_file(photos, case):
     spoil, message = list(spoiled(photos))[case]
     spoil()

@@ -149,12 +149,18 @@ def test_every_recipe_can_be_read():
         ({"plateau_epochs": 0}, "plateau_epochs must be 1"),
         ({"loss": {"focal": 1}}, "focal"),
         ({"class_weight": {"person": [1]}}, "needs 2 values"),
-        ({"augment": {"crop_hw": [64, 48]}}, "scale"),
+        ({"augment": {"crop_hw": [64, 48]}}, r"\[augment\]: expected the keys scale too"),
+        ({"augment": {"crop_hw": [64, 48], "scale": [1, 1], "zoom": 2}}, r"\[augment\]: unknown keys \['zoom'\]"),
     ],
 )
 def test_a_wrong_recipe_names_the_key(change, message):
     with pytest.raises(RecipeError, match=message):
         Recipe.from_dict({**TINY.to_dict(), **change})
+
+
+def test_a_recipe_that_lacks_keys_names_them():
+    with pytest.raises(RecipeError, match="recipe 'mine': expected the keys tasks, arch, augment, epochs too"):
+        Recipe.from_dict({"name": "mine"})
 
 
 def test_recipe_files_that_cannot_be_read(tmp_path):

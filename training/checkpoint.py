@@ -14,10 +14,19 @@ from training.errors import DataError
 
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:
-    """Write `state` (tensors and plain values only) to `path` atomically."""
+    """Write `state` (tensors and plain values only) to `path` atomically.
+
+    Raises:
+        OSError: it cannot be written; `filename` says where.
+    """
     # Checkpoints are large, and runs are killed while they write one: half of one each time would fill the disk.
     with whole_file(path, temporary=path.with_suffix(".tmp")) as file:
-        torch.save(state, file)
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # hidden, as PyTorch closes what could not be written
+                raise error.__context__ from None
+            raise
 
 
 DAMAGED = "expected a checkpoint of training.train; if it was damaged, take a copy of it or train again"

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable
 
 from hubmodels.ctrl_c import INTERRUPTED
 from hubmodels.errors import HubmodelsError
+from hubmodels.files import FULL
+
+# Why a file cannot be written or read that a user can do something about; other errors of the system are ours.
+OF_PLACE = (*FULL, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR)
 
 
 def run_command(main: Callable[[], None]) -> None:
@@ -18,6 +23,10 @@ def run_command(main: Callable[[], None]) -> None:
         main()
     except HubmodelsError as error:
         raise SystemExit(str(error)) from None
+    except OSError as error:
+        if error.errno not in OF_PLACE or not error.filename:
+            raise
+        raise SystemExit(f"{error.filename}: {error.strerror}; make room, or name another place") from None
     except KeyboardInterrupt:
         print("\nstopped; a training goes on from its last checkpoint by --resume", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None

@@ -47,6 +47,11 @@ def read_classes(folder: Path) -> tuple[str, ...]:
         raise DataError(f'{path}: expected a list of names, such as ["background", "hat"]; got {type(names).__name__}')
     if not 2 <= len(names) <= IGNORE or len(set(names)) != len(names):
         raise DataError(f"{path}: expected 2 to {IGNORE} different names, the background first; got {len(names)}")
+    if "background" in names[1:]:
+        raise DataError(
+            f"{path}: expected the background first, as id 0; got {names[0]!r} there and background as id "
+            f"{names.index('background')}: correct the order, and the ids in the masks with it"
+        )
     try:  # what the export of the trained model would refuse
         ModelConfig("names", "deeplabv3", {}, LabelSet.custom(names), LONG_SIDE_PX)
     except ValueError as error:
@@ -64,7 +69,7 @@ def load_folder(folder: Path, split: str, task: str, *, limit: int | None = None
     names = read_classes(folder)
     labels, count = LabelSet.custom(names), len(names)
     samples = []
-    splits = split_photos(folder)
+    splits, masks = split_photos(folder), _masks(folder / "masks")
     if split == "train":  # once for both
         _warn_of_unused(folder, splits)
     for path in tqdm(splits[split][:limit], desc=f"{folder.name} {split}", unit="photo", leave=False):
@@ -74,7 +79,7 @@ def load_folder(folder: Path, split: str, task: str, *, limit: int | None = None
             raise DataError(str(error)) from error
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-        mask_path = folder / "masks" / f"{path.stem}.png"
+        mask_path = masks.get(path.stem, folder / "masks" / f"{path.stem}.png")
         ids = read_labels(mask_path, image.shape[1::-1], labels)
         if wrong := sorted(set(np.unique(ids).tolist()) - set(range(count)) - {IGNORE})[:3]:
             raise DataError(
@@ -142,6 +147,11 @@ def _photos(folder: Path) -> list[Path]:
     return sorted(path for path in _visible(folder, "*") if path.suffix.lower() in SUFFIXES)
 
 
+def _masks(folder: Path) -> dict[str, Path]:
+    """Name -> mask; some programs and cameras write .PNG."""
+    return {path.stem: path for path in sorted(_visible(folder, "*")) if path.suffix.lower() == ".png"}
+
+
 def _warn_of_unused(folder: Path, splits: Mapping[str, Sequence[Path]]) -> None:
     """Log how many photos are in no split: those that were added after splits.json was written would go unused."""
     used = {path for paths in splits.values() for path in paths}
@@ -168,7 +178,7 @@ def _visible(folder: Path, pattern: str) -> Iterator[Path]:
 
 def _check_masks(folder: Path, photos: Container[str]) -> None:
     """Raise DataError if a mask has no photo: its photo is of a kind that is not read, and would go unused."""
-    if alone := sorted(path.name for path in _visible(folder, "*.png") if path.stem not in photos):
+    if alone := [path.name for name, path in _masks(folder).items() if name not in photos]:
         raise DataError(
             f"{folder}: expected a photo ({', '.join(SUFFIXES)}) of the same name for every mask; got none for "
             f"{', '.join(alone[:3])}{f' and {len(alone) - 3} more' if len(alone) > 3 else ''}: "

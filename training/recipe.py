@@ -266,19 +266,27 @@ class Recipe:
             RecipeError: unknown or missing key, or a value of another type or out of range.
         """
         name = values.get("name", "?")
-        unknown = set(values) - {f.name for f in fields(cls)}
-        if unknown:
-            raise RecipeError(f"recipe {name!r}: unknown keys {sorted(unknown)}")
+        _check_keys(cls, values, where=f"recipe {name!r}")
         given = _with_tuples(values)
         for key in ("augment", "class_weight"):
             if isinstance(table := given.get(key), Mapping):
                 given[key] = _with_tuples(table)
         try:
             if isinstance(given.get("augment"), Mapping):
+                _check_keys(Augment, given["augment"], where=f"recipe {name!r}: [augment]")
                 given["augment"] = Augment(**given["augment"])
             return cls(**given)
         except (TypeError, ValueError) as error:
             raise RecipeError(f"recipe {name!r}: {error}") from error
+
+
+def _check_keys(kind: type, values: Mapping[str, Any], *, where: str) -> None:
+    """Raise RecipeError if `values` are not keys of a dataclass, or lack some that have no default."""
+    known = [f.name for f in fields(kind)]
+    if unknown := sorted(set(values) - set(known)):
+        raise RecipeError(f"{where}: unknown keys {unknown}; known are {', '.join(known)}")
+    if missing := [key for key in known if key not in _defaults(kind) and key not in values]:
+        raise RecipeError(f"{where}: expected the keys {', '.join(missing)} too, which have no default; add them")
 
 
 def _with_tuples(table: Mapping[str, Any]) -> dict[str, Any]:
