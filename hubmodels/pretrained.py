@@ -121,6 +121,8 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
         network = config.build()
         wanted = network.state_dict()
         weights_path = find(WEIGHTS)  # not before it is clear that it is a model of ours: others have gigabytes
+        if not os.path.lexists(weights_path):
+            raise WeightsError(f"{what}: {weights_path} is missing; {remedy}")
         remedy = f"{weights_path.resolve()} is damaged: {remedy}"
         data = read_file(weights_path, most_bytes=most_bytes(wanted), what=what, remedy=remedy)
         if pinned is not None:
