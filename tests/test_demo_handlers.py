@@ -327,6 +327,9 @@ def test_the_vote_of_a_model_without_a_classifier_is_the_one_in_the_menu_and_tha
         assert vote in dict(handlers.adapt(model, [], vote, "", "")[2].choices)
     assert not capsys.readouterr().out
     assert said in handlers.update(photo, other, None, asked(), vote="classifier")[1]
+    compared = {"right": "other", "other": other}
+    assert said in handlers.update(photo, CLOTHES, None, asked(), vote="classifier", **compared)[1]
+    assert said not in handlers.update(photo, CLOTHES, None, asked(), vote="majority", **compared)[1]
     query = {"model": other, "vote": "classifier"}
     values = dict(zip(CONTROLS, handlers.restore(query, {"astronaut": ""})[4:], strict=False))
     assert values["vote"] == "probability"

@@ -185,6 +185,8 @@ class Handlers:
         if side == "other":
             shown = self.studio.analyse(analysis.photo, view.other, analysis.settings, absent=analysis.absent)
             name = view.other
+            if shown.settings.vote != analysis.settings.vote:
+                notes.append(texts.no_classifier(view.other, shown.settings.vote))
         seg = _as_result(analysis.final, ids) if side == "truth" and ids is not None else shown.stage(_stage(side))
         ids_of_superpixels = None
         if view.style == "superpixels":
