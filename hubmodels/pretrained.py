@@ -131,13 +131,25 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
             )
         check_digest(data, digest, what=what, remedy=remedy)
         network.load_state_dict(parse_tensors(data, wanted, what=what, remedy=remedy))
+        regions = _find_regions(find, regions_digest, config.labels, what) if regions_digest else None
+        return cls.from_network(network, config, region_classifier=regions)
+
+    @classmethod
+    def from_network(
+        cls,
+        network: nn.Module,
+        config: ModelConfig,
+        *,
+        region_classifier: Callable[[], RegionClassifier] | None = None,
+    ) -> Self:
+        """A model in eval mode of a network that `config.build()` made, with whatever weights it has by now."""
         return cls(
-            network.to(memory_format=torch.channels_last),
+            network.to(memory_format=torch.channels_last),  # about three times as fast in depthwise convolutions on CPU
             config.labels,
             name=config.name,
             input_px=config.input_px,
             config=config,
-            region_classifier=_find_regions(find, regions_digest, config.labels, what) if regions_digest else None,
+            region_classifier=region_classifier,
         ).eval()
 
     @classmethod

@@ -22,7 +22,7 @@ from training.export import export, export_folder, to_float16
 from training.import_checkpoint import main as import_checkpoint
 from training.recipe import label_counts
 from training.seeds import score_seeds
-from training.segmenters import load_teacher
+from training.segmenters import load_segmenter
 
 
 def test_a_kill_while_saving_leaves_the_old_checkpoint(tmp_path, monkeypatch):
@@ -101,7 +101,7 @@ def test_a_plain_state_dict_is_no_run(tmp_path, content):
         lambda: average([str(path), str(path), "--out", str(tmp_path / "mean.pt")]),
         lambda: export(path, person),
         lambda: export_folder(path, tmp_path / "out"),
-        lambda: load_teacher(str(path), "person"),
+        lambda: load_segmenter(str(path), "person"),
         lambda: score_seeds(person, [path, path], data=tmp_path),
         lambda: network_for(dataclasses.replace(TINY, init=str(path))),
     ):

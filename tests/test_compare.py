@@ -16,7 +16,7 @@ from training.data import load_fashionista
 from training.errors import CommandError, DataError
 from training.evaluate import evaluate
 from training.files import RESULTS
-from training.segmenters import load_teacher
+from training.segmenters import load_segmenter
 from training.train import main as train
 
 RECIPE = """
@@ -51,7 +51,7 @@ def test_an_untrained_run_does_not_replace_what_ships(drawn, run, capsys):
     command(["u2net_small_person", str(run), "--data", str(drawn), "--draws", "100", "--input-px", "96"])
     said = json.loads(capsys.readouterr().out)
     assert said["images"] == 2 and said["draws"] == 100 and said["input_px"] == {"new": 96, "old": 384}
-    model = load_teacher(str(run), "person")
+    model = load_segmenter(str(run), "person")
     model.input_px = 96
     alone = evaluate(model, data=drawn, split="val")
     spread = json.loads((RESULTS / "seeds_u2net_small_person.json").read_text())["val"]

@@ -16,7 +16,7 @@ from training.crf_layer import crf_layers
 from training.data import load_fashionista
 from training.engine import validate
 from training.export import export, export_folder
-from training.segmenters import load_teacher
+from training.segmenters import load_segmenter
 from training.train import Run, train
 
 
@@ -56,7 +56,7 @@ def test_tools_that_leave_the_crf_away_say_so(tmp_path):
     with pytest.warns(UserWarning, match=said):
         export_folder(tmp_path / "best.pt", tmp_path / "out")
     with pytest.warns(UserWarning, match=said):
-        load_teacher(paths[0], "fashion")
+        load_segmenter(paths[0], "fashion")
     with pytest.warns(UserWarning, match=said), pytest.warns(UserWarning, match=r"last\.pt"):
         average([*paths, "--out", str(tmp_path / "mean.pt")])
     entry = dataclasses.replace(ENTRIES["deeplabv3plus_fashion"], network=WITH_CRF.network)

@@ -8,13 +8,21 @@ import json
 import numpy as np
 import pytest
 
+import hubmodels.remote
 import training.evaluate
 from hubmodels import FASHION, Segmenter
 from hubmodels.refine import Refinement
 from tests.drawn_data import draw_data
 from tests.fixed_network import Fixed
 from training.arguments import count, scale
+from training.compare import main as compare
+from training.ensemble import main as ensemble
+from training.errors import CommandError
 from training.evaluate import main
+from training.report import main as report
+from training.seeds import main as seeds
+from training.train_regions import main as train_regions
+from training.tune import main as tune
 
 
 @pytest.fixture
@@ -115,6 +123,39 @@ def test_a_preset_for_a_region_classifier_is_refused_before_the_work(monkeypatch
     with pytest.raises(SystemExit):
         main(["regions_fashion", "--preset", "gentle"])
     assert "regions_fashion comes with post-processing of its own: leave out --preset" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command", [main, report, compare, lambda argv: tune(["crf", *argv]), lambda argv: seeds([*argv, "last.pt"])]
+)
+def test_a_head_that_was_never_trained_is_not_measured(monkeypatch, command):
+    monkeypatch.setattr(hubmodels.remote, "fetch", None)  # the backbone's weights would come from the Hub
+    arguments = ["deeplabv3_resnet101", "last.pt"] if command is compare else ["deeplabv3_resnet101"]
+    with pytest.raises(CommandError, match="trained weights; deeplabv3_resnet101 has none of ours"):
+        command(arguments)
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "said"),
+    [
+        (
+            tune,
+            ["crf", "deeplabv3plus_person", "--limit", "0"],
+            "--limit: expected a whole number of 1 or more",
+        ),
+        (train_regions, ["deeplabv3plus_fashion", "--limit", "-1"], "whole number of 1 or more; got '-1'"),
+        (
+            compare,
+            ["deeplabv3plus_person", "last.pt", "--input-px", "5"],
+            "--input-px: expected pixels in 32..4096",
+        ),
+        (ensemble, ["out", "deeplabv3plus_person", "u2net_person", "--input-px", "x"], "32..4096; got 'x'"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_by_the_parser(capsys, command, options, said):
+    with pytest.raises(SystemExit) as ended:
+        command(options)
+    assert ended.value.code == 2 and said in capsys.readouterr().err
 
 
 def test_of_two_labels_none_can_be_known_to_be_absent(monkeypatch, capsys):

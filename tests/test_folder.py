@@ -287,7 +287,7 @@ def test_recipes_of_a_folder_need_a_task_of_their_own(photos):
         ({"soft_labels": "somewhere"}, "not for a folder"),
         (
             {"augment": {**values["augment"], "paste": 0.5}},
-            r"paste_labels must be of \['background', 'hat', 'bag'\]; got",
+            r"paste_labels must be of \['hat', 'bag'\]; got",
         ),
     ):
         with pytest.raises(RecipeError, match=message):

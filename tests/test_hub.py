@@ -302,7 +302,7 @@ def test_pickled_weights_are_never_read(tmp_path, person):
     person.save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     torch.save(person.network.state_dict(), tmp_path / "pytorch_model.bin")
-    with pytest.raises(WeightsError, match="model.safetensors is missing; restore it, or save the model again$"):
+    with pytest.raises(WeightsError, match=r"model\.safetensors is missing; restore it, or save the model again$"):
         hubmodels.load(tmp_path)
     with pytest.raises(WeightsError, match="never read"):
         person._load_as_pickle(person, "x", "cpu", False)

@@ -10,13 +10,15 @@ import pytest
 import torch
 from torch import nn
 
+import hubmodels
 from hubmodels.errors import WeightsError
 from hubmodels.networks import build_network
 from tests.drawn_data import draw_data
 from tests.test_u2net import RECIPE, onnx_path  # noqa: F401
-from training.checkpoint import load_checkpoint
+from training.checkpoint import load_checkpoint, save_checkpoint
 from training.engine import network_for
 from training.errors import DataError
+from training.export import export_folder
 from training.import_checkpoint import (
     TORCHVISION_DEEPLABV3,
     calibration_photos,
@@ -27,6 +29,7 @@ from training.import_checkpoint import (
     read_state,
     voc_person,
 )
+from training.segmenters import load_segmenter
 
 
 def randomised(net: nn.Module, *, seed: int = 0) -> nn.Module:
@@ -57,7 +60,16 @@ def test_an_imported_u2net_gives_the_sigmoid_as_its_second_probability(original,
         for theirs, ours in zip(original.forward_sides(x), net.forward_sides(x), strict=True):
             torch.testing.assert_close(ours.softmax(1)[:, 1], theirs.sigmoid()[:, 0], atol=1e-5, rtol=0)
             assert not ours[:, 0].any()
-    assert load_checkpoint(out)["recipe"] == {"tasks": ["person"]}
+    model = load_segmenter(str(out), "person")
+    assert model.input_px == 320
+    torch.testing.assert_close(model(x), net(x), atol=1e-4, rtol=0)
+    export_folder(out, tmp_path / "folder")
+    loaded = hubmodels.load(tmp_path / "folder")
+    assert loaded.name == "imported" and loaded.labels.names == ("background", "person")
+    old = load_checkpoint(out) | {"recipe": {"tasks": ["person"]}}  # as it was written before
+    save_checkpoint(old, out)
+    with pytest.raises(DataError, match=r"imported\.pt: .* it lacks name, arch, network, eval_long_side_px: if "):
+        export_folder(out, tmp_path / "folder")
 
 
 def test_the_full_network_is_imported_too():

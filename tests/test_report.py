@@ -14,6 +14,7 @@ from PIL import Image
 
 import training.evaluate
 import training.report as module
+from hubmodels.entries import find_entry
 from hubmodels.errors import ModelNotFoundError, OutputError
 from hubmodels.labels import FASHION, PERSON, LabelSet
 from hubmodels.metrics import IGNORE, Scores
@@ -409,7 +410,7 @@ def test_what_does_not_fit_is_refused(tmp_path):
 
 
 def test_settings_that_cannot_be_used(tmp_path):
-    entry, file = module.find_entry("deeplabv3plus_person"), tmp_path / "settings.json"
+    entry, file = find_entry("deeplabv3plus_person"), tmp_path / "settings.json"
     with pytest.raises(CommandError, match=r"got both 'gentle' and .*: leave out one"):
         settings_for(entry, preset="gentle", file=file)
     with pytest.raises(CommandError, match=r"settings\.json: no such file of settings"):

@@ -24,7 +24,7 @@ from training.data import Sample, load_ccp_unlabelled, load_sources
 from training.errors import DataError
 from training.losses import soft_cross_entropy
 from training.recipe import Recipe, RecipeError, read_recipe
-from training.segmenters import load_teacher
+from training.segmenters import load_segmenter
 from training.soft_labels import shrunk, soft_path, teach, with_soft_labels, write_soft_labels
 from training.train import train
 from training.transforms import Augment, View, augment, batch_views, paste
@@ -117,7 +117,7 @@ def test_a_teacher_that_was_trained_anew_needs_another_folder(photo, tmp_path):
 
 
 def test_the_command_labels_what_is_not_there_yet(drawn, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(training.soft_labels, "load_teacher", lambda name, task: teacher(float(name)))
+    monkeypatch.setattr(training.soft_labels, "load_segmenter", lambda name, task: teacher(float(name)))
     monkeypatch.setattr(training.soft_labels, "keep_freed_memory", lambda: None)
     out = tmp_path / "soft"
     for limit, said in ((1, "2 photos labelled, 0 were there"), (2, "2 photos labelled, 2 were there")):
@@ -141,7 +141,7 @@ def test_the_command_wants_a_teacher(tmp_path, capsys):
 
 def test_a_published_model_of_another_task_is_no_teacher():
     with pytest.raises(DataError, match="deeplabv3plus_person labels person; expected a model for fashion"):
-        load_teacher("deeplabv3plus_person", "fashion")
+        load_segmenter("deeplabv3plus_person", "fashion")
 
 
 def test_a_folder_from_before_the_settings_is_taken_as_it_is(photo, tmp_path):
@@ -325,7 +325,11 @@ def test_pasting_is_off_unless_asked_and_repeats_with_the_seed():
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"paste": 2.0}, "probability in 0..1"), ({"paste_labels": ["boots"]}, r"must be of .*; got \['boots'\]")],
+    [
+        ({"paste": 2.0}, "probability in 0..1"),
+        ({"paste_labels": ["boots"]}, r"must be of .*; got \['boots'\]"),
+        ({"paste_labels": ["background"]}, r"must be of \['skin', .*; got \['background'\]"),
+    ],
 )
 def test_a_wrong_paste_is_a_recipe_error(change, message):
     values = {"name": "x", "tasks": ["fashion"], "arch": "deeplabv3plus", "epochs": 1}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from hubmodels.config import INPUT_PX
+
 
 def count(text: str) -> int:
     """How many: a whole number of 1 or more.
@@ -18,6 +20,17 @@ def count(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of 1 or more; got {text!r}")
     return number
+
+
+def working_px(text: str) -> int:
+    """A working size of networks, in pixels.
+
+    Raises:
+        ArgumentTypeError: it is something else.
+    """
+    if not text.isdecimal() or int(text) not in INPUT_PX:
+        raise argparse.ArgumentTypeError(f"expected pixels in {INPUT_PX[0]}..{INPUT_PX[-1]}; got {text!r}")
+    return int(text)
 
 
 def scale(text: str) -> float:

@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from hubmodels.refine.crf import DenseCRF
 from hubmodels.refine.photo_kernels import forget_spatial_lattices
+from training.arguments import count
 from training.files import RESULTS, write_json
 from training.timing import machine_facts
 
@@ -145,10 +146,10 @@ def line(row: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photo", type=Path, help="default: scikit-image's astronaut")
-    parser.add_argument("--size", type=int, nargs=2, default=(600, 400), metavar=("HEIGHT", "WIDTH"))
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--iterations", type=int, nargs="+", default=(5, 10))
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="ours and crfseg's; pydensecrf2 has one")
+    parser.add_argument("--size", type=count, nargs=2, default=(600, 400), metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--rounds", type=count, default=9)
+    parser.add_argument("--iterations", type=count, nargs="+", default=(5, 10))
+    parser.add_argument("--threads", type=count, default=os.cpu_count(), help="ours and crfseg's; pydensecrf2 has one")
     parser.add_argument("--out", type=Path, default=RESULTS / "bench_crf.json")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 from hubmodels.entries import DEFAULTS
+from training.arguments import count
 from training.files import RESULTS, ROOT, write_json
 from training.timing import machine_facts
 
@@ -48,8 +49,8 @@ def seconds(script: str, *arguments: str) -> tuple[float, float]:
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--rounds", type=count, default=5)
+    parser.add_argument("--threads", type=count, default=os.cpu_count())
     parser.add_argument("--out", type=Path, default=RESULTS / "bench_load.json")
     arguments = parser.parse_args(argv)
     machine = machine_facts(threads=arguments.threads)

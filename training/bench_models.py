@@ -28,6 +28,7 @@ from hubmodels.hub import load_model
 from hubmodels.networks.folding import fold_batch_norms
 from hubmodels.runtime import with_runtime
 from hubmodels.segmenter import Segmenter, photo_logits, working_size
+from training.arguments import count
 from training.bench_crf import load
 from training.files import RESULTS, write_json
 from training.timing import machine_facts, medians_ms
@@ -154,8 +155,8 @@ def rows(photo: np.ndarray, names: Sequence[str], rounds: int, threads: int) -> 
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=count, default=7)
+    parser.add_argument("--threads", type=count, default=2)
     parser.add_argument(
         "--only",
         nargs="+",

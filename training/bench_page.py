@@ -24,6 +24,7 @@ from skimage import data
 from hubmodels.app.handlers import Handlers
 from hubmodels.app.server import warm_up
 from hubmodels.app.studio import Studio
+from training.arguments import count
 from training.files import RESULTS, write_json
 from training.timing import machine_facts
 
@@ -75,8 +76,8 @@ def measure(rounds: int, folder: Path, runtime: str) -> tuple[dict[str, list[flo
 def main() -> None:
     """Measure, print, and write the results file."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--rounds", type=count, default=40)
+    parser.add_argument("--threads", type=count, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--runtime", choices=("auto", "torch", "onnx"), default="auto", help="(%(default)s)")
     parser.add_argument("--out", type=Path, default=RESULTS / "bench_page.json")
     options = parser.parse_args()

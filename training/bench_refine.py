@@ -24,6 +24,7 @@ from hubmodels.hub import load_model
 from hubmodels.refine import REFERENCE_PX, Refinement, Tuner, clean_regions, vote
 from hubmodels.refine.felzenszwalb import FelzenszwalbGraph
 from hubmodels.refine.merge import RegionGraph
+from training.arguments import count
 from training.bench_crf import load
 from training.files import RESULTS, write_json
 from training.timing import machine_facts, medians_ms
@@ -100,8 +101,8 @@ def slider_times(photo: np.ndarray, probs: np.ndarray, rounds: int) -> dict[str,
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--rounds", type=count, default=9)
+    parser.add_argument("--threads", type=count, default=os.cpu_count())
     parser.add_argument("--out", type=Path, default=RESULTS / "bench_refine.json")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)

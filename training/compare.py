@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from hubmodels.bootstrap import DRAWS, PhotoScores, compare
-from hubmodels.entries import find_entry
 from hubmodels.hub import load_model
 from hubmodels.metrics import Scores
 from hubmodels.segmenter import Segmenter
+from training.arguments import count, working_px
 from training.data import DATA_ROOT, Sample, load_fashionista
 from training.errors import CommandError, run_command
 from training.evaluate import answers
 from training.files import RESULTS
-from training.segmenters import load_teacher
+from training.segmenters import load_segmenter, trained_entry
 
 
 def photo_scores(model: Segmenter, samples: Sequence[Sample]) -> PhotoScores:
@@ -61,8 +61,8 @@ def compare_with_shipped(
     """
     if draws < 1:
         raise CommandError(f"expected one draw or more; got {draws}")
-    old = load_model(find_entry(name).name)
-    new = load_teacher(str(checkpoint), old.labels.task)
+    old = load_model(trained_entry(name).name)
+    new = load_segmenter(str(checkpoint), old.labels.task)
     if input_px is not None:
         new.input_px = input_px
     samples = load_fashionista(data, "val", [old.labels.task], limit=limit)
@@ -81,8 +81,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("name", metavar="NAME", help="an entry of hubmodels, what ships")
     parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="the run that would replace it")
-    parser.add_argument("--input-px", type=int, help="working size of the run (default: its recipe's)")
-    parser.add_argument("--draws", type=int, default=DRAWS, help="sets of photos (default: %(default)s)")
+    parser.add_argument("--input-px", type=working_px, help="working size of the run (default: its recipe's)")
+    parser.add_argument("--draws", type=count, default=DRAWS, help="sets of photos (default: %(default)s)")
     parser.add_argument("--data", type=Path, default=DATA_ROOT, help="data root (default: %(default)s)")
     arguments = parser.parse_args(argv)
     result = compare_with_shipped(

@@ -17,6 +17,7 @@ from hubmodels.config import MEMBERS, ModelConfig, config_of
 from hubmodels.entries import ENTRIES, Entry, find_entry
 from hubmodels.hub import read_weights
 from hubmodels.segmenter import Segmenter
+from training.arguments import working_px
 from training.errors import DataError, run_command
 from training.export import publish_network
 
@@ -48,8 +49,7 @@ def ensemble_of(members: Sequence[Entry], *, name: str, input_px: int) -> Segmen
         state |= {f"members.{index}.{key}": value for key, value in read_weights(entry, alone).items()}
     network = config.build()
     network.load_state_dict(state)
-    network = network.to(memory_format=torch.channels_last)  # as `load` does
-    return Segmenter(network, labels, name=name, input_px=input_px, config=config).eval()
+    return Segmenter.from_network(network, config)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("out", metavar="OUT", help="a folder, or with --publish the name of a row")
     parser.add_argument("members", nargs="+", metavar="NAME", help="a published network")
     how = parser.add_mutually_exclusive_group(required=True)
-    how.add_argument("--input-px", type=int, help="long side at which photos go through all of them")
+    how.add_argument("--input-px", type=working_px, help="long side at which photos go through all of them")
     how.add_argument("--publish", action="store_true", help="write the weights of the row, at whose input_px they work")
     arguments = parser.parse_args(argv)
     if not arguments.publish and arguments.out in ENTRIES:

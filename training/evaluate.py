@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from hubmodels.entries import ENTRIES, Entry, find_entry
+from hubmodels.entries import ENTRIES, Entry
 from hubmodels.hub import WEIGHTS_FOLDER, load_model, load_regions
 from hubmodels.labels import LabelSet
 from hubmodels.metrics import Scores
@@ -32,6 +32,7 @@ from training.arguments import scale
 from training.data import DATA_ROOT, SPLITS, Sample, load_fashionista
 from training.errors import run_command
 from training.files import RESULTS, update_json, write_json
+from training.segmenters import trained_entry
 from training.timing import machine
 
 
@@ -146,7 +147,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--bf16", action="store_true", help="with the network in half precision (torch.bfloat16)")
     add_options(parser)
     arguments = parser.parse_args(argv)
-    entry = find_entry(arguments.name)
+    entry = trained_entry(arguments.name)
     if arguments.preset != "off" and not entry.is_network:
         parser.error(f"{entry.name} comes with post-processing of its own: leave out --preset")
     augmented = arguments.flip or arguments.scales != [1.0]

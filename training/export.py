@@ -16,11 +16,10 @@ import torch
 from safetensors.torch import save
 
 from hubmodels.checks import check_tensors
-from hubmodels.config import ModelConfig, config_of
+from hubmodels.config import config_of
 from hubmodels.entries import Entry, find_entry
 from hubmodels.files import write_bytes
 from hubmodels.hub import WEIGHTS_FOLDER
-from hubmodels.labels import TASKS, LabelSet
 from hubmodels.refine import RegionClassifier
 from hubmodels.segmenter import Segmenter
 from training.checkpoint import averaged_weights, load_run
@@ -29,6 +28,7 @@ from training.errors import CommandError, DataError, run_command
 from training.files import update_json
 from training.provenance import of_stage
 from training.recipe import Recipe, trained_counts
+from training.segmenters import segmenter_of
 
 FORMAT_VERSION = 1
 
@@ -37,7 +37,7 @@ def to_float16(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Floating-point tensors as float16, contiguous; integer ones unchanged.
 
     Raises:
-        ValueError: a value does not fit float16, or a batch norm variance would vanish.
+        ValueError: a value does not fit float16. A batch norm's variance that would vanish is kept positive.
     """
     out = {}
     for key, value in state.items():
@@ -66,6 +66,8 @@ def export(checkpoint: Path, entry: Entry) -> Path:
         WeightsError: it is of another network than the entry's.
     """
     if not entry.is_network:
+        if not checkpoint.is_file():
+            raise DataError(f"{checkpoint}: no file of training.train_regions there")
         data = checkpoint.read_bytes()
         return _publish(data, entry, RegionClassifier.from_bytes(data, what=str(checkpoint)))
     saved = load_run(checkpoint)
@@ -120,14 +122,9 @@ def export_folder(checkpoint: Path, folder: Path, *, license: str = "") -> Segme
     recipe = saved["recipe"]
     if len(recipe["tasks"]) != 1:
         raise CommandError(f"{checkpoint} answers {list(recipe['tasks'])}; a folder is for a run of one task")
-    (task,) = recipe["tasks"]
-    labels = TASKS[task] if task in TASKS else LabelSet.custom(recipe["classes"], task=task)
-    config = ModelConfig(recipe["name"], recipe["arch"], recipe["network"], labels, recipe["eval_long_side_px"])
-    network = config.build()
-    network.load_state_dict(averaged_weights(saved, checkpoint))
-    model = Segmenter(network, labels, name=config.name, input_px=config.input_px, config=config).eval()
+    model = segmenter_of(saved, checkpoint, task=recipe["tasks"][0])
     data = saved.get("provenance") or of_stage(Recipe.from_dict(recipe))  # older checkpoints know no earlier stage
-    val = saved.get("val", {}).get(task)  # absent from older checkpoints, and from one within an epoch
+    val = saved.get("val", {}).get(model.labels.task)  # absent from older checkpoints, and from one within an epoch
     measured = None if saved.get("crfs") else val or None  # labels after a CRF are not those of the network alone
     if (folder / "classes.json").exists() or (folder / "images").exists():
         raise CommandError(f"{folder} holds photos to train on; expected a folder for the model alone")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +31,12 @@ State = dict[str, torch.Tensor]
 
 # Options under which `deeplabv3` is torchvision's network, for recipes and entries.
 TORCHVISION_DEEPLABV3 = {"backbone": "resnet101", "output_stride": 8, "channels": 256, "separable": False}
+# What a checkpoint says of the network of an original file: keys of a recipe. Sizes are those of their authors.
+NETWORKS: dict[str, dict[str, Any]] = {
+    "u2net": {"arch": "u2net", "network": {}, "eval_long_side_px": 320},
+    "u2net_small": {"arch": "u2net_small", "network": {}, "eval_long_side_px": 320},
+    "deeplabv3_resnet101": {"arch": "deeplabv3", "network": TORCHVISION_DEEPLABV3, "eval_long_side_px": 520},
+}
 VOC_CLASSES, VOC_PERSON_ROWS = 21, (0, 15)  # background and person
 
 CALIBRATION_PHOTOS = 16
@@ -174,7 +181,7 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("arch", choices=("u2net", "u2net_small", "deeplabv3_resnet101"))
+    parser.add_argument("arch", choices=sorted(NETWORKS))
     parser.add_argument("file", help="the original checkpoint; onnx for the packaged u2net_small")
     parser.add_argument("--out", type=Path, required=True, help="the checkpoint to write")
     parser.add_argument(
@@ -184,7 +191,8 @@ def main(argv: list[str] | None = None) -> None:
     make_place(arguments.out, example="imported.pt")
     state = import_file(arguments.arch, arguments.file, data=arguments.data)
     known = f"what its authors chose, of whom the file {Path(arguments.file).name} is"
-    save_checkpoint({"recipe": {"tasks": ["person"]}, "ema": state, "provenance": known}, arguments.out)
+    network = {"name": arguments.out.stem, "tasks": ["person"], **NETWORKS[arguments.arch]}
+    save_checkpoint({"recipe": network, "ema": state, "provenance": known}, arguments.out)
     print(f'{arguments.out}: {len(state)} tensors; recipes start from it with init = "{arguments.out}"')
 
 

@@ -59,11 +59,11 @@ def check_started(environment: Mapping[str, str], together: int) -> None:
     """Refuse processes that torchrun started and Accelerate leaves to themselves: they would write the same files.
 
     Raises:
-        ValueError: torchrun started another number than work `together`.
+        CommandError: torchrun started another number than work `together`.
     """
     started = int(environment.get("WORLD_SIZE", together))
     if "LOCAL_RANK" in environment and started != together:
-        raise ValueError(
+        raise CommandError(
             f"{started} processes were started, Accelerate makes {together} of them work together: without GPUs, "
             "start them with `accelerate launch --cpu`, or set ACCELERATE_USE_CPU=true for torchrun"
         )

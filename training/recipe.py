@@ -212,7 +212,7 @@ class Recipe:
             f"augment.paste needs the task fashion, or a folder; got {list(self.tasks)}: set paste to 0",
         )
         if paste or not self.folder:  # a folder's labels are not those of the default
-            self._check_known("augment.paste_labels", self.augment.paste_labels, self.garments.names)
+            self._check_known("augment.paste_labels", self.augment.paste_labels, self.garments.names[1:])
 
     def _check_known(self, key: str, names: Iterable[str], known: Sequence[str]) -> None:
         self._check(set(names) <= set(known), f"{key} must be of {list(known)}; got {list(names)}")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hubmodels.entries import Entry, find_entry
+from hubmodels.entries import Entry
 from hubmodels.files import make_folder, write_bytes
 from hubmodels.labels import LabelSet
 from hubmodels.metrics import Scores
@@ -25,6 +25,7 @@ from training.data import load_fashionista
 from training.errors import CommandError, run_command
 from training.evaluate import Answer, add_options, answers, subject
 from training.report_page import NOTES, Photo, Report, page
+from training.segmenters import trained_entry
 from training.timing import machine
 
 
@@ -91,11 +92,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--limit", type=count, help="use so many photos")
     add_options(parser)
     arguments = parser.parse_args(argv)
-    entry = find_entry(arguments.name)
-    if not entry.is_trained:
-        raise CommandError(
-            f"expected an entry with trained weights; {entry.name} has none of ours: train and export it"
-        )
+    entry = trained_entry(arguments.name)
     refinement = settings_for(entry, preset=arguments.preset, file=arguments.settings)
     if refinement is not None and not entry.is_network:
         raise CommandError(f"{entry.name} comes with post-processing of its own: leave out --preset and --settings")

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from hubmodels.entries import Entry, find_entry
+from hubmodels.entries import Entry
 from hubmodels.score_names import SCORES
 from training.checkpoint import load_run
 from training.data import DATA_ROOT
@@ -23,7 +23,7 @@ from training.errors import DataError, run_command
 from training.evaluate import evaluate
 from training.files import RESULTS, ROOT, write_json
 from training.recipe import Recipe, read_recipe
-from training.segmenters import load_teacher
+from training.segmenters import load_segmenter, trained_entry
 from training.timing import machine
 
 SPLITS = ("val", "test")
@@ -91,7 +91,7 @@ def score_seeds(
     runs = [{"seed": seed} for seed in seeds]
     images = {}
     for network, run in zip(networks, runs, strict=True):
-        model = load_teacher(network, entry.task)
+        model = load_segmenter(network, entry.task)
         for split in SPLITS:
             found = evaluate(model, data=data, split=split, limit=limit)
             run[split] = {key: found[key] for key in SCORES}
@@ -109,7 +109,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--shipped", action="store_true", help="the weights that NAME ships are one more run")
     parser.add_argument("--data", type=Path, default=DATA_ROOT)
     arguments = parser.parse_args(argv)
-    entry = find_entry(arguments.name)
+    entry = trained_entry(arguments.name)
     result = score_seeds(entry, arguments.checkpoints, data=arguments.data, shipped=arguments.shipped)
     write_json(result, RESULTS / f"seeds_{arguments.name}.json")
     print(json.dumps({split: result[split] for split in SPLITS}, indent=1))

@@ -33,7 +33,7 @@ from training.arguments import count
 from training.data import DATA_ROOT, SHRINK, SOURCES, Sample, load_sources
 from training.errors import DataError, run_command
 from training.files import write_json
-from training.segmenters import load_teacher
+from training.segmenters import load_segmenter
 
 
 def teach(image: np.ndarray, teachers: Sequence[Segmenter], refinement: Refinement, *, flip: bool) -> np.ndarray:
@@ -185,7 +185,7 @@ def main(argv: list[str] | None = None) -> None:
     if not names:
         parser.error("name at least one teacher, by --person or --fashion")
     keep_freed_memory()
-    teachers = {task: [load_teacher(name, task) for name in those] for task, those in names.items()}
+    teachers = {task: [load_segmenter(name, task) for name in those] for task, those in names.items()}
     samples = load_sources(arguments.data, arguments.sources, list(names), limit=arguments.limit)
     done = write_soft_labels(samples, teachers, arguments.out, preset=arguments.preset, flip=arguments.flip)
     print(f"{arguments.out}: {done} photos labelled, {len(samples) - done} were there")

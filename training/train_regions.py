@@ -40,6 +40,7 @@ from hubmodels.refine.region_classifier import (
 )
 from hubmodels.refine.region_features import feature_names, region_features
 from hubmodels.segmenter import Segmenter
+from training.arguments import count
 from training.data import DATA_ROOT, SPLITS, Sample, load_fashionista
 from training.errors import CommandError, run_command
 from training.files import RESULTS, update_json, write_json
@@ -278,7 +279,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("name", help="an entry of hubmodels")
     parser.add_argument("--method", default="felzenszwalb", help="of superpixels (default: %(default)s)")
     parser.add_argument("--scale", type=float, default=100.0, help="of superpixels (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=Options.epochs)
+    parser.add_argument("--epochs", type=count, default=Options.epochs)
     parser.add_argument("--noise", type=float, default=Options.noise, help="in nats, on log probabilities")
     parser.add_argument("--val-folds", type=int, default=0, metavar="K", help="learn from K folds of val instead")
     parser.add_argument("--seed", type=int, default=0)
@@ -287,7 +288,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, default=DATA_ROOT, help="data root (default: %(default)s)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs are kept (default: runs)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where reports go (default: %(default)s)")
-    parser.add_argument("--limit", type=int, help="use only so many photos per split, and keep no report")
+    parser.add_argument("--limit", type=count, help="use only so many photos per split, and keep no report")
     arguments = parser.parse_args(argv)
     model = load_model(arguments.name)
     report_path = arguments.results / f"regions_{model.name}.json"

@@ -165,7 +165,7 @@ def paste(
     Args:
         view: what is laid over.
         donor: where the garment comes from.
-        labels: names of labels.
+        labels: names of labels, of garments and not of the background: where they are pasted, there is a person.
         rng: chooses among them.
         garments: the labels that the names are of; both views must have its task.
 

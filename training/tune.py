@@ -15,15 +15,17 @@ from typing import Any
 
 from tqdm import tqdm
 
-from hubmodels.entries import Entry, find_entry
+from hubmodels.entries import Entry
 from hubmodels.hub import load_model
 from hubmodels.metrics import Scores
 from hubmodels.refine import PRESETS, Refinement
 from hubmodels.segmenter import Segmenter
 from hubmodels.tuning import crf_grid
+from training.arguments import count
 from training.data import DATA_ROOT, Sample, load_fashionista
 from training.errors import run_command
 from training.files import RESULTS, write_json
+from training.segmenters import trained_entry
 from training.timing import machine
 
 SPLIT = "val"  # nothing else: the test split must not choose anything
@@ -122,9 +124,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("study", choices=sorted(STUDIES), help="which settings to try")
     parser.add_argument("name", help="an entry of hubmodels")
     parser.add_argument("--data", type=Path, default=DATA_ROOT, help="data root")
-    parser.add_argument("--limit", type=int, help="use so many photos; nothing is written then")
+    parser.add_argument("--limit", type=count, help="use so many photos; nothing is written then")
     arguments = parser.parse_args(argv)
-    entry = find_entry(arguments.name)
+    entry = trained_entry(arguments.name)
     samples = load_fashionista(arguments.data, SPLIT, [entry.task], limit=arguments.limit)
     result = report(entry, samples, list(STUDIES[arguments.study](entry.task)))
     if arguments.limit is None:
