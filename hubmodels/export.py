@@ -59,8 +59,10 @@ def encode_image(picture: Image.Image, path: str | Path, **options: object) -> b
 def _format_of(path: Path) -> str:
     Image.init()
     try:
-        return Image.EXTENSION[path.suffix.lower()]
+        name = Image.EXTENSION[path.suffix.lower()]
+        Image.SAVE[name]  # some are only read
     except KeyError:
         raise ValueError(
-            f"cannot write {path.name!r}: unknown suffix {path.suffix!r}; use .png, .jpg or .webp"
+            f"cannot write {path.name!r}: no format is written with suffix {path.suffix!r}; use .png, .jpg or .webp"
         ) from None
+    return name

@@ -119,7 +119,7 @@ def label_photos(arguments: argparse.Namespace) -> int:
         arguments.task = tuned_for
     name, entry = chosen_model(arguments)
 
-    def settings_for(labels: LabelSet | None) -> Refinement:
+    def settings_for(labels: LabelSet | None, *, has_region_classifier: bool = False) -> Refinement:
         if labels is None:
             return _refinement(arguments, None, values)
         task = _task_of(name, labels, arguments)
@@ -127,12 +127,15 @@ def label_photos(arguments: argparse.Namespace) -> int:
             anyway = f"say --task {task}" if task else 'take "task" out of the file'
             check_tuned_for(arguments.settings, tuned_for, task, labels, model=name, anyway=anyway)
         settings = _refinement(arguments, task, values)
-        settings.check_for(name, len(labels))
+        settings.check_for(name, len(labels), has_region_classifier=has_region_classifier)
         ids_of_absent(labels, arguments.absent)
         return settings
 
     # The labels of a folder or repository are known only once it is loaded; wrong settings are found before.
-    settings = settings_for(None if entry is None else entry.labels)
+    if entry is None:
+        settings = settings_for(None)
+    else:
+        settings = settings_for(entry.labels, has_region_classifier=entry.regions is not None)
     if arguments.runtime == "onnx" and (arguments.bf16 or arguments.device != "cpu"):
         raise ValueError("--runtime onnx computes in float32 on the CPU; leave out --bf16 and --device")
 
@@ -154,7 +157,7 @@ def label_photos(arguments: argparse.Namespace) -> int:
         if arguments.device == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2":
             print("this processor does not compute in bf16: without --bf16 it is many times faster", file=sys.stderr)
     if entry is None:
-        settings = settings_for(model.labels)
+        settings = settings_for(model.labels, has_region_classifier=model.region_classifier is not None)
     _say_what_does_nothing(arguments, settings, labels=len(model.labels))
     # Of PyTorch's network: what ONNX Runtime runs has another digest.
     made_by = how_made(model, settings, absent=arguments.absent)

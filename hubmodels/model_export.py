@@ -22,7 +22,8 @@ from hubmodels import __version__
 from hubmodels.errors import ExportError
 from hubmodels.files import write_bytes
 from hubmodels.labels import hex_colour
-from hubmodels.networks.tracing import trace
+from hubmodels.networks.grid import GRID_PX
+from hubmodels.networks.tracing import least_px, trace
 from hubmodels.onnx_network import INPUT, OUTPUT, OnnxNetwork
 from hubmodels.segmenter import Segmenter
 
@@ -68,12 +69,17 @@ def describe(model: Segmenter, **more: str) -> dict[str, str]:
         "task": labels.task,
         "labels": json.dumps(labels.names),
         "palette": json.dumps(list(map(hex_colour, labels.palette))),
-        "input": f"{INPUT}: (N, 3, H, W) float32 RGB in 0..1, H and W at least 32; normalisation is inside",
+        "input": input_text(GRID_PX),
         "input_px": str(model.input_px),
         "network_sha256": network_digest(model.network),
         "output": f"{OUTPUT}: (N, {len(labels)}, H, W) float32; softmax over axis 1 gives probabilities",
         **more,
     }
+
+
+def input_text(least_px: int) -> str:
+    """What goes into an exported network."""
+    return f"{INPUT}: (N, 3, H, W) float32 RGB in 0..1, H and W at least {least_px}; normalisation is inside"
 
 
 def network_digest(network: nn.Module) -> str:
@@ -120,7 +126,8 @@ def program_bytes(model: Segmenter, facts: dict[str, str]) -> bytes:
     program = _trace(model)
     _check(model, program.module())
     buffer = io.BytesIO()
-    torch.export.save(program, buffer, extra_files={FACTS: json.dumps(facts, sort_keys=True)})
+    said = {**facts, "input": input_text(least_px(model.network))}  # ONNX Runtime takes the network's own least size
+    torch.export.save(program, buffer, extra_files={FACTS: json.dumps(said, sort_keys=True)})
     return buffer.getvalue()
 
 

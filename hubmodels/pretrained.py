@@ -350,7 +350,6 @@ def upload_model(
 
     The warning of that names what was `stated` for the new card.
     """
-    remote.check_sending(repo)
     if is_generated((folder / CARD).read_bytes()):
         try:
             there = remote.fetch(repo.removeprefix(remote.PREFIX), CARD, revision=branch, token=token).read_bytes()

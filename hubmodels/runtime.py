@@ -90,7 +90,7 @@ def cache_folder() -> Path:
         ExportError: nowhere, as neither a variable names a folder nor the user has a home, as in some containers.
     """
     if folder := os.environ.get("HUBMODELS_CACHE"):
-        return Path(folder) / "onnx"
+        return Path(folder).expanduser() / "onnx"
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hubmodels" / "onnx"
     except RuntimeError as error:

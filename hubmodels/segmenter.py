@@ -6,7 +6,7 @@ import functools
 import itertools
 import math
 import numbers
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -112,24 +112,20 @@ class Segmenter(Pretrained):
                 in 0.25..2.
 
         Raises:
-            TypeError: a photo that is no array, a flip that is neither True nor False, or scales that are no sequence
-                of numbers; or the network answers with no tensor.
-            ValueError: an array that is no photo; no scale, or one out of range; or the network or a part of it is in
-                training mode, in which its answer would depend on chance and a photo would change its batch norms; or
-                it answers with a tensor that is not (N, C, H, W), C the number of labels.
+            TypeError: a photo that is no array, a flip that is neither True nor False, or scales that are not several;
+                or the network answers with no tensor.
+            ValueError: an array that is no photo; no scale, or one that is no number in range; or the network or a part
+                of it is in training mode, in which its answer would depend on chance and a photo would change its batch
+                norms; or it answers with a tensor that is not (N, C, H, W), C the number of labels.
             ImageError: the photo is too large.
             WeightsError: the network answers with values that are not finite.
         """
         checked_array(image)
         if not isinstance(flip, (bool, np.bool_)):
             raise TypeError(f"flip must be True or False; got {flip!r:.100}")
-        if isinstance(scales, numbers.Real):
-            raise TypeError(f"scales must be a sequence of numbers; got {scales}: pass ({scales},)")
+        scales = _checked_scales(scales)
         if any(module.training for module in self.network.modules()):
             raise ValueError(f"{self.name} is in training mode: call eval() before it predicts, and train() afterwards")
-        real = all(isinstance(scale, numbers.Real) and not isinstance(scale, bool) for scale in scales)
-        if len(scales) == 0 or not real or not all(0.25 <= scale <= 2 for scale in scales):
-            raise ValueError(f"scales must be one or more numbers in 0.25..2; got {tuple(scales)}")
         network = self._folded.of(self.network)  # a quarter faster
         passes = list(itertools.product(scales, (False, True) if flip else (False,)))
 
@@ -186,7 +182,8 @@ class Segmenter(Pretrained):
             WeightsError: as of `probabilities`.
         """
         settings = checked_settings(Refinement() if refinement is None else refinement)
-        settings.check_for(self.name, len(self.labels))  # before the network runs
+        has_classifier = self.region_classifier is not None
+        settings.check_for(self.name, len(self.labels), has_region_classifier=has_classifier)  # before the network runs
         return self.tune(photo, absent=absent, flip=flip, scales=scales).refine(settings)
 
     def tune(
@@ -241,6 +238,16 @@ class PhotoTuner:
     def superpixels(self, settings: Refinement) -> np.ndarray:
         """(H, W) int32 ids of the superpixels that vote under `settings`; ValueError if those are off."""
         return self._tuner.superpixels(settings)
+
+
+def _checked_scales(scales: Iterable[float]) -> tuple[float, ...]:
+    if not isinstance(scales, Iterable):
+        raise TypeError(f"scales must be a sequence of numbers, such as (1.0,); got {scales!r:.100}")
+    listed = tuple(scales)
+    real = all(isinstance(scale, numbers.Real) and not isinstance(scale, bool) for scale in listed)
+    if not listed or not real or not all(0.25 <= scale <= 2 for scale in listed):
+        raise ValueError(f"scales must be one or more numbers in 0.25..2; got {listed!r:.200}")
+    return listed
 
 
 def _checked_px(input_px: int) -> int:

@@ -28,6 +28,7 @@ from hubmodels.settings_files import check_tuned_for, encoded_settings, read_set
 if TYPE_CHECKING:
     from hubmodels.labels import LabelSet
     from hubmodels.mask_search import Example
+    from hubmodels.segmenter import Segmenter
     from hubmodels.tuning import Trials
 
 SCORES = {"miou": "mIoU", "pixel_accuracy": "accuracy", "boundary_f": "boundary F"}
@@ -110,7 +111,7 @@ def tune_on_photos(arguments: argparse.Namespace) -> int:
     task = published_task(name, model.labels, arguments)
     left_out = ids_of_absent(model.labels, arguments.absent)
     settings = [Refinement.preset(preset, task=task) for preset in PRESETS] if task else []
-    settings += _check_own(own, task, model.labels, name)
+    settings += _check_own(own, task, model, name)
     progress = _Progress(examples, title=model.name)
     with stops_on_ctrl_c(is_worth_it=progress.can_end, say=progress.say_it_stops) as stop:
         settings += candidates(model.labels)
@@ -170,15 +171,16 @@ class _Progress:
 
 
 def _check_own(
-    own: Mapping[Path, tuple[dict[str, Any], str | None]], task: str | None, labels: LabelSet, name: str
+    own: Mapping[Path, tuple[dict[str, Any], str | None]], task: str | None, model: Segmenter, name: str
 ) -> list[Refinement]:
-    """Settings of files for a model; ValueError names a file whose settings are not for one with such labels."""
+    """Settings of files for a model; ValueError names a file whose settings are not for it."""
     found = []
     for path, (values, tuned_for) in own.items():
-        check_tuned_for(path, tuned_for, task, labels, model=name)
+        check_tuned_for(path, tuned_for, task, model.labels, model=name)
         settings = Refinement.from_dict(values)
         try:
-            settings.check_for(name, len(labels))
+            has_classifier = model.region_classifier is not None
+            settings.check_for(name, len(model.labels), has_region_classifier=has_classifier)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
         found.append(settings)

@@ -279,6 +279,10 @@ def test_list_and_info_print_the_table(capsys):
             ["label", ".", "--out", "o", "--task", "fashion", "--person-threshold", "0.4"],
             "person_threshold is for two labels, but deeplabv3plus_fashion has 7",
         ),
+        (
+            "label . --out o --model u2net_small_fashion --superpixel-scale 60 --vote classifier".split(),
+            "vote 'classifier' needs a model with a region classifier; u2net_small_fashion has none",
+        ),
         (["label", ".", "--out", "o", "--device", "gpu"], "--device gpu is not to be had"),
         (["label", ".", "--out", "o", "--device", "cuda:99"], "--device cuda:99 is not to be had"),
         (["label", ".", "--out", "o", "--device", "meta"], "--device meta is not to be had"),
@@ -364,6 +368,10 @@ def test_settings_may_come_through_a_pipe(photos, tmp_path, folders):
         (["--revision", "main"], "own is a folder"),
         (["--min-region-px", "-5"], "min_region_px"),
         (["--person-threshold", "0.4"], "person_threshold is for two labels, but .*own has 3"),
+        (
+            ["--superpixel-scale", "60", "--vote", "classifier"],
+            "a region classifier; .*own has none",
+        ),
     ],
 )
 def test_what_a_folder_cannot_do_is_said_before_anything_is_labelled(

@@ -16,6 +16,7 @@ from hubmodels.cli import main
 from hubmodels.errors import ExportError
 from hubmodels.model_export import FACTS, OPSET, export_model, program_bytes
 from hubmodels.networks import build_network
+from hubmodels.networks.tracing import least_px
 from tests.conftest import ROOT
 from tests.test_folding import used
 
@@ -105,12 +106,17 @@ def test_onnx_runtime_answers_as_pytorch_does_at_any_size(exported, session, n, 
 
 
 def test_the_program_of_torch_export_answers_the_same_at_any_size_and_refuses_too_small_ones(exported, program):
-    for n, h, w in SIZES:
+    least = least_px(exported[0].network)
+    assert f"H and W at least {least};" in program[1]["input"]
+    for n, h, w in [*SIZES, (1, least, least)]:
         x, expected = photos(exported[0], n, h, w)
         with torch.inference_mode():
             assert np.abs(program[0](x).numpy() - expected).max() < 1e-3
     with pytest.raises(AssertionError, match=">= 32"):
         program[0](torch.rand(1, 3, 20, 40))
+    if least > 32:
+        with pytest.raises(RuntimeError):
+            program[0](torch.rand(1, 3, least - 1, 64))
 
 
 def test_the_files_say_what_they_are_and_not_where_they_were_made(exported, session, program):
@@ -123,7 +129,8 @@ def test_the_files_say_what_they_are_and_not_where_they_were_made(exported, sess
     proto = onnx.load(exported[1])
     assert [(each.domain, each.version) for each in proto.opset_import] == [("", OPSET)]
     assert [session.get_inputs()[0].shape, session.get_outputs()[0].shape] == [["N", 3, "H", "W"], ["N", 2, "H", "W"]]
-    assert program[1] == {key: value for key, value in told.items() if key != "opset"}
+    assert "H and W at least 32;" in told["input"]
+    assert program[1] | {"input": told["input"]} == {key: value for key, value in told.items() if key != "opset"}
     for path in exported[1:]:
         data = path.read_bytes()
         assert not any(place in data for place in (str(ROOT).encode(), b"site-packages", b"tracing.py"))

@@ -214,6 +214,8 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_folder() == tmp_path / ".cache" / "hubmodels" / "onnx"
+    monkeypatch.setenv("HUBMODELS_CACHE", "~/own")
+    assert cache_folder() == tmp_path / "own" / "onnx"
 
 
 def test_a_user_without_a_home_gets_pytorch_and_the_remedy(person, monkeypatch):

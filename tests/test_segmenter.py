@@ -276,8 +276,14 @@ def test_views_of_photos_one_pixel_wide_are_read(ramp, rng, size, turned):
 
 
 def test_one_scale_is_not_a_sequence(ramp):
-    with pytest.raises(TypeError, match=r"got 1\.5: pass \(1\.5,\)"):
-        ramp.predict(np.zeros((64, 64, 3), np.uint8), scales=1.5)
+    for scales in (1.5, None):
+        with pytest.raises(TypeError, match=rf"a sequence of numbers, such as \(1\.0,\); got {scales}"):
+            ramp.predict(np.zeros((64, 64, 3), np.uint8), scales=scales)
+
+
+def test_scales_may_come_one_by_one(ramp):
+    photo = np.zeros((64, 64, 3), np.uint8)
+    assert_array_equal(ramp.probabilities(photo, scales=iter([0.5, 1.0])), ramp.probabilities(photo, scales=(0.5, 1.0)))
 
 
 @pytest.mark.parametrize(
@@ -304,6 +310,10 @@ def test_settings_for_other_labels_are_refused_before_the_network_runs(ramp, mon
     monkeypatch.setattr(ramp.network, "forward", lambda _: pytest.fail("the network ran"))
     with pytest.raises(ValueError, match="person_threshold is for two labels, but ramp has 3"):
         ramp.predict(np.zeros((64, 64, 3), np.uint8), refinement=Refinement(person_threshold=0.3))
+    with pytest.raises(ValueError, match="needs a model with a region classifier; ramp has none: choose another vote"):
+        ramp.predict(np.zeros((64, 64, 3), np.uint8), refinement=Refinement(superpixel_scale=60, vote="classifier"))
+    monkeypatch.undo()
+    ramp.predict(np.zeros((64, 64, 3), np.uint8), refinement=Refinement(vote="classifier"))  # no superpixels, no vote
 
 
 @pytest.mark.parametrize("flip", [False, True])

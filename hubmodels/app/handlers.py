@@ -336,9 +336,8 @@ class Handlers:
         def label(path: Path) -> tuple[str, str, dict[str, Any]]:
             asked = Refinement(**settings)  # unlike the page, the API clamps nothing: it says what is wrong
             self.studio.model(model)
-            asked.check_for(model, len(find_entry(model).labels))
-            if asked.vote == "classifier" and find_entry(model).regions is None:
-                raise ValueError(f"vote 'classifier' needs a model with a region classifier; {model} has none")
+            entry = find_entry(model)
+            asked.check_for(model, len(entry.labels), has_region_classifier=entry.regions is not None)
             seg = self.studio.whole(path, model, asked, absent=absent or ())
             report = {
                 "model": model,

@@ -10,6 +10,7 @@ from torch.export import Dim, ExportedProgram, export
 
 from hubmodels.networks.folding import fold_batch_norms, is_known, replace_module
 from hubmodels.networks.grid import GRID_PX
+from hubmodels.networks.u2net import U2Net
 
 SAME_PADDED = ("SameConv2d", "Conv2dSame")  # convolutions padded as in TensorFlow: ours, and timm's
 TRACED_SHAPE = (2, 3, 90, 70)  # neither 1, which is always traced as a constant, nor square, nor on the grid
@@ -18,7 +19,7 @@ TRACED_SHAPE = (2, 3, 90, 70)  # neither 1, which is always traced as a constant
 def trace(network: nn.Module) -> ExportedProgram:
     """The graph of an eval network: (N, 3, H, W) float32 RGB in 0..1 -> (N, C, H, W) float32 logits, any N, H, W.
 
-    H and W are at least 32, for U-2-Net 33; smaller ones are refused when it runs. Batch norms are folded if the
+    H and W are `least_px` or more; smaller ones are refused when it runs. Batch norms are folded if the
     network `is_known`, normalisation is part of the graph. Nothing in it tells where it was made.
 
     Raises:
@@ -41,6 +42,14 @@ def trace(network: nn.Module) -> ExportedProgram:
         for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node"):  # names of files, among others
             node.meta.pop(key, None)
     return program
+
+
+def least_px(network: nn.Module) -> int:
+    """The smallest height and width that the graph of a network takes.
+
+    At 32 the deepest map of U-2-Net is a single pixel, whose size would be traced as a constant.
+    """
+    return GRID_PX + any(isinstance(module, U2Net) for module in network.modules())
 
 
 class AnySize(nn.Module):

@@ -218,13 +218,18 @@ class Refinement:
         """The settings that are not at their defaults, in the order of SETTINGS."""
         return {name: value for name, value in asdict(self).items() if value != getattr(Refinement, name)}
 
-    def check_for(self, model: str, labels: int) -> None:
+    def check_for(self, model: str, labels: int, *, has_region_classifier: bool) -> None:
         """Raise ValueError for settings that a model does not take, before any photo is labelled.
 
         Args:
             model: how the message calls it.
             labels: how many it has.
+            has_region_classifier: whether superpixels can vote by it.
         """
+        if self.superpixel_scale and self.vote == "classifier" and not has_region_classifier:
+            raise ValueError(
+                f"vote 'classifier' needs a model with a region classifier; {model} has none: choose another vote"
+            )
         if labels != 2 and self.person_threshold != Refinement.person_threshold:
             raise ValueError(f"person_threshold is for two labels, but {model} has {labels}; leave it out")
 
