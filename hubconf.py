@@ -19,6 +19,26 @@ _PACKAGES = {
 }
 
 
+def _warn_of_another_package():
+    """Python keeps what it has imported, though torch.hub has put this checkout first on its path."""
+    import sys
+    import warnings
+    from pathlib import Path
+
+    here = Path(__file__).resolve().parent / "hubmodels"
+    used = Path(sys.modules["hubmodels"].__file__).resolve().parent
+    if used != here:
+        warnings.warn(
+            f"models come from {used}, which this program has imported already, and not from {here}: load them before "
+            "anything imports hubmodels, or from there",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+_warn_of_another_package()
+
+
 def _check_packages():
     from importlib.util import find_spec
 

@@ -213,6 +213,7 @@ def _to_rgb(picture: Image.Image, what: str) -> Image.Image:
         if values.min() < 0 or values.max() > 65535:
             raise ImageError(f"{what}: integer pixels beyond 16 bits; convert the photo to 8 bits first")
         if picture.mode != "I" or values.max() > 255:  # I may hold 8 bits as well, as after convert("I")
+            values[values == picture.info.get("transparency", -1)] = 65535  # white, as below
             values >>= 8
         return Image.fromarray(values.astype(np.uint8)).convert("RGB")
     if picture.mode == "F":

@@ -5,6 +5,7 @@ Exported by PyTorch's own exporter from a traced graph, and checked against the 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib.util
 import inspect
@@ -173,10 +174,12 @@ def _tidy(proto: Any, facts: dict[str, str]) -> None:
 def _check(model: Segmenter, exported: nn.Module) -> None:
     """Raise ExportError unless both answer the same to noise."""
     generator = torch.Generator().manual_seed(0)
-    device = next((each.device for each in model.network.parameters()), torch.device("cpu"))
+    like = next(model.network.parameters(), torch.empty(0))
+    # What is exported computes in float32, also of a model in half precision.
+    network = model.network if like.dtype == torch.float32 else copy.deepcopy(model.network).float()
     for shape in CHECKED_SHAPES:
         x = torch.rand(shape, generator=generator)
-        expected = model.network(x.to(device)).cpu()
+        expected = network(x.to(like.device)).cpu()
         worst = float((exported(x) - expected).abs().max())
         if not worst <= TOLERANCE * max(1.0, float(expected.abs().max())):
             raise ExportError(f"{model.name}: logits of the exported network differ by up to {worst:.2g}")

@@ -19,12 +19,12 @@ from hubmodels import __version__
 from hubmodels.errors import ExportError
 from hubmodels.files import write_bytes
 from hubmodels.model_export import PACKAGES, describe, missing_packages, network_digest, onnx_bytes
-from hubmodels.networks.folding import is_known
+from hubmodels.networks.folding import is_plain
 from hubmodels.onnx_network import OnnxNetwork
 from hubmodels.segmenter import Segmenter
 
 RUNTIMES = ("auto", "onnx", "torch")
-FORMAT = 1  # of exported networks: raise it when the same weights are exported to another graph
+FORMAT = 2  # of exported networks: raise it when the same weights are exported to another graph, or files may be wrong
 WORTH_PHOTOS = 500  # about here an export, 7 s for the default network, is won back in the same run
 
 
@@ -108,7 +108,7 @@ def prepared_path(model: Segmenter) -> Path:
 def is_prepared(model: Segmenter) -> bool:
     """Whether the model was exported before and is still in the cache folder."""
     try:
-        return is_known(model.network) and prepared_path(model).is_file()
+        return is_plain(model.network) and prepared_path(model).is_file()
     except ExportError:
         return False
 
@@ -125,7 +125,7 @@ def _onnx_segmenter(model: Segmenter) -> Segmenter:
 
 def _prepared(model: Segmenter) -> OnnxNetwork:
     """The exported network, from the cache if it is there and sound, else made and kept."""
-    if not is_known(model.network):
+    if not is_plain(model.network):
         return OnnxNetwork(onnx_bytes(model, describe(model)))
     path, facts = prepared_path(model), describe(model)
     if path.is_file():

@@ -15,7 +15,7 @@ from torch import nn
 import hubmodels
 from hubmodels.entries import ENTRIES
 from hubmodels.networks import build_network
-from hubmodels.networks.folding import FoldedCopy, _attributes, _fingerprint, fold_batch_norms, folded_tensors, is_known
+from hubmodels.networks.folding import FoldedCopy, _attributes, _fingerprint, fold_batch_norms, folded_tensors, is_plain
 
 NETWORKS = {
     "deeplabv3plus": {"arch": "deeplabv3plus", "backbone": "tf_efficientnet_lite0", "channels": 16},
@@ -48,7 +48,7 @@ def test_every_batch_norm_of_every_network_is_folded(options):
     torch.manual_seed(0)
     network = used(build_network(num_classes=3, **options)).double()  # so that rounding does not hide a mistake
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    assert is_known(network)
+    assert is_plain(network)
     folded = fold_batch_norms(network)
     assert batch_norms(network) > 30 and batch_norms(folded) == 0
     x = torch.rand(2, 3, 70, 45, dtype=torch.float64)

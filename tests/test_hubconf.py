@@ -104,6 +104,19 @@ def test_entries_load_from_a_local_path_beside_packages_with_common_names(hub_ho
     assert str(ROOT / "hubmodels") in run(script, cwd=tmp_path, home=hub_home)
 
 
+def test_a_package_that_is_imported_already_is_named(hub_home, tmp_path):
+    """Python keeps it, so models and weights are that version's."""
+    script = f"import sys, warnings; sys.path.insert(0, {str(ROOT)!r}); import hubmodels, torch\n"
+    script += "warnings.simplefilter('error')\n"
+    script += "try: torch.hub.load({!r}, 'deeplabv3plus_person', source='local')\n"
+    script += "except RuntimeWarning as warning: print(warning)\n"
+    clone = next((hub_home / "hub").iterdir())
+    said = run(script.format(str(clone)), cwd=tmp_path, home=hub_home)
+    assert said.startswith(f"models come from {ROOT / 'hubmodels'}, which this program has imported already")
+    assert str(clone / "hubmodels") in said
+    assert not run(script.format(str(ROOT)), cwd=tmp_path, home=hub_home)
+
+
 def test_every_entry_loads_with_empty_caches_and_without_a_network(tmp_path):
     """Rows without weights of ours build; their backbone's weights are timm's, so with pretrained=True they say so."""
     home = tmp_path / "home"

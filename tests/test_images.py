@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -99,6 +100,16 @@ def test_every_mode_becomes_rgb(mode):
     assert image.shape == (4, 4, 3) and image.dtype == np.uint8
     if mode != "1":
         assert np.abs(image.astype(int) - grey_ramp()[..., None]).max() <= 2  # rounding of the colour space
+
+
+def test_one_transparent_grey_of_16_bits_lies_over_white():
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header, pixels = struct.pack(">IIBBBBB", 3, 1, 16, 0, 0, 0, 0), b"\0" + struct.pack(">3H", 500, 30_000, 501)
+    chunks = ((b"IHDR", header), (b"tRNS", struct.pack(">H", 500)), (b"IDAT", zlib.compress(pixels)), (b"IEND", b""))
+    photo = read_image(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks))
+    assert photo[0, :, 0].tolist() == [255, 117, 1]
 
 
 @pytest.mark.parametrize("format, mode", [("PNG", "I;16"), ("TIFF", "I;16"), ("TIFF", "I;16B")])

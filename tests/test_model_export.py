@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import sys
@@ -141,6 +142,17 @@ def test_batch_norms_and_computed_paddings_are_gone(exported):
 
     kinds = [node.op_type for node in onnx.load(exported[1]).graph.node]
     assert "BatchNormalization" not in kinds and kinds.count("Conv") > 40
+
+
+def test_hooks_within_are_exported_and_half_precision_becomes_float32(person, tmp_path):
+    model = copy.deepcopy(person)
+    model.network.aspp.project[0].register_forward_hook(lambda _, __, y: y.clamp(-0.05, 0.05))
+    x = torch.rand(1, 3, 64, 96)
+    for each in (model, copy.deepcopy(person).bfloat16()):
+        path = export_model(each, tmp_path / "model.pt2", format="torch")
+        with torch.inference_mode():
+            answer, expected = torch.export.load(path).module()(x), each.float()(x)
+        assert (answer - expected).abs().max() < 1e-3
 
 
 def test_what_answers_otherwise_is_not_written(tiny, tmp_path, monkeypatch):

@@ -181,6 +181,25 @@ def test_a_network_of_ones_own_is_never_taken_from_the_cache(tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == [] and not runtime.is_prepared(model)
 
 
+@pytest.mark.parametrize("change", ["hook", "forward"])
+@pytest.mark.parametrize("first", ["plain", "changed"])
+def test_what_a_hook_does_is_neither_kept_nor_left_out(tmp_path, monkeypatch, astronaut, change, first):
+    """The cache is everybody's who loads the same weights, and these are the same."""
+    monkeypatch.setenv("HUBMODELS_CACHE", str(tmp_path))
+    plain = Segmenter(nn.Sequential(nn.Conv2d(3, 2, 1)), PERSON, name="small").eval()
+    changed, photo = copy.deepcopy(plain), astronaut[:64, :64]
+    if change == "hook":
+        changed.network.register_forward_hook(lambda _, __, logits: logits.flip(1))
+    else:
+        changed.network.forward = lambda x: changed.network[0](x).flip(1)
+    for model in (plain, changed) if first == "plain" else (changed, plain):
+        with_onnx = with_runtime(model, "onnx")
+        assert_allclose(with_onnx.probabilities(photo), model.probabilities(photo), rtol=0, atol=1e-3)
+    assert_allclose(plain.probabilities(photo), changed.probabilities(photo)[::-1], rtol=0, atol=1e-6)
+    assert runtime.is_prepared(plain) and not runtime.is_prepared(changed)
+    assert len(list((tmp_path / "onnx").iterdir())) == 1
+
+
 def test_many_at_once_leave_one_whole_file(cache, person, monkeypatch):
     good = cache.read_bytes()
     cache.unlink()

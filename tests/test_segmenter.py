@@ -158,6 +158,14 @@ def test_a_model_in_another_precision_labels_alike(person, astronaut, dtype):
     assert (got.probs != wanted.probs).any()  # it did compute otherwise
 
 
+def test_the_first_photo_under_autocast_leaves_a_folded_copy():
+    """Rounded to half precision, a trial of U-2-Net would look as if it could not be folded."""
+    model = hubmodels.load("u2net_small_person")
+    with torch.autocast("cpu", torch.bfloat16):
+        model.predict(np.zeros((64, 64, 3), np.uint8))
+    assert model._folded.of(model.network) is not model.network
+
+
 def test_autocast_around_predict(person, astronaut):
     photo = astronaut[:256, 100:356]
     wanted = person.predict(photo)

@@ -11,7 +11,7 @@ import functools
 import itertools
 import threading
 import types
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -53,9 +53,13 @@ def folded_tensors(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[torch.Tensor,
     return (weight * scale[:, None, None, None]).to(conv.weight), bias.to(conv.weight)
 
 
-def is_known(network: nn.Module) -> bool:
-    """Whether a network is made wholly of classes of which `fold_batch_norms` holds at every size of photo."""
-    return _are_known(map(type, network.modules()))
+def is_plain(network: nn.Module) -> bool:
+    """Whether its classes, attributes and tensors tell all that an eval network does, at every size of photo.
+
+    Then it can be folded, and known by a digest. It is not if a class is not `KNOWN`, such as most of a user's own, or
+    if it is in training mode or compiled, or has hooks or another `forward`, which a copy would not call in time.
+    """
+    return _are_plain(tuple(network.modules()))
 
 
 @torch.inference_mode(False)  # in it, tensors do not count how often they were written to
@@ -64,7 +68,7 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
 
     Which batch norm follows which convolution is observed on a forward pass of a small photo of noise, so it depends
     on no names. A convolution that is called more than once, or a batch norm that is fed by something else, stays.
-    Of a network that is not `is_known`, what holds for the small photo may be wrong for others.
+    Of a network that is not `is_plain`, what holds for the small photo may be wrong for others.
 
     Args:
         network: (N, 3, H, W) float -> a tensor or tensors, H and W at least 32, in eval mode; not touched.
@@ -126,13 +130,10 @@ class FoldedCopy:
     def of(self, network: nn.Module) -> nn.Module:
         """What to run instead of `network`: a folded copy, or the network itself where that would not be the same.
 
-        That is a network with a class that is not `KNOWN`, such as most of a user's own; one in training mode; one with
-        hooks or another `forward`, which a copy would not call in time; a compiled one; one without batch norms.
+        That is a network that is not `is_plain`, and one without batch norms.
         """
         modules = tuple(network.modules())
-        if not _are_known(map(type, modules)) or any(map(_is_peculiar, modules)):
-            return network
-        if not any(map(_is_foldable, modules)):
+        if not _are_plain(modules) or not any(map(_is_foldable, modules)):
             return network
         with self._lock:
             state = _State(network, modules)
@@ -150,7 +151,9 @@ class FoldedCopy:
 
 def _folded_or_same(network: nn.Module) -> nn.Module:
     try:
-        folded = fold_batch_norms(network)
+        # Under the caller's autocast a trial would be too coarse to tell whether both answer alike.
+        with torch.autocast(next(network.parameters()).device.type, enabled=False):
+            folded = fold_batch_norms(network)
         use_fast_dilation(folded)
         return folded
     # Not foldable, or of layers that need more than the pixels of a trial: then it runs as it is, which is slower and
@@ -159,8 +162,9 @@ def _folded_or_same(network: nn.Module) -> nn.Module:
         return network
 
 
-def _are_known(classes: Iterable[type]) -> bool:
-    return all(each.__module__.startswith(KNOWN) for each in set(classes))
+def _are_plain(modules: Sequence[nn.Module]) -> bool:
+    known = all(each.__module__.startswith(KNOWN) for each in set(map(type, modules)))
+    return known and not any(map(_is_peculiar, modules))
 
 
 def _is_peculiar(module: nn.Module) -> bool:

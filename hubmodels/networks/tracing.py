@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram, export
 
-from hubmodels.networks.folding import fold_batch_norms, is_known, replace_module
+from hubmodels.networks.folding import fold_batch_norms, is_plain, replace_module
 from hubmodels.networks.grid import GRID_PX
 from hubmodels.networks.u2net import U2Net
 
@@ -20,7 +20,7 @@ def trace(network: nn.Module) -> ExportedProgram:
     """The graph of an eval network: (N, 3, H, W) float32 RGB in 0..1 -> (N, C, H, W) float32 logits, any N, H, W.
 
     H and W are `least_px` or more; smaller ones are refused when it runs. Batch norms are folded if the
-    network `is_known`, normalisation is part of the graph. Nothing in it tells where it was made.
+    network `is_plain`, normalisation is part of the graph. Nothing in it tells where it was made.
 
     Raises:
         ValueError: the network is in training mode.
@@ -118,7 +118,7 @@ def _out_of_place(graph: torch.fx.GraphModule) -> None:
 def _traceable(network: nn.Module) -> nn.Module:
     """A copy for sizes on the grid, on CPU in float32, that is quick to trace: it computes no paddings."""
     network = copy.deepcopy(network).cpu().float()
-    if is_known(network):
+    if is_plain(network):
         network = fold_batch_norms(network)
     for name, module in list(network.named_modules()):
         if type(module).__name__ in SAME_PADDED:
