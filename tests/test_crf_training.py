@@ -7,9 +7,12 @@ import copy
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
 
 from hubmodels.refine.crf import DenseCRF
+from hubmodels.refine.photo_kernels import PhotoKernels
 from tests.crf_scene import LITERAL, scene
 
 
@@ -38,6 +41,61 @@ def test_gradcheck() -> None:
     order = [name for name, _ in crf.named_parameters()]
     assert order == ["appearance_weight", "smoothness_weight", "compatibility"]
     assert torch.autograd.gradcheck(refined, (logits.double().requires_grad_(), *parameters))
+
+
+def test_gradcheck_of_the_weights_with_potts() -> None:
+    """In float64, in which its steps are: weights that are rounded to float32 would not move."""
+    logits, image = scene(5, 4)
+    crf = DenseCRF(2, appearance_sigma_px=3, smoothness_sigma_px=1, **LITERAL).double()
+
+    def refined(appearance: Tensor, smoothness: Tensor) -> Tensor:
+        new = {"appearance_weight": appearance, "smoothness_weight": smoothness}
+        return torch.func.functional_call(crf, new, (logits.double(), image))
+
+    weights = [torch.tensor(each, dtype=torch.float64, requires_grad=True) for each in (1.5, 0.7)]
+    assert torch.autograd.gradcheck(refined, weights)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:FutureWarning")  # PyTorch, of itself
+@pytest.mark.parametrize("frozen", [True, False])
+def test_forward_mode_gradient_is_that_of_backward_mode(frozen: bool) -> None:
+    logits, image = scene(20, 16)
+    crf = DenseCRF(3).requires_grad_(not frozen)
+    tangent, weights = torch.randn_like(logits), torch.randn_like(logits)
+    with forward_ad.dual_level(), torch.no_grad():
+        found = forward_ad.unpack_dual(crf(forward_ad.make_dual(logits, tangent), image)).tangent
+    leaf = logits.clone().requires_grad_()
+    (crf(leaf, image) * weights).sum().backward()
+    torch.testing.assert_close((found * weights).sum(), (leaf.grad * tangent).sum(), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("frozen", [True, False])
+def test_tracing_is_refused(frozen: bool) -> None:
+    with pytest.raises(RuntimeError, match="cannot be traced"):
+        torch.jit.trace(DenseCRF(3).requires_grad_(not frozen), scene(20, 16))
+
+
+class Photos(Dataset):
+    """A data set that prepares a photo for a CRF, in the processes of a loader."""
+
+    def __init__(self, crf: DenseCRF, image: Tensor) -> None:
+        self.crf, self.image = crf, image
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> PhotoKernels:
+        return self.crf.photo(self.image)
+
+
+def test_photos_may_be_prepared_in_the_processes_of_a_loader() -> None:
+    logits, image = scene(90, 80)
+    crf = DenseCRF(3).requires_grad_(False)
+    expected = crf(logits, image)
+    loader = DataLoader(Photos(crf, image[0]), num_workers=1, collate_fn=list, multiprocessing_context="spawn")
+    for photos in loader:
+        assert torch.equal(crf(logits, photos), expected)
 
 
 def test_trains_after_a_network() -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import subprocess
 import sys
+from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.autograd import forward_ad
 
 from hubmodels.refine.compiled import load
 from hubmodels.refine.lattice import PermutohedralLattice
@@ -116,6 +119,37 @@ def test_gradient_of_the_kernels_is_their_transpose(rng: np.random.Generator) ->
     filtered = lattice.filter(a)
     (filtered * b.detach()).sum().backward()
     torch.testing.assert_close((filtered.detach() * b.detach()).sum(), (a.detach() * a.grad).sum())
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:FutureWarning")  # PyTorch, of itself
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_forward_mode_gradient(backend: str, rng: np.random.Generator) -> None:
+    lattice = PermutohedralLattice(points(rng, 40, 3), backend=backend)
+    values, tangent = torch.rand(40, 2), torch.rand(40, 2)
+    with forward_ad.dual_level():
+        found = forward_ad.unpack_dual(lattice.filter(forward_ad.make_dual(values, tangent))).tangent
+    torch.testing.assert_close(found, lattice.filter(tangent))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace")
+def test_tracing_is_refused(rng: np.random.Generator) -> None:
+    """The lattice of the example would be a constant of the traced function."""
+    lattice = PermutohedralLattice(points(rng, 40, 3))
+    with pytest.raises(RuntimeError, match="cannot be traced, as it is built anew"):
+        torch.jit.trace(lattice.filter, (torch.rand(40, 2),))
+
+
+def test_a_lattice_that_was_sent_to_another_process_still_works_here(rng: np.random.Generator) -> None:
+    """Sending a tensor moves its memory: kernels that looked at the old place would read what came there since."""
+    lattice, values = PermutohedralLattice(points(rng, 5000, 5), backend="numba"), torch.rand(5000, 3)
+    other = pickle.loads(pickle.dumps(lattice))
+    expected = lattice.filter(values)
+    assert torch.equal(other.filter(values), expected)
+    for each in (lattice, other):
+        ForkingPickler.dumps(each)
+        assert each.weights.is_shared()
+        filled = [torch.full_like(each.vertex_ids, -1) for _ in range(8)]  # take the memory that became free
+        assert torch.equal(each.filter(values), expected) and len(filled) == 8
 
 
 def test_lattice_of_inference_mode_can_train(rng: np.random.Generator) -> None:

@@ -42,7 +42,7 @@ from hubmodels.refine.crf_checks import (
     checked_weight,
     shape,
 )
-from hubmodels.refine.lattice import Backend, choose_kernels
+from hubmodels.refine.lattice import Backend, choose_kernels, refuse_tracing
 from hubmodels.refine.mean_field import (
     PROBABILITY_FLOOR,
     MeanField,
@@ -84,8 +84,8 @@ class DenseCRF(nn.Module):
     iterations and more; pydensecrf's example, which was not in the grid, is weight 10 and colour 13.
 
     The weights are parameters: outside `torch.no_grad()` or `torch.inference_mode()` the call records a graph, which
-    costs several times the time and keeps every iteration in memory. Transforms of `torch.func` (vmap, grad, jvp) are
-    not supported.
+    costs several times the time and keeps every iteration in memory. Transforms of `torch.func` (vmap, grad, jvp) and
+    `torch.jit.trace` are not supported: the lattice is built from the photo.
 
     Raises: ValueError or TypeError for settings that are negative, not finite in float32, or out of range; at a photo,
         ValueError for a sigma so small that the photo does not fit its lattice.
@@ -145,6 +145,7 @@ class DenseCRF(nn.Module):
         images = _checked_batch(image, logits)
         if self.iterations == 0:
             return logits
+        refuse_tracing()
         photos = (self._checked_photo(each, one) for one, each in zip(logits, images, strict=True))
         refined = [self._refine(one, photo) for one, photo in zip(logits, photos, strict=True)]
         return torch.stack(refined) if len(refined) > 1 else refined[0][None]
@@ -253,10 +254,9 @@ class DenseCRF(nn.Module):
         classes, matrix = logits.shape[0], self.compatibility
         if matrix is not None and matrix.shape[0] != classes:
             raise ValueError(f"logits must have {matrix.shape[0]} classes, as the compatibility; got {classes}")
-        negative = torch.eye(classes, device=self.appearance_weight.device) if matrix is None else -matrix.t()
-        dtype = logits.dtype if logits.dtype == torch.float64 else torch.float32
-        both = (self.appearance_weight * negative, self.smoothness_weight * negative)
-        return both[0].to(logits.device, dtype), both[1].to(logits.device, dtype)
+        like = logits.new_empty(0, dtype=logits.dtype if logits.dtype == torch.float64 else torch.float32)
+        negative = torch.eye(classes).to(like) if matrix is None else -matrix.t().to(like)
+        return self.appearance_weight.to(like) * negative, self.smoothness_weight.to(like) * negative
 
 
 def log_probabilities(probs: Tensor, *, floor: float = PROBABILITY_FLOOR) -> Tensor:

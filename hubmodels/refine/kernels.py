@@ -60,8 +60,8 @@ def build(
 class CpuLattice:
     """The arrays of one lattice in the shape the kernels want, and the filter on them.
 
-    Holds views of what it is given: ids (N, d + 1) int32, weights (N, d + 1) float32 and neighbours
-    (d + 1, 2, M) int32 with M for "none", all contiguous. Safe to use from several threads at once.
+    Holds what it is given: ids (N, d + 1) int32, weights (N, d + 1) float32 and neighbours (d + 1, 2, M) int32 with M
+    for "none", all contiguous, and no views of tensors, whose memory may move. Several threads may use it at once.
     """
 
     def __init__(

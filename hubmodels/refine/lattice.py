@@ -161,6 +161,15 @@ def _link(keys: Tensor, strides: tuple[int, ...]) -> Tensor:
     return torch.stack(neighbours).view(corners, 2, count)
 
 
+def refuse_tracing() -> None:
+    """Raise RuntimeError within `torch.jit.trace`, which would keep the lattice of its one example as a constant."""
+    if torch.jit.is_tracing():
+        raise RuntimeError(
+            "a permutohedral lattice cannot be traced, as it is built anew from the colours of each photo: trace the "
+            "network without its CRF, and pass its logits on"
+        )
+
+
 def _checked(features: Tensor) -> Tensor:
     if not isinstance(features, Tensor):
         raise TypeError(f"features must be a torch.Tensor (N, d); got {type(features).__name__}: use torch.as_tensor")
@@ -193,6 +202,8 @@ class PermutohedralLattice:
     Source: Adams, Baek & Davis 2010; constants (1 / (1 + 2^-d) on slicing) as in Kraehenbuehl & Koltun's code.
     """
 
+    _cpu: Any  # a `kernels.CpuLattice`, once it is needed
+
     def __init__(self, features: Tensor, *, backend: Backend = "auto") -> None:
         features = _checked(features)
         self.backend: Backend = backend
@@ -212,12 +223,13 @@ class PermutohedralLattice:
                 strides = torch.tensor(layout.strides, dtype=torch.int64, device="cpu").numpy()
                 arrays = kernels.build(by_dimension.numpy(), layout.scale.numpy(), strides, layout.origin)
                 self._set(*map(torch.from_numpy, arrays))
+                self._cpu = kernels.CpuLattice(*arrays, self.alpha)
 
     def _set(self, vertex_ids: Tensor, weights: Tensor, neighbours: Tensor) -> None:
         self.vertex_ids, self.weights, self.neighbours = vertex_ids, weights, neighbours
         self.points, corners = vertex_ids.shape
         self.dims, self.vertices = corners - 1, neighbours.shape[2]
-        self._cpu: Any = None
+        self._cpu = None
         self._sorted: tuple[Tensor, Tensor, Tensor] | None = None
         self._normaliser: Tensor | None = None
 
@@ -237,6 +249,10 @@ class PermutohedralLattice:
         other._set(self.vertex_ids.to(device), self.weights.to(device), self.neighbours.to(device))
         return other
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is made again at first use."""
+        return {**vars(self), "_cpu": None, "_sorted": None}
+
     def filter(self, values: Tensor) -> Tensor:
         """Gaussian-weighted sums of `values` around every point.
 
@@ -244,8 +260,10 @@ class PermutohedralLattice:
             values: (N, C) float on the lattice's device. float64 is filtered in float64, everything else in float32.
 
         Returns: (N, C), same dtype, with gradient to `values`: the filter is linear, and its transpose is the
-            same filter with the axes blurred in reverse order. Transforms of `torch.func` are not supported.
+            same filter with the axes blurred in reverse order; forward-mode gradients too. Transforms of `torch.func`
+            and `torch.jit.trace` are not supported.
         """
+        refuse_tracing()
         if not isinstance(values, Tensor) or not values.is_floating_point():
             raise TypeError(f"values must be a float tensor (N, C); got {getattr(values, 'dtype', type(values))}")
         if values.ndim != 2 or values.shape[0] != self.points or values.shape[1] == 0:
@@ -281,8 +299,9 @@ class PermutohedralLattice:
             kernels = choose_kernels(self.backend, self.device)
             if kernels is None:
                 return None
-            arrays = [each.contiguous().numpy() for each in (self.vertex_ids, self.weights, self.neighbours)]
-            self._cpu = kernels.CpuLattice(*arrays, self.alpha)
+            # Copies: a tensor that is sent to another process moves its memory, and views of it would be left dangling.
+            tensors = (self.vertex_ids, self.weights, self.neighbours)
+            self._cpu = kernels.CpuLattice(*(each.contiguous().numpy().copy() for each in tensors), self.alpha)
         return self._cpu
 
     def _by_vertex(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -318,6 +337,10 @@ class _Filter(torch.autograd.Function):
     def forward(ctx: Any, values: Tensor, lattice: PermutohedralLattice, reverse: bool) -> Tensor:
         ctx.lattice, ctx.reverse = lattice, reverse
         return lattice._filter(values, reverse)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        return _Filter.apply(tangents[0], ctx.lattice, ctx.reverse)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 from torch.nn import functional as F
 
 from hubmodels.bands import bands
@@ -51,7 +52,9 @@ class MeanField:
 
     def __init__(self, logits: Tensor, photo: PhotoKernels, appearance: Tensor, smoothness: Tensor) -> None:
         self.logits, self.photo, self.matrices = logits, photo, (appearance, smoothness)
-        wants_gradient = torch.is_grad_enabled() and any(each.requires_grad for each in (logits, *self.matrices))
+        inputs = (logits, *self.matrices)
+        wants_gradient = torch.is_grad_enabled() and any(each.requires_grad for each in inputs)
+        wants_gradient |= any(unpack_dual(each).tangent is not None for each in inputs)  # of forward mode
         self.fused = not wants_gradient and logits.dtype == torch.float32 and photo.appearance.cpu_kernels() is not None
 
     def run(self, state: Tensor, iterations: int, *, keep: int = 1) -> list[Tensor]:
