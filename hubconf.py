@@ -67,7 +67,7 @@ def segmenter(
             Hub.
         pretrained: load the weights; False leaves the network as initialised.
         device: where it goes.
-        num_classes: for a model of other labels, to be trained: keeps all weights but those of the classifier.
+        num_classes: for a model of other labels, to be trained: keeps all weights but those of the last layers.
         labels: names of these labels, the background first.
         revision: branch, tag or commit of a repository on the Hugging Face Hub.
         token: of the Hub, for private repositories.

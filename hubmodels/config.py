@@ -13,7 +13,7 @@ from torch import nn
 
 from hubmodels.entries import Entry
 from hubmodels.errors import WeightsError
-from hubmodels.labels import LabelSet, hex_colour
+from hubmodels.labels import LabelSet, colour_of_hex, hex_colour
 from hubmodels.networks import build_network
 from hubmodels.networks.backbones import BACKBONES
 from hubmodels.networks.deeplab import CHANNELS, LOW_STRIDE, OUTPUT_STRIDE
@@ -243,7 +243,7 @@ def _labels(values: Mapping[str, Any]) -> LabelSet:
         raise ValueError("label2id must be the inverse of id2label")
     if not isinstance(palette, list) or not all(isinstance(c, str) and _COLOUR.fullmatch(c) for c in palette):
         raise ValueError('palette must be a list of colours like "#e69f00"')
-    colours = tuple((int(c[1:3], 16), int(c[3:5], 16), int(c[5:7], 16)) for c in palette)
+    colours = tuple(map(colour_of_hex, palette))
     return LabelSet(task=_string("task", values["task"]), names=ordered, palette=colours)
 
 

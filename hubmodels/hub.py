@@ -89,7 +89,7 @@ def _published(entry: Entry, *, pretrained: bool) -> Segmenter:
     if not entry.is_network:
         raise ModelNotFoundError(
             f"{entry.name} only decides on the superpixels of a network's answer: use it by "
-            "Refinement(superpixel_scale=60, vote='classifier') with that network, or get it by load_regions. "
+            "Refinement(superpixel_scale=60, vote='classifier') with that network, or load it by torch.hub. "
             f"Networks: {', '.join(list_models())}"
         )
     config = config_of(entry)

@@ -98,7 +98,7 @@ def onnx_bytes(model: Segmenter, facts: dict[str, str]) -> bytes:
     Raises:
         ImportError, ExportError: as of `export_model`.
     """
-    require(*PACKAGES)
+    _require_packages()
     import onnx
 
     program = _trace(model)
@@ -132,14 +132,14 @@ def program_bytes(model: Segmenter, facts: dict[str, str]) -> bytes:
     return buffer.getvalue()
 
 
-def missing_packages(*names: str) -> list[str]:
-    """Those that are not installed."""
-    return [name for name in names if importlib.util.find_spec(name) is None]
+def missing_packages() -> list[str]:
+    """Those of the extra `onnx` that are not installed."""
+    return [name for name in PACKAGES if importlib.util.find_spec(name) is None]
 
 
-def require(*names: str) -> None:
+def _require_packages() -> None:
     """Raise ImportError with the line that installs what is missing."""
-    if missing := missing_packages(*names):
+    if missing := missing_packages():
         raise ImportError(f"export to ONNX needs {', '.join(missing)}: pip install {' '.join(missing)}")
 
 

@@ -1,4 +1,4 @@
-"""Pictures of label maps: overlay, painted labels, cut-out. Arrays and a `LabelSet` in, clean PIL images out."""
+"""Pictures of label maps: overlay and cut-out. Arrays and a `LabelSet` in, clean PIL images out."""
 
 from __future__ import annotations
 
@@ -7,11 +7,6 @@ from PIL import Image
 
 from hubmodels.labels import LabelSet
 from hubmodels.soft_edges import soften
-
-
-def paint(labels: np.ndarray, label_set: LabelSet) -> Image.Image:
-    """Every label in its palette colour: (H, W) uint8 -> RGB image."""
-    return Image.fromarray(np.array(label_set.palette, np.uint8)[labels])
 
 
 def overlay(image: np.ndarray, labels: np.ndarray, label_set: LabelSet, *, opacity: float = 0.55) -> Image.Image:

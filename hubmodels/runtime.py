@@ -18,7 +18,7 @@ import torch
 from hubmodels import __version__
 from hubmodels.errors import ExportError
 from hubmodels.files import write_bytes
-from hubmodels.model_export import PACKAGES, describe, missing_packages, network_digest, onnx_bytes
+from hubmodels.model_export import describe, missing_packages, network_digest, onnx_bytes
 from hubmodels.networks.folding import is_plain
 from hubmodels.onnx_network import OnnxNetwork
 from hubmodels.segmenter import Segmenter
@@ -74,7 +74,7 @@ def choose_runtime(model: Segmenter, runtime: str, *, photos: int | None = None)
         return runtime
     if not on_cpu or not in_full or best_runtime() != "onnx":
         return "torch"
-    is_worth_it = (photos is None or photos >= WORTH_PHOTOS) and not missing_packages(*PACKAGES)
+    is_worth_it = (photos is None or photos >= WORTH_PHOTOS) and not missing_packages()
     return "onnx" if is_worth_it or is_prepared(model) else "torch"
 
 

@@ -11,8 +11,10 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import map_coordinates, maximum_filter, minimum_filter, uniform_filter
 
-REFERENCE_PX = 240_000  # pixels of a photo for which radii are given; they grow with its sides
+from hubmodels.refine.settings import REFERENCE_PX
+
 WORK_PX = 600_000  # pixels at which larger photos are filtered; their own pixels lead the result
+# Radii are those of a photo of `REFERENCE_PX` pixels, and grow with its sides.
 RADIUS_PX = 5  # how far from the mask's edge the true one is looked for, about
 EPSILON = 1e-4  # variance of colours in 0..1 below which the photo shows no edge to follow
 COLOUR_RADIUS_PX = 15  # of the means that say what lies on either side

@@ -40,7 +40,7 @@ pytestmark = GRADIO_MARKS
         ({"crf_iterations": 2.5}, "whole number"),
         ({"keep_largest": "yes"}, "keep_largest must be one of"),
         ({"vote": ["loudly"]}, "vote must be one of"),
-        ({"vote": "classifier"}, "has none"),
+        ({"vote": "classifier", "superpixel_scale": 60}, "has none"),
         ({"superpixel_scale": None}, "must be a number"),
         ({"model": "../../etc/passwd"}, "Served models"),
         ({"model": CLOTHES, "person_threshold": 0.3}, "two labels"),

@@ -46,8 +46,11 @@ def adjusted_rand(one: np.ndarray, other: np.ndarray) -> float:
 
 @pytest.fixture
 def without_numba(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setitem(sys.modules, "hubmodels.refine.felzenszwalb_loops", None)  # makes its import fail
-    monkeypatch.delattr("hubmodels.refine.felzenszwalb_loops", raising=False)
+    import hubmodels.refine.felzenszwalb_loops  # which comes back afterwards
+
+    monkeypatch.setitem(sys.modules, "numba", None)  # makes its import fail
+    monkeypatch.delitem(sys.modules, "hubmodels.refine.felzenszwalb_loops")
+    monkeypatch.delattr(hubmodels.refine, "felzenszwalb_loops")
     load.cache_clear()
     yield
     load.cache_clear()

@@ -55,9 +55,7 @@ def shipped_recipe(entry: Entry) -> Recipe:
     return read_recipe(ROOT / path)  # commands of entries are run there
 
 
-def score_seeds(
-    entry: Entry, checkpoints: Sequence[Path], *, data: Path, shipped: bool = False, limit: int | None = None
-) -> dict[str, Any]:
+def score_seeds(entry: Entry, checkpoints: Sequence[Path], *, data: Path, shipped: bool = False) -> dict[str, Any]:
     """Scores of every run, and their spread.
 
     Args:
@@ -65,7 +63,6 @@ def score_seeds(
         checkpoints: files of `training.train`, one for each seed.
         data: folder of the photos and labels.
         shipped: count the entry's own weights as the run of its recipe with the recipe's own seed.
-        limit: photos of each split, for a try.
 
     Raises:
         DataError: fewer than two runs, two of one seed, runs of several recipes (that of the shipped weights included),
@@ -93,7 +90,7 @@ def score_seeds(
     for network, run in zip(networks, runs, strict=True):
         model = load_segmenter(network, entry.task)
         for split in SPLITS:
-            found = evaluate(model, data=data, split=split, limit=limit)
+            found = evaluate(model, data=data, split=split)
             run[split] = {key: found[key] for key in SCORES}
             images[split] = found["images"]
     summary = {split: {"images": images[split], **spread([run[split] for run in runs])} for split in SPLITS}

@@ -37,7 +37,10 @@ from training.segmenters import load_segmenter
 
 
 def teach(image: np.ndarray, teachers: Sequence[Segmenter], refinement: Refinement, *, flip: bool) -> np.ndarray:
-    """(C, H, W) float32: the mean answer of the teachers to an (H, W, 3) uint8 photo, after post-processing."""
+    """(C, H, W) float32: the mean answer of the teachers to an (H, W, 3) uint8 photo, after the CRF of `refinement`.
+
+    Its other stages decide on labels, and leave probabilities as they are.
+    """
     probs = np.mean([teacher.probabilities(image, flip=flip) for teacher in teachers], axis=0, dtype=np.float32)
     return Tuner(probs, image).refine(refinement)[1]
 

@@ -288,9 +288,6 @@ def _heavy(concurrency: int) -> dict[str, Any]:
 
 
 def _tie_updates(page: gr.Blocks, parts: Parts, handlers: Handlers, concurrency: int) -> None:
-    def update(photo: Any, model: str, mask: Any, request: gr.Request, **values: Any) -> Any:
-        return handlers.update(photo, model, mask, request, **values)
-
     options: dict[str, Any] = {
         "inputs": [parts.photo, parts.model, parts.truth],
         "outputs": parts.outputs,
@@ -303,7 +300,7 @@ def _tie_updates(page: gr.Blocks, parts: Parts, handlers: Handlers, concurrency:
     # `change` alone covers drag, keys, typed numbers, reset, presets and examples. The task acts through the model.
     watched = [parts.photo, parts.model, parts.absent, parts.truth, *parts.settings.values(), *parts.view.values()]
     again = gr.Button("Try again", visible="hidden", elem_id="again")  # clicked by a notice, and by every change
-    updated = again.click(update, trigger_mode="always_last", **options)
+    updated = again.click(handlers.update, trigger_mode="always_last", **options)
     gr.on([component.change for component in watched], None, js=ASK, **_IN_BROWSER)
 
     outputs = [parts.photo, parts.task, parts.model, parts.absent, *parts.settings.values(), *parts.view.values()]

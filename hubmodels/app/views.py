@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from hubmodels import export, render
+from hubmodels.labels import colour_of_hex
 from hubmodels.metrics import boundaries, within
 from hubmodels.refine import Refinement
 from hubmodels.refine.region_means import region_means
@@ -159,7 +160,7 @@ def on_ground(seg: Segmentation, view: View) -> Image.Image:
     if view.ground == "blurred":
         ground = np.asarray(Image.fromarray(seg.image).filter(ImageFilter.GaussianBlur(max(2, max(mask.shape) / 60))))
     elif view.ground == "colour":
-        ground = np.broadcast_to(np.array(_rgb(view.colour), np.uint8), (height, width, 3))
+        ground = np.broadcast_to(np.array(colour_of_hex(view.colour), np.uint8), (height, width, 3))
     else:
         y, x = np.ogrid[:height, :width]
         ground = np.where((y // 10 + x // 10) % 2, 204, 255).astype(np.uint8)[..., None]
@@ -169,10 +170,6 @@ def on_ground(seg: Segmentation, view: View) -> Image.Image:
     front = render.cutout(seg.image, mask, soft=True)
     picture.paste(front, mask=front)
     return picture
-
-
-def _rgb(colour: str) -> tuple[int, ...]:
-    return tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))
 
 
 def outlined(image: np.ndarray, labels: np.ndarray) -> Image.Image:

@@ -40,11 +40,10 @@ from hubmodels.refine.crf_checks import (
     checked_reference,
     checked_sigma,
     checked_weight,
-    shape,
+    described,
 )
 from hubmodels.refine.lattice import Backend, choose_kernels, refuse_tracing
 from hubmodels.refine.mean_field import (
-    PROBABILITY_FLOOR,
     MeanField,
     Unaries,
     enlarge_change,
@@ -188,7 +187,7 @@ class DenseCRF(nn.Module):
     def unaries(self, logits: Tensor) -> Unaries:
         """Logits (C, H, W) of one photo, copied and brought to the working size: weights and sigmas play no part."""
         if not isinstance(logits, Tensor) or logits.ndim != 3:
-            raise ValueError(f"logits must be a tensor (C, H, W) of one photo; got {shape(logits)}")
+            raise ValueError(f"logits must be a tensor (C, H, W) of one photo; got {described(logits)}")
         full = checked_logits(logits[None])[0].detach().clone()  # the caller may go on with theirs
         return Unaries(full, shrink(full, self._working_hw((full.shape[1], full.shape[2]))))
 
@@ -201,7 +200,7 @@ class DenseCRF(nn.Module):
         Raises: ValueError or TypeError as `log_probabilities`.
         """
         if not isinstance(probs, Tensor) or probs.ndim != 3:
-            raise ValueError(f"probs must be a tensor (C, H, W) of one photo; got {shape(probs)}")
+            raise ValueError(f"probs must be a tensor (C, H, W) of one photo; got {described(probs)}")
         full = (probs if checked else _checked_probs(probs)).detach()
         hw = self._working_hw((full.shape[1], full.shape[2]))
         compiled = choose_kernels(self.backend, full.device) is not None
@@ -213,7 +212,7 @@ class DenseCRF(nn.Module):
         photo = image if isinstance(image, PhotoKernels) else self.photo(checked_image(image, hw))
         height, width = photo.full_hw
         if tuple(logits.shape[1:]) != (height, width):
-            raise ValueError(f"logits must be (C, {height}, {width}) to match the image; got {shape(logits)}")
+            raise ValueError(f"logits must be (C, {height}, {width}) to match the image; got {described(logits)}")
         if photo.appearance.device != logits.device:
             raise ValueError(f"image must be on the logits' device {logits.device}; got {photo.appearance.device}")
         if photo.hw != self._working_hw(photo.full_hw) or photo.sigmas != self._sigmas(photo.full_hw, photo.hw):
@@ -259,19 +258,19 @@ class DenseCRF(nn.Module):
         return self.appearance_weight.to(like) * negative, self.smoothness_weight.to(like) * negative
 
 
-def log_probabilities(probs: Tensor, *, floor: float = PROBABILITY_FLOOR) -> Tensor:
-    """Logits of probabilities (N, C, H, W) or (C, H, W); those under `floor` count as `floor`, so zeros stay finite.
+def log_probabilities(probs: Tensor) -> Tensor:
+    """Logits of probabilities (N, C, H, W) or (C, H, W); those under 1e-8 count as that, so zeros stay finite.
 
     Returns: their dtype, but float32 for half precision.
     Raises: ValueError if they leave 0..1 or do not sum to 1 over C within 1e-3 (bfloat16: 1e-2); TypeError if they are
         no such tensor.
     """
-    return floored_log(_checked_probs(probs), floor)
+    return floored_log(_checked_probs(probs))
 
 
 def _checked_probs(probs: Tensor) -> Tensor:
     if not isinstance(probs, Tensor) or probs.ndim not in (3, 4) or not probs.is_floating_point():
-        raise TypeError(f"probs must be a float tensor (N, C, H, W) or (C, H, W); got {shape(probs)}")
+        raise TypeError(f"probs must be a float tensor (N, C, H, W) or (C, H, W); got {described(probs)}")
     total = probs.sum(dim=-3, dtype=torch.float64 if probs.dtype == torch.float64 else torch.float32)
     tolerance = 1e-2 if probs.dtype == torch.bfloat16 else SUM_TOLERANCE  # the former strays by a few 1e-3
     if not bool(((probs >= 0).all() & ((total - 1).abs() < tolerance).all()).item()):
@@ -294,6 +293,6 @@ def _checked_batch(
     if image.ndim != 4 or len(image) != count:
         raise ValueError(
             f"image must be ({count}, 3, {hw[0]}, {hw[1]}) or ({count}, {hw[0]}, {hw[1]}, 3) to match the logits; "
-            f"got {shape(image)}: a single photo needs image[None] and logits[None]"
+            f"got {described(image)}: a single photo needs image[None] and logits[None]"
         )
     return [checked_image(each, (hw[0], hw[1])) for each in image]

@@ -13,18 +13,21 @@ from torch import Tensor
 WEIGHT_MAX = 1e30  # nats; messages are sums in float32, which ends at 3e38, and infinity less infinity is no number
 
 
-def shape(value: object) -> str:
+def described(value: object) -> str:
+    """Class of a value, and shape and dtype if it has them, for messages."""
     shape = getattr(value, "shape", None)
     return f"{type(value).__name__}" + ("" if shape is None else f" {tuple(shape)} of {getattr(value, 'dtype', '?')}")
 
 
 def checked_sigma(name: str, value: float) -> float:
+    """A standard deviation; ValueError unless it is finite and above 0."""
     if not math.isfinite(value) or value <= 0:
         raise ValueError(f"{name} must be finite and above 0; got {value}: to switch a kernel off, set its weight to 0")
     return float(value)
 
 
 def checked_weight(name: str, value: float) -> float:
+    """A strength in nats; ValueError unless it is in 0..`WEIGHT_MAX`."""
     if not math.isfinite(value) or value < 0:
         raise ValueError(f"{name} must be finite and at least 0; got {value}: pass the strength, not an energy")
     if value > WEIGHT_MAX:
@@ -33,6 +36,7 @@ def checked_weight(name: str, value: float) -> float:
 
 
 def checked_iterations(iterations: int) -> int:
+    """A number of iterations; TypeError unless it is whole, ValueError if it is negative."""
     real = isinstance(iterations, (int, float, np.integer, np.floating)) and not isinstance(iterations, bool)
     if not real or not math.isfinite(iterations) or int(iterations) != iterations:
         raise TypeError(f"iterations must be a whole number; got {iterations!r}")
@@ -42,12 +46,14 @@ def checked_iterations(iterations: int) -> int:
 
 
 def checked_count(name: str, value: int, *, advice: str = "") -> int:
+    """How many; ValueError, which ends with `advice`, unless it is a whole number of 1 or more."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ValueError(f"{name} must be a whole number of 1 or more; got {value!r}{advice}")
     return int(value)
 
 
 def checked_reference(value: tuple[int, int] | None) -> tuple[int, int] | None:
+    """A size in pixels, or None; ValueError for anything else."""
     if value is None:
         return None
     if not isinstance(value, Sequence) or len(value) != 2:
@@ -56,6 +62,7 @@ def checked_reference(value: tuple[int, int] | None) -> tuple[int, int] | None:
 
 
 def checked_compatibility(value: object, num_classes: int | None) -> Tensor | None:
+    """(C, C) float32 energies of one's own, or Potts for `num_classes`, or None; ValueError for other matrices."""
     if num_classes is not None:
         num_classes = checked_count("num_classes", num_classes)
     if value is None:
@@ -63,13 +70,14 @@ def checked_compatibility(value: object, num_classes: int | None) -> Tensor | No
     matrix = torch.as_tensor(value, dtype=torch.float32).detach().clone()
     expected = (num_classes, num_classes) if num_classes is not None else (matrix.shape[:1] * 2 or ("C", "C"))
     if matrix.ndim != 2 or tuple(matrix.shape) != tuple(expected) or not bool(matrix.isfinite().all()):
-        raise ValueError(f"compatibility must be a finite (C, C) matrix of energies; got {shape(matrix)}")
+        raise ValueError(f"compatibility must be a finite (C, C) matrix of energies; got {described(matrix)}")
     return matrix
 
 
 def checked_logits(logits: Tensor) -> Tensor:
+    """(N, C, H, W) finite floats as they came; TypeError or ValueError for anything else."""
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
-        raise TypeError(f"logits must be a float tensor (N, C, H, W); got {shape(logits)}")
+        raise TypeError(f"logits must be a float tensor (N, C, H, W); got {described(logits)}")
     if logits.ndim != 4 or 0 in logits.shape:
         raise ValueError(f"logits must be (N, C, H, W), none of them 0; got {tuple(logits.shape)}")
     # the extremes are finite only if all are, and take an eighth of the time of isfinite().all()
@@ -100,6 +108,7 @@ def checked_image(image: Tensor | NDArray[np.generic], hw: tuple[int, int] | Non
 
 
 def check_range(image: Tensor) -> None:
+    """Raise TypeError for a photo of whole numbers but uint8, ValueError for one that is not in 0..255."""
     if not image.is_floating_point():
         raise TypeError(f"image must be uint8, or float in 0..255; got {image.dtype}: convert it to uint8")
     low, high = (value.item() for value in torch.aminmax(image.detach()))

@@ -205,32 +205,7 @@ def join_small(segments: np.ndarray, image: np.ndarray, min_size_px: float, mask
     distance = sum(np.square(mean[one] - mean[other]) for mean in means)
     order = np.argsort(distance, kind="stable")
     pairs = one[order].astype(np.int32), other[order].astype(np.int32)
-    loops = load_loops()
-    if loops is None:
-        return _join(*pairs, sizes, min_size_px)[segments]
+    from hubmodels.refine import felzenszwalb_loops  # where Numba is missing, as plain Python
+
+    loops = load_loops() or felzenszwalb_loops
     return loops.join_pairs(*pairs, sizes.astype(np.int32), float(min_size_px))[segments]
-
-
-def _join(one: np.ndarray, other: np.ndarray, sizes: np.ndarray, min_size_px: float) -> np.ndarray:
-    """`join_pairs` of the loops, where Numba is missing: a pair joins in its turn if either side is too small by then.
-
-    Args:
-        one, other: (P,) int, the pairs of segments.
-        sizes: (K,) int pixels of each segment.
-
-    Returns:
-        (K,) int32: the new id of each, consecutive from 0 in the order of the old ones.
-    """
-    parent, pixels = list(range(len(sizes))), sizes.tolist()
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = i = parent[parent[i]]
-        return i
-
-    for i, j in zip(one.tolist(), other.tolist(), strict=True):
-        a, b = sorted((root(i), root(j)))
-        if a != b and min(pixels[a], pixels[b]) < min_size_px:
-            parent[b] = a
-            pixels[a] += pixels[b]
-    return np.unique([root(i) for i in range(len(parent))], return_inverse=True)[1].astype(np.int32)

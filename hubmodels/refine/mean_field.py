@@ -41,10 +41,10 @@ class Unaries(NamedTuple):
         return floored_log(part) if self.of_probs else part
 
 
-def floored_log(probs: Tensor, floor: float = PROBABILITY_FLOOR) -> Tensor:
-    """Logarithms of probabilities, those under `floor` counting as `floor`; float32 for half precision."""
-    probs = probs if probs.dtype == torch.float64 else probs.float()  # in float16 `floor` would be 0
-    return probs.clamp_min(floor).log()
+def floored_log(probs: Tensor) -> Tensor:
+    """Logarithms of probabilities, at least `PROBABILITY_FLOOR`; float32 for half precision."""
+    probs = probs if probs.dtype == torch.float64 else probs.float()  # in float16 the floor would be 0
+    return probs.clamp_min(PROBABILITY_FLOOR).log()
 
 
 class MeanField:
