@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hubmodels import __version__
-from hubmodels.app.options import add_options
 from hubmodels.coco_command import add_coco
 from hubmodels.ctrl_c import INTERRUPTED
 from hubmodels.cutout_command import add_cutout
@@ -25,6 +24,7 @@ from hubmodels.errors import HubmodelsError
 from hubmodels.label_command import add_label
 from hubmodels.model_names import find_model
 from hubmodels.model_options import MODEL_HELP, REVISION_HELP
+from hubmodels.page_options import add_options
 from hubmodels.tune_command import add_tune
 
 UNHEARD = 141  # what shells say of a command that was ended because nobody reads what it writes

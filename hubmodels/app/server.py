@@ -20,10 +20,10 @@ from PIL import Image
 from hubmodels import __version__
 from hubmodels.app.examples import EXAMPLES
 from hubmodels.app.exports import exporting
-from hubmodels.app.options import CLEAN_EVERY_S, FILE_AGE_S, MAX_DISK_MB, add_options, logins
 from hubmodels.app.studio import Photo, Studio
 from hubmodels.app.uploads import claim_folder, delete, sweep
 from hubmodels.errors import HubmodelsError
+from hubmodels.page_options import CLEAN_EVERY_S, FILE_AGE_S, MAX_DISK_MB, add_options, logins
 from hubmodels.refine import SETTINGS, Refinement
 from hubmodels.remote import is_offline
 

@@ -15,13 +15,13 @@ import numpy as np
 
 from hubmodels.absent import names_of_absent
 from hubmodels.app.memory import BoundedMemory
-from hubmodels.app.options import MAX_MEGAPIXELS
 from hubmodels.entries import DEFAULTS, Entry, find_entry, list_models
 from hubmodels.errors import ImageError, ModelNotFoundError
 from hubmodels.hub import load_model
 from hubmodels.images import WORK_PX, fit_within, read_image
 from hubmodels.labels import LabelSet
 from hubmodels.masks import read_truth
+from hubmodels.page_options import MAX_MEGAPIXELS
 from hubmodels.refine import SETTINGS, Refinement, settings_of
 from hubmodels.result import Segmentation
 from hubmodels.runtime import RUNTIMES, choose_runtime, is_prepared, runtime_of, with_runtime
