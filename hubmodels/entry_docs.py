@@ -16,8 +16,13 @@ def table_row(entry: Entry) -> tuple[str, ...]:
         entry.name,
         str(len(entry.labels)),
         *(f"{100 * entry.metrics[key]:.1f}" if entry.metrics else "-" for key in SCORES),
-        *((f"{entry.parameters / 1e6:.1f} M", f"{entry.size_bytes / 1e6:.1f} MB") if entry.is_trained else ("-", "-")),
+        *((rounded(entry.parameters), f"{rounded(entry.size_bytes)}B") if entry.is_trained else ("-", "-")),
     )
+
+
+def rounded(count: int) -> str:
+    """Parameters or bytes in millions, or few of them in thousands: "3.3 M", "2.1 k"."""
+    return f"{count / 1e6:.1f} M" if count >= 100_000 else f"{count / 1e3:.1f} k"
 
 
 def markdown(head: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
@@ -54,7 +59,7 @@ def file_line(entry: Entry) -> str:
     """The weights file, or that there is none."""
     if not entry.is_trained:
         return "no weights of ours; pretrained=True loads the backbone's from timm's repository on the Hub"
-    return f"{entry.filename}, {entry.size_bytes / 1e6:.1f} MB, sha256 {entry.sha256}"
+    return f"{entry.filename}, {rounded(entry.size_bytes)}B, sha256 {entry.sha256}"
 
 
 def entry_facts(entry: Entry) -> str:

@@ -87,6 +87,10 @@ def test_hubconf_checks_what_it_needs_by_declared_names():
     declared = {item.split(">")[0].split("<")[0] for item in project["dependencies"]}
     assert set(hubconf._PACKAGES.values()) | set(hubconf.dependencies) <= declared
     assert all(importlib.util.find_spec(name) for name in hubconf._PACKAGES)
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"pip install {' '.join([*hubconf.dependencies, *hubconf._PACKAGES.values()])}`" in readme
+    for extra in project["optional-dependencies"].keys() - {"dev", "oracle"}:
+        assert f"| `{extra}` |" in readme
 
 
 def test_training_says_which_extra_it_needs():

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hubmodels.entries import DEFAULTS, ENTRIES, Entry, list_models
-from hubmodels.entry_docs import markdown, markdown_table
+from hubmodels.entry_docs import markdown, markdown_table, rounded
 from hubmodels.files import write_bytes
 from hubmodels.refine import PRESETS
 from hubmodels.score_names import SCORES
@@ -195,7 +195,7 @@ def _speed_table(found: list[dict[str, Any]]) -> str:
 
 def _sizes(row: dict[str, Any]) -> tuple[str, str, str]:
     peaks = " / ".join(f"{row['process'][each]['peak_mb']:.0f}" for each in ("torch", "onnx") if each in row["process"])
-    return f"{row['parameters'] / 1e6:.1f} M", f"{row['size_bytes'] / 1e6:.1f} MB", f"{peaks} MB"
+    return rounded(row["parameters"]), f"{rounded(row['size_bytes'])}B", f"{peaks} MB"
 
 
 def seeds_table() -> str:

@@ -135,7 +135,7 @@ def _trend(difference: float) -> str:
 def model_facts(entry: Entry) -> str:
     """One line about a model."""
     scores = f" {entry_docs.scores_line(entry)}." if entry.metrics else ""
-    return f"{entry.title}. {entry.parameters / 1e6:.1f} M parameters, {entry.size_bytes / 1e6:.1f} MB.{scores}"
+    return f"{entry.title}. {entry_docs.rounded(entry.parameters)} parameters, {entry_docs.rounded(entry.size_bytes)}B.{scores}"
 
 
 def no_classifier(model: str, vote: str) -> str:
@@ -159,7 +159,7 @@ def model_choice(name: str, speeds: Mapping[str, float]) -> str:
     parts = [entry.name]
     if entry.metrics:
         parts.append(f"{100 * entry.metrics['miou']:.1f} mIoU")
-    parts.append(f"{entry.size_bytes / 1e6:.1f} MB")
+    parts.append(f"{entry_docs.rounded(entry.size_bytes)}B")
     if name in speeds:
         parts.append(f"{speeds[name]:.2f} s")
     return " · ".join(parts)
