@@ -135,7 +135,8 @@ def _trend(difference: float) -> str:
 def model_facts(entry: Entry) -> str:
     """One line about a model."""
     scores = f" {entry_docs.scores_line(entry)}." if entry.metrics else ""
-    return f"{entry.title}. {entry_docs.rounded(entry.parameters)} parameters, {entry_docs.rounded(entry.size_bytes)}B.{scores}"
+    size = f"{entry_docs.rounded(entry.parameters)} parameters, {entry_docs.rounded(entry.size_bytes)}B"
+    return f"{entry.title}. {size}.{scores}"
 
 
 def no_classifier(model: str, vote: str) -> str:
