@@ -1,7 +1,6 @@
 """The `hubmodels` command: label photos, list models, show facts, serve the page, check and publish weights.
 
-Commands on many photos have files of their own: `label_command.py`, `tune_command.py`, `cutout_command.py`,
-`coco_command.py`.
+Commands on many photos have files of their own, in `hubmodels.commands`.
 """
 
 from __future__ import annotations
@@ -15,17 +14,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hubmodels import __version__
-from hubmodels.coco_command import add_coco
+from hubmodels.commands.coco import add_coco
+from hubmodels.commands.cutout import add_cutout
+from hubmodels.commands.label import add_label
+from hubmodels.commands.model_options import MODEL_HELP, REVISION_HELP
+from hubmodels.commands.tune import add_tune
 from hubmodels.ctrl_c import INTERRUPTED
-from hubmodels.cutout_command import add_cutout
 from hubmodels.entries import DEFAULTS, ENTRIES, Entry, find_entry, list_models
 from hubmodels.entry_docs import entry_facts, text_table
 from hubmodels.errors import HubmodelsError
-from hubmodels.label_command import add_label
 from hubmodels.model_names import find_model
-from hubmodels.model_options import MODEL_HELP, REVISION_HELP
 from hubmodels.page_options import add_options
-from hubmodels.tune_command import add_tune
 
 UNHEARD = 141  # what shells say of a command that was ended because nobody reads what it writes
 

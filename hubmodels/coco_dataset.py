@@ -10,7 +10,7 @@ from hubmodels.errors import ImageError
 from hubmodels.images import upright_size
 from hubmodels.labels import LabelSet
 from hubmodels.mask_search import Example
-from hubmodels.mask_source import read_mask
+from hubmodels.masks import read_mask
 
 
 def dataset(examples: Iterable[Example], label_set: LabelSet, *, failed: Callable[[str], None]) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def dataset(examples: Iterable[Example], label_set: LabelSet, *, failed: Callabl
     for example in examples:
         try:
             size = upright_size(example.photo)
-            labels = read_mask(example, label_set, size)
+            labels = read_mask(example.mask, label_set, size)
         except (ImageError, OSError) as error:
             failed(str(error))  # names the file
             continue

@@ -12,7 +12,7 @@ import numpy as np
 from hubmodels.images import read_image
 from hubmodels.labels import LabelSet
 from hubmodels.mask_search import Example
-from hubmodels.mask_source import read_mask
+from hubmodels.masks import read_mask
 from hubmodels.render import cutout
 from hubmodels.result_files import CUTOUT, MASK, is_anothers, note_in, note_of, write_cutout
 
@@ -57,7 +57,7 @@ def cut_out(
     if resume and note_in(place) == note:
         return Fate.DONE
     photo = read_image(example.photo)
-    shown = np.isin(read_mask(example, labels, (photo.shape[0], photo.shape[1])), list(map(labels.id_of, wanted)))
+    shown = np.isin(read_mask(example.mask, labels, (photo.shape[0], photo.shape[1])), list(map(labels.id_of, wanted)))
     if not shown.any():
         place.unlink(missing_ok=True)  # of a mask that showed something
         return Fate.EMPTY

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from hubmodels.errors import ImageError
-from hubmodels.images import DAMAGED
+from hubmodels.images import DAMAGED, MAX_PIXELS
 from hubmodels.labels import LabelSet, hex_colour
 from hubmodels.metrics import IGNORE, Scores
 
@@ -54,6 +54,20 @@ def read_truth(
         raise ImageError("the mask is no PNG; other formats do not keep label ids exactly") from None
     except DAMAGED as error:
         raise ImageError(f"the mask is damaged ({error.__class__.__name__})") from None
+
+
+def read_mask(
+    path: Path, labels: LabelSet, size: tuple[int, int], *, out_size: tuple[int, int] | None = None
+) -> np.ndarray:
+    """`read_truth` of a file of the caller's own, which messages name, and which may be as large as a photo.
+
+    Raises:
+        ImageError, FileNotFoundError: as of `read_truth`.
+    """
+    try:
+        return read_truth(path, labels, size, max_pixels=MAX_PIXELS, out_size=out_size)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
 
 
 def _ids(picture: Image.Image, labels: LabelSet) -> np.ndarray:

@@ -16,10 +16,10 @@ import numpy as np
 
 from hubmodels.bootstrap import PhotoScores, compare, rounded, split_scores
 from hubmodels.errors import ImageError, RegionsError
-from hubmodels.images import MAX_PIXELS, WORK_PX, fit_within, read_image
+from hubmodels.images import WORK_PX, fit_within, read_image
 from hubmodels.labels import LabelSet
 from hubmodels.mask_search import Example
-from hubmodels.masks import read_truth
+from hubmodels.masks import read_mask
 from hubmodels.metrics import Scores, iou_of
 from hubmodels.refine import Refinement
 
@@ -82,10 +82,7 @@ def try_settings(
     height, width = photo.shape[:2]
     image = fit_within(photo, WORK_PX)
     out_size = (image.shape[0], image.shape[1])
-    try:
-        truth = read_truth(example.mask, model.labels, (height, width), max_pixels=MAX_PIXELS, out_size=out_size)
-    except ImageError as error:
-        raise ImageError(f"{example.mask}: {error}") from error
+    truth = read_mask(example.mask, model.labels, (height, width), out_size=out_size)
     tuner, count = model.tune(image, absent=absent), len(model.labels)
     scores = [Scores.of_photo(truth, tuner.refine(each).labels, num_classes=count) for each in settings]
     return np.stack([each.confusion for each in scores]), np.array([each.boundary_f for each in scores])

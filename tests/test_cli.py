@@ -22,10 +22,10 @@ from PIL import Image
 
 import hubmodels
 from hubmodels.cli import build_parser, main
+from hubmodels.commands.label import _refinement, _say_what_does_nothing
 from hubmodels.entries import DEFAULTS, ENTRIES
 from hubmodels.files import write_bytes
 from hubmodels.hub import with_labels
-from hubmodels.label_command import _refinement, _say_what_does_nothing
 from hubmodels.labels import LabelSet
 from hubmodels.refine.settings import PRESETS, SETTINGS
 from hubmodels.segmenter import Segmenter

@@ -30,7 +30,7 @@ from tests.tuning.conftest import CLEAN, HOLES, NONE, dotted, save
 @pytest.fixture
 def tune(folders, model, tmp_path, monkeypatch, capsys):
     """`hubmodels tune` with the drawn model and few settings -> status, stdout, stderr."""
-    monkeypatch.setattr("hubmodels.tune_command.load_chosen", lambda *_: model)
+    monkeypatch.setattr("hubmodels.commands.tune.load_chosen", lambda *_: model)
     monkeypatch.setattr("hubmodels.tuning.candidates", lambda _: [NONE, CLEAN, HOLES])
     photos, masks = folders
 
@@ -55,7 +55,7 @@ def test_the_command_writes_settings_that_label_reads(tune, folders, model, tmp_
     assert report["taken"] and len(report["rows"]) == 5 and report["photos"] == 4
     assert report["model"] == "u2net_small_person" and len(report["sha256"]) == 64
 
-    monkeypatch.setattr("hubmodels.label_command.load_chosen", lambda *_: model)
+    monkeypatch.setattr("hubmodels.commands.label.load_chosen", lambda *_: model)
     monkeypatch.setattr("hubmodels.batch.how_made", lambda *_, **__: {})
     job = Job.of(photos / "p0.png", tmp_path / "out", "p0")
     call = ["label", str(job.photo), "--out", str(tmp_path / "out"), "--runtime", "torch"]  # the file says the task
@@ -145,9 +145,9 @@ class BrightBags(torch.nn.Module):
 def test_labels_that_no_photo_shows_are_left_out_of_what_is_tried(tune, folders, tmp_path, monkeypatch):
     labels = LabelSet.custom(["background", "dress", "night bag"], task="things")
     model = Segmenter(BrightBags().eval(), labels, name="bright_bags", input_px=800)
-    monkeypatch.setattr("hubmodels.tune_command.load_chosen", lambda *_: model)
-    monkeypatch.setattr("hubmodels.tune_command.chosen_model", lambda _: ("bright_bags", None))
-    monkeypatch.setattr("hubmodels.tune_command.published_task", lambda *_: None)
+    monkeypatch.setattr("hubmodels.commands.tune.load_chosen", lambda *_: model)
+    monkeypatch.setattr("hubmodels.commands.tune.chosen_model", lambda _: ("bright_bags", None))
+    monkeypatch.setattr("hubmodels.commands.tune.published_task", lambda *_: None)
     rows = {}
     for absent in ([], ["--absent", "night bag"]):
         status, out, _ = tune(*absent, "--report", tmp_path / "report.json")
@@ -216,7 +216,7 @@ def test_a_photo_under_two_names_is_judged_once(tune, folders):
     ],
 )
 def test_calls_that_make_no_sense_are_refused_before_the_work(tune, monkeypatch, arguments, message):
-    monkeypatch.setattr("hubmodels.tune_command.load_chosen", None)
+    monkeypatch.setattr("hubmodels.commands.tune.load_chosen", None)
     status, _, err = tune(*arguments)
     assert status == 2
     assert message in err

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubmodels.absent import ids_of_absent
-from hubmodels.ctrl_c import INTERRUPTED, stops_on_ctrl_c
-from hubmodels.files import make_place, write_bytes
-from hubmodels.model_options import (
+from hubmodels.commands.model_options import (
     add_absent_option,
     add_model_options,
     chosen_model,
     load_chosen,
     published_task,
 )
+from hubmodels.ctrl_c import INTERRUPTED, stops_on_ctrl_c
+from hubmodels.files import make_place, write_bytes
 from hubmodels.refine.settings import PRESETS, Refinement
 from hubmodels.settings_files import check_tuned_for, encoded_settings, read_settings
 
@@ -97,8 +97,8 @@ def tune_on_photos(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--report must be another file than --out; got {arguments.out} for both")
 
     # Heavy imports only once the call is known to make sense.
+    from hubmodels.commands.mask_source import check_masks_show, say_what_is_left_out
     from hubmodels.mask_search import find_examples
-    from hubmodels.mask_source import check_masks_show, say_what_is_left_out
     from hubmodels.tuning import candidates, conclude, measure
 
     masked = find_examples(arguments.photos, arguments.masks)

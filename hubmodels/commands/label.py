@@ -10,10 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubmodels.absent import ids_of_absent
-from hubmodels.ctrl_c import INTERRUPTED
-from hubmodels.files import FULL, make_folder
-from hubmodels.labels import TASKS, LabelSet
-from hubmodels.model_options import (
+from hubmodels.commands.model_options import (
     add_absent_option,
     add_model_options,
     check_device,
@@ -21,6 +18,9 @@ from hubmodels.model_options import (
     load_chosen,
     published_task,
 )
+from hubmodels.ctrl_c import INTERRUPTED
+from hubmodels.files import FULL, make_folder
+from hubmodels.labels import TASKS, LabelSet
 from hubmodels.refine.settings import PRESETS, SETTINGS, Refinement, Setting, settings_of
 from hubmodels.settings_files import check_tuned_for, read_settings
 

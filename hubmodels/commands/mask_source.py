@@ -1,4 +1,4 @@
-"""Masks that a command takes instead of a model: which labels they have, and their ids."""
+"""Masks that a command takes instead of a model, and which labels they have."""
 
 from __future__ import annotations
 
@@ -7,14 +7,9 @@ import json
 import sys
 from collections.abc import Iterable
 
-import numpy as np
-
 from hubmodels.entries import Entry
-from hubmodels.errors import ImageError
-from hubmodels.images import MAX_PIXELS
 from hubmodels.labels import TASKS, LabelSet, colour_of_hex
 from hubmodels.mask_search import Example, MaskedPhotos, find_examples
-from hubmodels.masks import read_truth
 from hubmodels.model_names import find_model
 from hubmodels.result_files import note_in
 
@@ -47,18 +42,6 @@ def say_what_is_left_out(found: MaskedPhotos) -> None:
         print(f"photos without a mask, which are left out: {found.without}", file=sys.stderr)
     for reason in found.closed:
         print(f"hubmodels: {reason}", file=sys.stderr)
-
-
-def read_mask(example: Example, label_set: LabelSet, size: tuple[int, int]) -> np.ndarray:
-    """(H, W) uint8 ids of the mask of a photo of that height and width, 255 where undecided.
-
-    Raises:
-        ImageError: as of `read_truth`; it names the mask.
-    """
-    try:
-        return read_truth(example.mask, label_set, size, max_pixels=MAX_PIXELS)
-    except ImageError as error:
-        raise ImageError(f"{example.mask}: {error}") from error
 
 
 def check_masks_show(examples: Iterable[Example], labels: LabelSet | None, *, remedy: str) -> LabelSet | None:

@@ -7,10 +7,10 @@ import collections
 import sys
 from pathlib import Path
 
+from hubmodels.commands.mask_options import add_mask_options
+from hubmodels.commands.model_options import label_names
 from hubmodels.ctrl_c import INTERRUPTED
 from hubmodels.files import FULL, make_folder
-from hubmodels.mask_options import add_mask_options
-from hubmodels.model_options import label_names
 
 
 def add_cutout(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -48,9 +48,9 @@ def write_cutouts(arguments: argparse.Namespace) -> int:
     """
     from tqdm import tqdm
 
+    from hubmodels.commands.mask_source import examples_of
     from hubmodels.cutting import Fate, cut_out, place_of
     from hubmodels.errors import ImageError
-    from hubmodels.mask_source import examples_of
 
     found, labels = examples_of(arguments)
     wanted = arguments.label or list(labels.names[1:])

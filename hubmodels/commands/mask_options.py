@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from hubmodels.commands.model_options import MODEL_HELP
 from hubmodels.labels import TASKS
-from hubmodels.model_options import MODEL_HELP
 
 
 def add_mask_options(parser: argparse.ArgumentParser) -> None:
-    """The options that `hubmodels.mask_source.examples_of` reads."""
+    """The options that `hubmodels.commands.mask_source.examples_of` reads."""
     parser.add_argument("photos", nargs="+", metavar="PHOTO", help="photos, or folders of photos")
     parser.add_argument(
         "--masks",

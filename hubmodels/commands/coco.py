@@ -7,8 +7,8 @@ import json
 import sys
 from pathlib import Path
 
+from hubmodels.commands.mask_options import add_mask_options
 from hubmodels.files import make_place, write_bytes
-from hubmodels.mask_options import add_mask_options
 
 
 def add_coco(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -30,7 +30,7 @@ def write_coco(arguments: argparse.Namespace) -> int:
 
     from hubmodels.coco import require_pycocotools
     from hubmodels.coco_dataset import dataset
-    from hubmodels.mask_source import examples_of
+    from hubmodels.commands.mask_source import examples_of
 
     require_pycocotools()
     masked, labels = examples_of(arguments)
