@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import difflib
 import functools
-import inspect
 import json
 import os
 import tempfile
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,13 +28,18 @@ from hubmodels.errors import WeightsError
 from hubmodels.files import write_bytes
 from hubmodels.labels import LabelSet
 from hubmodels.model_names import find_saved
+from hubmodels.model_upload import (
+    CARD,
+    COMMIT_MESSAGE,
+    stated_facts,
+    upload_model,
+    upload_options,
+    warn_of_kept_card,
+)
 from hubmodels.onnx_network import OnnxNetwork
 from hubmodels.refine import RegionClassifier
 from hubmodels.saved_regions import LoadedOnce, check_made_for, read_regions
 from hubmodels.weights_files import check_digest, kind_of, most_bytes, parse_tensors, read_file, sha256
-
-CARD = "README.md"
-COMMIT_MESSAGE = "Upload a model of hubmodels"
 
 
 class Pretrained(nn.Module, PyTorchModelHubMixin):
@@ -195,8 +198,8 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
             WeightsError: weights that no model can have, such as NaN, before anything is written; or the push failed.
         """
         folder = Path(save_directory).expanduser()  # as from_pretrained reads it
-        if wrong := sorted(set(push_options) - set(_upload_options())):
-            near = difflib.get_close_matches(wrong[0], [*_upload_options(), "license", "data", "limits", "metrics"], 1)
+        if wrong := sorted(set(push_options) - set(upload_options())):
+            near = difflib.get_close_matches(wrong[0], [*upload_options(), "license", "data", "limits", "metrics"], 1)
             raise TypeError(f"no option {wrong[0]!r}{f'; did you mean {near[0]!r}?' if near else ''}")
         if not push_to_hub and (push_options or repo_id):
             raise TypeError(f"options of push_to_hub without push_to_hub=True: {sorted(push_options) or repo_id}")
@@ -207,7 +210,7 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
         if not repo_id:  # the folder's name, which other libraries take, says no user
             raise TypeError(f"push_to_hub=True needs a repository, such as repo_id='user/{folder.name}'")
         remote.check_name(repo_id)
-        return upload_model(folder, self._save(folder, facts), repo_id, _stated(facts), **push_options)
+        return upload_model(folder, self._save(folder, facts), repo_id, stated_facts(facts), **push_options)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """The mixin's hook, which none of its methods reaches any more."""
@@ -238,7 +241,7 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
         if not path.exists() or is_generated(path.read_bytes()):
             write_bytes(card.encode(), path)
         else:
-            _warn_of_kept_card(str(path), _stated(facts))
+            warn_of_kept_card(str(path), stated_facts(facts))
         return [*files, CONFIG, CARD]
 
     def _described(self) -> tuple[ModelConfig, dict[str, torch.Tensor]]:
@@ -306,7 +309,7 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
                 folder,
                 files,
                 repo_id,
-                _stated(facts),
+                stated_facts(facts),
                 commit_message=commit_message,
                 private=private,
                 token=token,
@@ -327,55 +330,3 @@ def _find_regions(find: Callable[[str], Path], digest: str, labels: LabelSet, wh
     except WeightsError as error:  # the model works without
         path = str(error)
     return LoadedOnce(functools.partial(read_regions, path, digest=digest, labels=labels, what=f"{what}: {REGIONS}"))
-
-
-def _upload_options() -> list[str]:
-    options = inspect.signature(upload_model).parameters.values()
-    return [option.name for option in options if option.kind is option.KEYWORD_ONLY]
-
-
-def upload_model(
-    folder: Path,
-    files: list[str],
-    repo: str,
-    stated: Sequence[str],
-    *,
-    commit_message: str = COMMIT_MESSAGE,
-    private: bool | None = None,
-    token: str | None = None,
-    branch: str | None = None,
-    create_pr: bool | None = None,
-) -> str:
-    """Commit the files that a model was saved as; a card on the Hub that somebody edited is newer than a made one.
-
-    The warning of that names what was `stated` for the new card.
-    """
-    if is_generated((folder / CARD).read_bytes()):
-        try:
-            there = remote.fetch(repo.removeprefix(remote.PREFIX), CARD, revision=branch, token=token).read_bytes()
-        except WeightsError:  # none, or no such repository yet; what else is wrong the upload says
-            there = b""
-        if there and not is_generated(there):
-            files = [name for name in files if name != CARD]
-            _warn_of_kept_card(f"{CARD} of {repo}", stated)
-    return remote.upload(
-        folder,
-        repo,
-        files=files,
-        message=commit_message,
-        private=private,
-        token=token,
-        branch=branch,
-        create_pr=create_pr,
-    )
-
-
-def _stated(facts: Mapping[str, Any]) -> list[str]:
-    """Names of the facts for the card that say something."""
-    return [name for name, value in facts.items() if value]
-
-
-def _warn_of_kept_card(card: str, stated: Sequence[str]) -> None:
-    if stated:
-        lost = ", ".join(stated)
-        warnings.warn(f"{card} is kept, as somebody wrote it; write {lost} into it yourself", stacklevel=4)

@@ -15,7 +15,7 @@ from hubmodels.entries import Entry, find_entry
 from hubmodels.export import save_image
 from hubmodels.files import write_bytes
 from hubmodels.hub import load_model, weights_path
-from hubmodels.pretrained import CARD, upload_model
+from hubmodels.model_upload import CARD, upload_model
 from hubmodels.weights_files import read_verified
 
 GAP_PX = 8

@@ -48,12 +48,14 @@ ALLOWED: dict[str, set[str]] = {
         "files",
         "labels",
         "model_names",
+        "model_upload",
         "onnx_network",  # its answer to saving is another than that of networks of one's own
         "refine",  # its region classifier is saved and loaded along
         "remote",
         "saved_regions",
         "weights_files",
     },
+    "model_upload": {"cards", "errors", "remote"},
     "networks": set(),
     "networks.backbones": {"networks.efficientnet_lite"},
     "networks.efficientnet_lite": set(),
@@ -183,7 +185,7 @@ ALLOWED: dict[str, set[str]] = {
         "result_files",
         "segmenter",
     },
-    "publish": {"cards", "config", "entries", "export", "files", "hub", "pretrained", "remote", "weights_files"},
+    "publish": {"cards", "config", "entries", "export", "files", "hub", "model_upload", "remote", "weights_files"},
     "app": set(),
     "page_options": set(),
     "app.memory": set(),
