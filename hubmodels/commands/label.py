@@ -141,13 +141,10 @@ def label_photos(arguments: argparse.Namespace) -> int:
 
     import torch  # heavy imports only once the call is known to make sense
 
-    from hubmodels.batch import how_made, is_done, run
     from hubmodels.planning import plan
-    from hubmodels.runtime import choose_runtime, is_prepared, with_runtime
 
     check_device(arguments.device)
     found = plan(arguments.sources, arguments.out)
-    jobs = found.jobs
     _say_what_is_left_out(found)
     make_folder(arguments.out)
     model = load_chosen(arguments, name)
@@ -158,6 +155,15 @@ def label_photos(arguments: argparse.Namespace) -> int:
             print("this processor does not compute in bf16: without --bf16 it is many times faster", file=sys.stderr)
     if entry is None:
         settings = settings_for(model.labels, has_region_classifier=model.region_classifier is not None)
+    status = _label_planned(arguments, found.jobs, model, settings)
+    return 1 if found.closed and status == 0 else status
+
+
+def _label_planned(arguments: argparse.Namespace, jobs: list[Job], model: Segmenter, settings: Refinement) -> int:
+    """Label those of the jobs that are left to do; returns the exit status."""
+    from hubmodels.batch import how_made, is_done, run
+    from hubmodels.runtime import choose_runtime, is_prepared, with_runtime
+
     _say_what_does_nothing(arguments, settings, labels=len(model.labels))
     # Of PyTorch's network: what ONNX Runtime runs has another digest.
     made_by = how_made(model, settings, absent=arguments.absent)
@@ -168,8 +174,7 @@ def label_photos(arguments: argparse.Namespace) -> int:
         print(f"{model.name}: exporting the network for ONNX Runtime, once", file=sys.stderr)
     model = with_runtime(model, arguments.runtime, photos=len(jobs))
     outcomes = run(model, jobs, made_by, refinement=settings, absent=arguments.absent)
-    status = _label_all(outcomes, jobs, model, arguments.out)
-    return 1 if found.closed and status == 0 else status
+    return _label_all(outcomes, jobs, model, arguments.out)
 
 
 def _say_what_does_nothing(arguments: argparse.Namespace, settings: Refinement, *, labels: int) -> None:
