@@ -13,6 +13,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from hubmodels.colour_profiles import to_srgb
+from hubmodels.containers import ExcessError, check_container, check_exif
 from hubmodels.errors import ImageError
 from hubmodels.jpeg_scans import MAX_SCANS, most_scans
 from hubmodels.paths import is_folder
@@ -52,6 +53,7 @@ TURNS = {  # value of EXIF's orientation -> what brings the stored picture uprig
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+TILE_WIDTH, TILE_LENGTH = 322, 323  # tags of TIFF
 TURNED_BY_90 = {TURNS[value] for value in (5, 6, 7, 8)}  # height and width change places
 
 
@@ -154,6 +156,10 @@ def _opened(file: IO[bytes], what: str) -> Image.Image:
     Image.init()
     formats = [name for name in FORMATS if name in Image.OPEN]  # older Pillow, or one built without a library
     try:
+        check_container(file)
+    except ExcessError as error:
+        raise ImageError(f"{what}: {error}. Save the photo anew") from error
+    try:
         return Image.open(file, formats=formats)
     except UnidentifiedImageError as error:
         raise ImageError(f"{what}: not an image of a known kind; expected {', '.join(formats)}") from error
@@ -176,21 +182,24 @@ def _to_array(picture: Image.Image, what: str, max_pixels: int) -> np.ndarray:
     _check_size(*picture.size, what, max_pixels)
     if 0 in picture.size:
         raise ImageError(f"{what}: has no pixels ({picture.width}x{picture.height})")
-    _check_work(picture, what)
+    _check_work(picture, what, max_pixels)
     picture.load()
     return np.array(_to_rgb(to_srgb(_upright(picture)), what))
 
 
-def _check_work(picture: Image.Image, what: str) -> None:
-    """Raise ImageError if decoding would take far longer than a photo of this size usually does."""
+def _check_work(picture: Image.Image, what: str, max_pixels: int) -> None:
+    """Raise ImageError if decoding would take far more time or memory than a photo of this size usually does."""
+    tags = getattr(picture, "tag_v2", {})
+    _check_size(tags.get(TILE_WIDTH, 0), tags.get(TILE_LENGTH, 0), f"{what}: a tile of it", max_pixels)
     if (scans := most_scans(picture)) > MAX_SCANS:
         raise ImageError(f"{what}: a JPEG of {scans} scans or more; at most {MAX_SCANS} are read. Save the photo anew")
     decoders = {tile[0] for tile in getattr(picture, "tile", ())}
     if "ppm_plain" in decoders:  # in Python, and time grows with the square of the comments among the pixels
         raise ImageError(f"{what}: pixels written as text, which is not read; save the photo as PNG or binary PPM")
     values = picture.width * picture.height * len(picture.getbands())
-    if "ppm" in decoders and values > MAX_PYTHON_VALUES:  # in Python too; the usual ones have a decoder in C
-        raise ImageError(f"{what}: a PPM of other values than 0 to 255 may not be that large; save the photo as PNG")
+    if decoders & {"ppm", "bmp_rle"} and values > MAX_PYTHON_VALUES:  # in Python too; the usual ones are decoded in C
+        kind = "BMP with run lengths" if "bmp_rle" in decoders else "PPM of other values than 0 to 255"
+        raise ImageError(f"{what}: a {kind} may not be that large; save the photo as PNG")
 
 
 def _upright(picture: Image.Image) -> Image.Image:
@@ -202,6 +211,12 @@ def _upright(picture: Image.Image) -> Image.Image:
 def _turn(picture: Image.Image) -> Image.Transpose | None:
     """What brings a picture upright; None: it is."""
     try:
+        if picture.format == "PNG" and "exif" not in picture.info:
+            picture.load()  # it may come behind the pixels
+        if "exif" in picture.info:
+            check_exif(picture.info["exif"])
+        elif "Raw profile type exif" in picture.info:  # of ImageMagick
+            check_exif(bytes.fromhex("".join(picture.info["Raw profile type exif"].split("\n")[3:])))
         return TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # EXIF that cannot be parsed says nothing; viewers show such photos as they are stored
         return None
