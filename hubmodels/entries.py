@@ -328,9 +328,9 @@ def find_entry(name: str) -> Entry:
         return ENTRIES[name]
     if isinstance(name, str) and is_folder(name):
         raise ModelNotFoundError(
-            f"{name} is a folder, of a saved model perhaps; expected the name of a published model here. Folders go to "
-            "`hubmodels label`, `tune` and `export`, and to hubmodels.load"
+            f"{name!r:.200} is a folder, of a saved model perhaps; expected the name of a published model here. "
+            "Folders go to `hubmodels label`, `tune` and `export`, and to hubmodels.load"
         )
-    near = difflib.get_close_matches(name, ENTRIES, n=1)
+    near = difflib.get_close_matches(name[:200], ENTRIES, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
-    raise ModelNotFoundError(f"no model named {name!r}{hint} Known models: {', '.join(ENTRIES)}")
+    raise ModelNotFoundError(f"no model named {name!r:.200}{hint} Known models: {', '.join(ENTRIES)}")

@@ -119,6 +119,39 @@ def test_calls_that_compute_and_calls_that_arrange_the_page_wait_apart(studio, m
     assert busy.waiting(page._queue) == 2 and len(page._queue) == 6
 
 
+def test_answers_that_nobody_reads_are_forgotten_and_those_that_are_read_stay(studio):
+    """The oldest of those that lie there first; who listens takes each message as it comes."""
+    queue = build(studio)._queue
+
+    async def answer_all() -> dict[str, int]:
+        unread, sessions = busy.Unread(queue), queue.pending_messages_per_session
+        for name in ("gone", "listens", "late"):
+            sessions[name] = asyncio.Queue()
+        for step in range(30):
+            for name in ("gone", "listens") if step < 10 else ("late", "listens"):
+                sessions[name].put_nowait(f"{name} {step}")
+            unread.forget(25)
+            if step % 2:
+                sessions["listens"].get_nowait(), sessions["listens"].get_nowait()
+        return {name: each.qsize() for name, each in sessions.items()}
+
+    left = asyncio.run(answer_all())
+    assert left == {"gone": 0, "listens": 0, "late": 20}
+
+
+def test_a_preset_for_a_model_that_is_not_served_is_that_of_the_default(studio, capsys):
+    """Callers may say anything: it is neither looked up on the host nor written into its log."""
+    page = build(studio)
+    (chosen,) = [f.fn for f in page.fns.values() if getattr(f.fn, "__name__", "") == "chosen"][:1]
+    assert chosen("/etc") == chosen(studio.default_model())
+    handlers = Handlers(studio, cache_dir="", examples={})
+    assert (
+        handlers.adapt("/etc", [], "probability", "", "")[3].choices
+        == handlers.adapt(studio.default_model(), [], "probability", "", "")[3].choices
+    )
+    assert capsys.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize(
     ("owner", "name", "message"),
     [

@@ -129,7 +129,7 @@ def test_every_task_has_a_default():
 def test_a_folder_is_told_from_a_mistyped_name(tmp_path, monkeypatch):
     (tmp_path / "my_model").mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ModelNotFoundError, match=r"my_model is a folder.*a published model here"):
+    with pytest.raises(ModelNotFoundError, match=r"'my_model' is a folder.*a published model here"):
         find_entry("my_model")
 
 

@@ -263,7 +263,6 @@ ALLOWED: dict[str, set[str]] = {
         "app.studio",
         "app.texts",
         "app.views",
-        "entries",
         "refine",
     },
     "app.exports": {"", "app.examples", "app.studio", "errors", "files", "runtime"},

@@ -1,7 +1,8 @@
-"""How many calls may wait, and what callers hear when no more may."""
+"""How many calls may wait, and answers lie unread, and what callers hear when no more may."""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -11,6 +12,7 @@ from hubmodels.app.internals import replaceable
 
 HEAVY = "heavy"  # the one slot of everything that computes
 MAX_LIGHT = 1000  # calls that only arrange the page: done within milliseconds, and waiting in numbers only when flooded
+MAX_UNREAD = 400  # messages; an answer has some five, one of them with two pictures. Who listens leaves none
 
 
 def waiting(queue: Any) -> int:
@@ -29,6 +31,8 @@ def bound(queue: Any, *, max_heavy: int, message: str) -> None:
     so the page gets status 429, whose text it shows. API clients get 503 as before, which gradio_client raises as
     QueueError.
 
+    Messages that nobody reads, which Gradio keeps without a bound, are forgotten beyond `MAX_UNREAD`.
+
     Args:
         queue: whose own bound is higher than both together.
         max_heavy: calls that may wait to compute.
@@ -38,8 +42,10 @@ def bound(queue: Any, *, max_heavy: int, message: str) -> None:
         ImportError: this version of Gradio has no such queue.
     """
     push = replaceable(queue, "push", purpose="visitors would not be told that the server is busy")
+    unread = Unread(queue)
 
     async def told(**call: Any) -> tuple[bool, Any, str]:
+        unread.forget(MAX_UNREAD)
         function = queue.blocks.fns.get(
             call["body"].fn_index
         )  # None if there is no such function, which `push` refuses
@@ -52,3 +58,28 @@ def bound(queue: Any, *, max_heavy: int, message: str) -> None:
         return False, message, "queue_full"
 
     queue.push = told
+
+
+class Unread:
+    """Messages of a queue of Gradio that lie there until their session asks for them. For its event loop alone."""
+
+    def __init__(self, queue: Any) -> None:
+        self._queue = queue
+        self._since: dict[str, tuple[Any, float]] = {}  # session -> its oldest message, and when that was first seen
+
+    def forget(self, most: int) -> None:
+        """Keep at most so many, and forget those of the sessions that have not read for longest."""
+        sessions = {name: each for name, each in self._queue.pending_messages_per_session.items() if each.qsize()}
+        total = sum(each.qsize() for each in sessions.values())
+        now = time.monotonic()
+        before, self._since = self._since, {}
+        for name, messages in sessions.items():
+            oldest = messages._queue[0]  # of asyncio.Queue, which has no way to look without taking
+            known, since = before.get(name, (None, now))
+            self._since[name] = (oldest, since if known is oldest else now)
+        for name in sorted(sessions, key=lambda name: self._since[name][1]):
+            if total <= most:
+                return
+            total -= sessions[name].qsize()
+            while not sessions[name].empty():
+                sessions[name].get_nowait()

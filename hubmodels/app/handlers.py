@@ -246,13 +246,17 @@ class Handlers:
 
     def adapt(self, model: str, absent: list[str], vote: str, label: str, other: str) -> Any:
         """Controls that depend on the model: labels that are absent, threshold, votes, what is cut out, other model."""
-        entry = find_entry(model)
+        entry = self.served(model)
         return (
-            self._boxes(model, absent),
+            self._boxes(entry.name, absent),
             gr.Slider(visible=len(entry.labels) == 2),
             self._votes(entry, vote),
-            *self._menus(model, label, other),
+            *self._menus(entry.name, label, other),
         )
+
+    def served(self, model: str) -> Entry:
+        """The row of a model, or that of the default where none of this name is served: a caller may say anything."""
+        return find_entry(model if model in self.studio.models else self.studio.default_model())
 
     def _votes(self, entry: Entry, vote: str) -> gr.Dropdown:
         """The votes of a model; what is chosen stays, or a toast says why it cannot."""

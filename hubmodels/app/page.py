@@ -34,7 +34,6 @@ from hubmodels.app.internals import replaceable
 from hubmodels.app.look import AGAIN, ASK, OPEN, OPEN_AND_ASK, SAVE_FILE, TOOLTIPS, show, watch_connection
 from hubmodels.app.studio import Photo, Studio
 from hubmodels.app.views import View
-from hubmodels.entries import find_entry
 from hubmodels.refine import Refinement
 
 DOWNLOAD = "async_ssrf_protected_download"  # Gradio's function that gets files from addresses
@@ -166,7 +165,7 @@ def _tie_light_events(parts: Parts, handlers: Handlers) -> None:
 
     def choose(name: str) -> Callable[[str], Any]:
         def chosen(model: str) -> Any:
-            settings = Refinement.preset(name, task=find_entry(model).task)
+            settings = Refinement.preset(name, task=handlers.served(model).task)
             return [getattr(settings, control) for control in CONTROLS]
 
         return chosen

@@ -22,6 +22,7 @@ FOLDER_VARIABLE = "GRADIO_TEMP_DIR"
 # the digest of its content. Nothing else is ever deleted, so a folder with other things in it loses none of them.
 _UNFINISHED = re.compile("tmp[a-z0-9_]{8}")
 _DIGEST = re.compile("[0-9a-f]{64}")
+BLOCK_BYTES = 4096  # the least that a file or folder takes, on most file systems
 
 
 def claim_folder() -> Path:
@@ -75,7 +76,8 @@ def sweep(folder: Path, *, age_s: float, max_bytes: float = math.inf, kept: Coll
     Args:
         folder: of uploads and results. Nothing is deleted in the system's folder of temporary files.
         age_s: seconds since a file came there or its last byte was written; older files are deleted.
-        max_bytes: of all files but those kept, together; beyond it, the oldest are deleted until the rest fits.
+        max_bytes: on the disk, of all files but those kept, together; beyond it, the oldest are deleted until the rest
+            fits.
         kept: paths of files that stay. They count as new from now on, for other servers that share the folder too.
     """
     folder = folder.resolve()
@@ -93,6 +95,8 @@ def sweep(folder: Path, *, age_s: float, max_bytes: float = math.inf, kept: Coll
             Path(path).unlink()
             total -= size
             deleted += 1
+            if Path(path).parent != folder:
+                Path(path).parent.rmdir()
     for entry in _entries(folder):
         with contextlib.suppress(OSError):  # above all: it is not empty
             if _DIGEST.fullmatch(entry.name) and now - entry.stat(follow_symlinks=False).st_ctime > age_s:
@@ -110,7 +114,7 @@ def delete(paths: Collection[str], folder: Path) -> None:
 
 
 def _files(folder: Path) -> Iterator[tuple[float, int, str]]:
-    """Of each file of a visitor: seconds of the clock at its last change, bytes, path."""
+    """Of each file of a visitor: seconds of the clock at its last change, bytes on the disk, path."""
     for entry in _entries(folder):
         candidates = [entry] if _UNFINISHED.fullmatch(entry.name) else []
         if _DIGEST.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
@@ -119,7 +123,12 @@ def _files(folder: Path) -> Iterator[tuple[float, int, str]]:
             with contextlib.suppress(OSError):  # moved or deleted in this moment
                 status = each.stat(follow_symlinks=False)
                 if stat.S_ISREG(status.st_mode):
-                    yield status.st_ctime, status.st_size, each.path
+                    yield status.st_ctime, _bytes_on_disk(status), each.path
+
+
+def _bytes_on_disk(status: os.stat_result) -> int:
+    """What a file and its folder take, of which many small ones take far more than they hold."""
+    return max(status.st_size, getattr(status, "st_blocks", 0) * 512, BLOCK_BYTES) + BLOCK_BYTES
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
