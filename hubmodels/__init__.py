@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hubmodels.labels import FASHION, PERSON, LabelSet
     from hubmodels.refine import Refinement
     from hubmodels.result import Segmentation
-    from hubmodels.segmenter import Segmenter
+    from hubmodels.segmenter import PhotoTuner, Segmenter
 
 __version__ = "0.1.0"
 
@@ -43,6 +43,7 @@ _PUBLIC = {
     "LabelSet": ("labels", "LabelSet"),
     "Refinement": ("refine", "Refinement"),
     "Segmentation": ("result", "Segmentation"),
+    "PhotoTuner": ("segmenter", "PhotoTuner"),
     "Segmenter": ("segmenter", "Segmenter"),
 }
 
@@ -55,6 +56,7 @@ __all__ = [
     "ImageError",
     "LabelSet",
     "ModelNotFoundError",
+    "PhotoTuner",
     "Refinement",
     "Segmentation",
     "Segmenter",
@@ -65,15 +67,17 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return importlib.import_module(f"hubmodels.{name}")
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'hubmodels' has no attribute {name!r}")
-    module, attribute = _PUBLIC[name]
-    value = getattr(importlib.import_module(f"hubmodels.{module}"), attribute)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # or else type checkers would take any name
+
+    def __getattr__(name: str) -> Any:
+        if name in _MODULES:
+            return importlib.import_module(f"hubmodels.{name}")
+        if name not in _PUBLIC:
+            raise AttributeError(f"module 'hubmodels' has no attribute {name!r}")
+        module, attribute = _PUBLIC[name]
+        value = getattr(importlib.import_module(f"hubmodels.{module}"), attribute)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -42,10 +42,12 @@ def find_saved(name: str | Path, *, revision: str | None = None) -> Path | str:
     Raises:
         WeightsError: a path, but no folder there.
         ValueError: a revision of a folder.
-        TypeError: no name at all.
+        TypeError: no name at all, or a revision that is no text.
     """
     if not isinstance(name, (str, Path)):
         raise TypeError(f"expected the name of a model, a folder or user/name; got {type(name).__name__}")
+    if not isinstance(revision, str | None):
+        raise TypeError(f"revision must be a branch, tag or commit as text; got {revision!r:.100}")
     folder = Path(name).expanduser()
     if is_folder(folder):
         if revision is not None:

@@ -10,7 +10,6 @@ from typing import Any
 
 from hubmodels import remote
 from hubmodels.cards import is_generated
-from hubmodels.errors import WeightsError
 
 CARD = "README.md"
 COMMIT_MESSAGE = "Upload a model of hubmodels"
@@ -30,18 +29,23 @@ def upload_model(
     *,
     commit_message: str = COMMIT_MESSAGE,
     private: bool | None = None,
-    token: str | None = None,
+    token: str | bool | None = None,
     branch: str | None = None,
     create_pr: bool | None = None,
 ) -> str:
     """Commit the files that a model was saved as; a card on the Hub that somebody edited is newer than a made one.
 
     The warning of that names what was `stated` for the new card.
+
+    Raises:
+        WeightsError: whether there is a card cannot be known, or the files cannot be sent.
     """
     if is_generated((folder / CARD).read_bytes()):
         try:
-            there = remote.fetch(repo.removeprefix(remote.PREFIX), CARD, revision=branch, token=token).read_bytes()
-        except WeightsError:  # none, or no such repository yet; what else is wrong the upload says
+            # As it is there now: one of the cache may be older than what somebody wrote.
+            name = repo.removeprefix(remote.PREFIX)
+            there = remote.fetch(name, CARD, revision=branch, token=token, force_download=True).read_bytes()
+        except remote.MissingError:  # no card, or no such repository yet
             there = b""
         if there and not is_generated(there):
             files = [name for name in files if name != CARD]

@@ -280,7 +280,7 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
         metrics: Mapping[str, Any] | str | Path | None = None,
         commit_message: str = COMMIT_MESSAGE,
         private: bool | None = None,
-        token: str | None = None,
+        token: str | bool | None = None,
         branch: str | None = None,
         create_pr: bool | None = None,
     ) -> str:

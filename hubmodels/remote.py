@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hubmodels.errors import WeightsError
+from hubmodels.files import FULL
 
 PREFIX = "hf://"  # says that a name is a repository, whatever folders there are
 CONNECT_SECONDS = 3.0
@@ -54,6 +55,10 @@ def repo_of(name: str) -> str | None:
     ):
         return None
     return repo
+
+
+class MissingError(WeightsError):
+    """The Hub has answered that it has no such repository, branch or file."""
 
 
 def fetch(
@@ -135,7 +140,7 @@ def upload(
     files: list[str] | None = None,
     message: str,
     private: bool | None = None,
-    token: str | None = None,
+    token: str | bool | None = None,
     branch: str | None = None,
     create_pr: bool | None = None,
     space_sdk: str | None = None,
@@ -177,14 +182,26 @@ def translated(repo: str, filename: str, revision: str | None) -> Iterator[None]
         repo, filename, revision: what it is about; "" is no file.
 
     Raises:
-        WeightsError: says why and what to do.
+        MissingError: the Hub has answered that it has no such thing.
+        WeightsError: anything else; says why and what to do.
     """
     try:
         yield
     except WeightsError:
         raise
     except Exception as error:  # its HTTP client, and so the exceptions of a broken connection, change with versions
-        raise WeightsError(f"{_named(repo, filename, revision)}: {_explained(error, repo)}") from error
+        if isinstance(error, ValueError) and isinstance(error.__cause__, OSError):  # a forced download hides why
+            error = error.__cause__
+        kind = MissingError if _is_missing(error) else WeightsError
+        raise kind(f"{_named(repo, filename, revision)}: {_explained(error, repo)}") from error
+
+
+def _is_missing(error: Exception) -> bool:
+    """Whether the Hub has answered that there is no such repository, branch or file."""
+    from huggingface_hub import errors
+
+    missing = (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.RemoteEntryNotFoundError)
+    return isinstance(error, missing) and not isinstance(error, errors.GatedRepoError)
 
 
 def _named(repo: str, filename: str, revision: str | None) -> str:
@@ -203,18 +220,23 @@ def _explained(error: Exception, repo: str) -> str:
             errors.RepositoryNotFoundError,
             "no such repository, or a private one; check the name, or log in: hf auth login",
         ),
-        (errors.RevisionNotFoundError, "no such branch, tag or commit; check revision="),
+        (errors.RevisionNotFoundError, "no such branch, tag or commit; check revision=, or make the branch first"),
         (
             errors.RemoteEntryNotFoundError,
             "the repository has no such file; was it saved by save_pretrained or push_to_hub?",
         ),
         (errors.HFValidationError, "expected user/name"),
+        (errors.LocalTokenNotFoundError, "token=True, but there is no token on this machine; log in: hf auth login"),
+        (UnicodeEncodeError, "the token has letters that none has; check token="),
     )
     for kind, text in kinds:
         if isinstance(error, kind):
             return text
     if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
         error = error.__cause__  # type: ignore[assignment]  # why it came to look in the cache in the end
+    of_place = isinstance(error, (PermissionError, NotADirectoryError, FileNotFoundError))
+    if (of_place or getattr(error, "errno", None) in FULL) and not isinstance(error, errors.LocalEntryNotFoundError):
+        return f"the cache cannot be written ({_reason(error)}); set HF_HOME or cache_dir= to a folder with room"
     if isinstance(error, errors.HfHubHTTPError) and error.response.status_code in (401, 403):
         return f"not allowed ({_reason(error)}); check the name, and that your token may write there: hf auth login"
     return f"the Hub did not answer as expected ({_reason(error)}); try again"

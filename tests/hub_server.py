@@ -15,9 +15,9 @@ class LoopbackHub:
 
     Attributes:
         commits: repository -> commit hash -> file name -> content, oldest first. The last one is `main`.
-        faults: repository -> "gated", "cut" (sends half of each weights file, then closes), "die" (the same, and the
-            whole server stops), "page" (a web page with status 200 for every file), "silent" (takes requests and never
-            answers), or an HTTP status such as "503".
+        faults: repository, or repository/file -> "gated", "cut" (sends half of each weights file, then closes), "die"
+            (the same, and the whole server stops), "page" (a web page with status 200 for every file), "silent" (takes
+            requests and never answers), or an HTTP status such as "503".
         requests: "METHOD path" of every request, in order.
         made: what was said of every repository that was to be made.
     """
@@ -123,7 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
         hub.requests.append(f"{self.command} {self.path}")
         parts = self.path.partition("?")[0].strip("/").split("/")
         repo, rest = "/".join(parts[:2]), parts[2:]
-        fault = hub.faults.get(repo)
+        fault = hub.faults.get("/".join([repo, *rest[2:]])) or hub.faults.get(repo)
         if repo not in hub.commits or rest[:1] != ["resolve"]:
             return self._refuse(404, "RepoNotFound", "Repository not found")
         if fault == "gated":

@@ -207,7 +207,7 @@ FAILURES = {
 @pytest.mark.parametrize("name", FAILURES)
 def test_every_failure_is_one_error_with_the_remedy(session, name):
     kind, message, _ = session["pulled"][name]
-    assert kind == "WeightsError" and re.search(FAILURES[name], message), message
+    assert kind in ("WeightsError", "MissingError") and re.search(FAILURES[name], message), message
     assert "\n" not in message
 
 
@@ -294,6 +294,27 @@ model.save_pretrained("saved", push_to_hub=True, repo_id="me/tiny")
     assert said["from the folder"] == "newer words"
     (warning,) = said["warning"]
     assert "README.md of me/tiny is kept" in warning and "write metrics into it" in warning
+
+
+def test_a_card_that_cannot_be_looked_at_just_now_is_not_replaced(tmp_path):
+    """Not even by what the cache has of it, which may be older than what somebody wrote."""
+    script = """
+model = hubmodels.Segmenter(config.build(), config.labels, name="tiny", input_px=64, config=config).eval()
+attempt("push", lambda: model.push_to_hub("me/tiny"))
+"""
+    made = """
+model = hubmodels.Segmenter(config.build(), config.labels, name="tiny", input_px=64, config=config).eval()
+model.push_to_hub("me/tiny")
+"""
+    with LoopbackHub() as hub:
+        told(start(made, hub, tmp_path))
+        hub.commit("me/tiny", {"README.md": b"my own words"})
+        for fault in ("503", "429"):
+            hub.faults["me/tiny/README.md"] = fault
+            said = told(start(script, hub, tmp_path))
+            assert f"status {fault}" in said["push"][1]
+        del hub.faults["me/tiny/README.md"]
+        assert list(hub.commits["me/tiny"].values())[-1]["README.md"] == b"my own words"
 
 
 def test_a_region_classifier_goes_to_the_hub_and_comes_back(tmp_path):

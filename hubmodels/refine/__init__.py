@@ -54,12 +54,14 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HEAVY:
-        raise AttributeError(f"module 'hubmodels.refine' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"hubmodels.refine.{_HEAVY[name]}"), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # or else type checkers would take any name
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HEAVY:
+            raise AttributeError(f"module 'hubmodels.refine' has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"hubmodels.refine.{_HEAVY[name]}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
