@@ -50,6 +50,20 @@ def test_labels_that_a_photo_does_not_show_are_left_out(api, photo, fashion, sma
             api.client.predict(**said, absent=absent)
 
 
+def test_health_is_told_from_the_first_request_on(studio, tmp_path, monkeypatch):
+    """A probe that comes at once must not take the server for another one."""
+    seen = []
+
+    def late(app: Any, page: Any) -> None:
+        seen.append(get(f"{page.local_url}health")[0])
+
+    monkeypatch.setattr(
+        "hubmodels.app.strangers.forget_values", late
+    )  # the first thing that is done after the port is open
+    with served_here(studio, tmp_path):
+        assert seen == [200]
+
+
 def test_models_and_health_are_told(api):
     assert {model["name"] for model in api.client.predict(api_name="/models")} == set(hubmodels.list_models())
     status, body = get(f"{api.url}/health")

@@ -1,8 +1,9 @@
-"""Serve the page: command line, warm-up, launch, /health. Gradio, an extra, is imported by `start` first."""
+"""Serve the page: command line, warm-up, launch. Gradio, an extra, is imported by `start` first."""
 
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
 import logging
 import signal
@@ -101,18 +102,22 @@ def start(
     """
     from starlette.middleware import Middleware
 
+    from hubmodels.app.health import Health
     from hubmodels.app.look import CSS, THEME
     from hubmodels.app.page import build
     from hubmodels.app.strangers import SmallBodies, forget_values
 
     folder = claim_folder()
     page = build(studio, queue_size=queue_size, concurrency=concurrency)
-    options = {"exception_handlers": {TypeError: _say_what_is_unknown}, "middleware": [Middleware(SmallBodies)]}
+    health = Middleware(Health, tell=functools.partial(_state, studio, page))
+    options = {
+        "exception_handlers": {TypeError: _say_what_is_unknown},
+        "middleware": [health, Middleware(SmallBodies)],
+    }
     app, _, share_url = page.launch(
         prevent_thread_lock=True, theme=THEME, css=CSS, app_kwargs=options, **where, **LAUNCH
     )
     forget_values(app, page)
-    _add_health(app, studio, page)
     limits = {"age_s": file_age_s, "max_bytes": 1e6 * max_disk_mb}
     arguments = (studio, page, folder, clean_every_s, limits)
     threading.Thread(target=_clean, args=arguments, daemon=True, name="clean").start()
@@ -129,18 +134,12 @@ async def _say_what_is_unknown(request: Any, error: Exception) -> Any:
     return JSONResponse({"error": said}, status_code=422)
 
 
-def _add_health(app: Any, studio: Studio, page: Any) -> None:
-    """GET /health: answered beside the queue, so also when that is full."""
-    from starlette.responses import JSONResponse
-    from starlette.routing import Route
-
+def _state(studio: Studio, page: Any) -> dict[str, Any]:
+    """What /health tells."""
     from hubmodels.app.busy import waiting
 
-    def health(request: Any) -> JSONResponse:
-        state = {"status": "ok", "version": __version__, "models": list(studio.models), "runtimes": studio.runtimes}
-        return JSONResponse({**state, "waiting": waiting(page._queue), "remembered": studio.remembered})
-
-    app.router.routes.insert(0, Route("/health", health, methods=["GET"]))  # before Gradio's own catch-all
+    state = {"status": "ok", "version": __version__, "models": list(studio.models), "runtimes": studio.runtimes}
+    return {**state, "waiting": waiting(page._queue), "remembered": studio.remembered}
 
 
 def _clean(studio: Studio, page: Any, folder: Path, every_s: float, limits: dict[str, float]) -> None:
