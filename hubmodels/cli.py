@@ -25,6 +25,7 @@ from hubmodels.entry_docs import entry_facts, text_table
 from hubmodels.errors import HubmodelsError
 from hubmodels.model_names import find_model
 from hubmodels.page_options import add_options
+from hubmodels.paths import printable
 
 UNHEARD = 141  # what shells say of a command that was ended because nobody reads what it writes
 
@@ -120,7 +121,7 @@ def _answer(argv: Sequence[str] | None) -> int:
     except BrokenPipeError:
         raise
     except (HubmodelsError, ValueError, OSError, ImportError) as error:  # ImportError: an extra is not installed
-        print(f"hubmodels: {error}", file=sys.stderr)
+        print(f"hubmodels: {printable(error)}", file=sys.stderr)
         return 2
 
 

@@ -23,6 +23,11 @@ def home() -> Path:
     return Path(os.path.expanduser("~"))
 
 
+def printable(message: object) -> str:
+    """A message with escapes for what terminals would obey or break the line at: files may be called anything."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(message))
+
+
 def is_file(path: PathLike) -> bool:
     """Whether a regular file is there, or a link to one."""
     return os.path.isfile(path)

@@ -34,6 +34,17 @@ def test_a_reader_that_ends_early_is_no_matter(call):
     assert done.returncode == 141 and done.stderr == ""
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_names_of_files_cannot_speak_to_the_terminal(tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a\x1b[31m\nhubmodels: 5 photos labelled.jpg").write_bytes(b"no photo")
+    assert main(["label", str(tmp_path / "photos"), "--out", str(tmp_path / "out"), "--task", "person"]) == 1
+    said = capsys.readouterr().err
+    assert r"a\x1b[31m\nhubmodels: 5 photos labelled.jpg: not an image" in said and "\x1b[31m" not in said
+    assert main(["label", "no\x1b[31msuch", "--out", str(tmp_path / "out")]) == 2
+    assert r"no\x1b[31msuch" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 def test_a_full_disk_is_said_in_words():
     with Path("/dev/full").open("w") as full:

@@ -287,6 +287,7 @@ ALLOWED: dict[str, set[str]] = {
     "commands.model_options": {"entries", "hub", "labels", "model_names", "segmenter"},
     "settings_files": {"files", "labels", "refine.settings", "paths"},
     "commands.label": {
+        "paths",
         "absent",
         "batch",
         "planning",
@@ -313,12 +314,13 @@ ALLOWED: dict[str, set[str]] = {
     "mask_search": {"paths", "photo_search", "planning", "result_files"},
     "coco": {"labels"},
     "coco_dataset": {"coco", "errors", "images", "labels", "mask_search", "masks"},
-    "commands.coco": {"coco", "coco_dataset", "files", "commands.mask_options", "commands.mask_source"},
+    "commands.coco": {"paths", "coco", "coco_dataset", "files", "commands.mask_options", "commands.mask_source"},
     "commands.mask_options": {"labels", "commands.model_options"},
     "commands": set(),
-    "commands.mask_source": {"entries", "hub", "labels", "mask_search", "model_names", "result_files"},
+    "commands.mask_source": {"paths", "entries", "hub", "labels", "mask_search", "model_names", "result_files"},
     "cutting": {"images", "labels", "mask_search", "masks", "render", "result_files"},
     "commands.cutout": {
+        "paths",
         "ctrl_c",
         "cutting",
         "errors",
@@ -329,6 +331,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "ctrl_c": set(),
     "commands.tune": {
+        "paths",
         "absent",
         "ctrl_c",
         "result_files",
@@ -344,6 +347,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "__main__": {"cli"},
     "cli": {
+        "paths",
         "",
         "page_options",
         "app.server",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hubmodels.commands.mask_options import add_mask_options
 from hubmodels.files import make_place, write_bytes
+from hubmodels.paths import printable
 
 
 def add_coco(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -42,7 +43,7 @@ def write_coco(arguments: argparse.Namespace) -> int:
 
     def note_failure(reason: str) -> None:
         failures.append(reason)
-        bar.write(f"hubmodels: {reason}", file=sys.stderr)
+        bar.write(f"hubmodels: {printable(reason)}", file=sys.stderr)
 
     found = dataset(bar, labels, failed=note_failure)
     write_bytes(json.dumps(found, separators=(",", ":")).encode() + b"\n", arguments.out)

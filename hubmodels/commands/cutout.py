@@ -11,6 +11,7 @@ from hubmodels.commands.mask_options import add_mask_options
 from hubmodels.commands.model_options import label_names
 from hubmodels.ctrl_c import INTERRUPTED
 from hubmodels.files import FULL, make_folder
+from hubmodels.paths import printable
 
 
 def add_cutout(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -68,11 +69,11 @@ def write_cutouts(arguments: argparse.Namespace) -> int:
                 if isinstance(error, OSError) and error.errno in FULL:
                     raise
                 status = 1
-                bar.write(f"hubmodels: {error}", file=sys.stderr)
+                bar.write(f"hubmodels: {printable(error)}", file=sys.stderr)
                 continue
             fates[fate] += 1
             if fate is Fate.KEPT:
-                bar.write(f"kept: {place} was not made by hubmodels; its photo is left out", file=sys.stderr)
+                bar.write(f"kept: {printable(place)} was not made by hubmodels; its photo is left out", file=sys.stderr)
     except KeyboardInterrupt:
         print("\nstopped; the same call with --resume goes on", file=sys.stderr)
         status = INTERRUPTED

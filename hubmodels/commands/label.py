@@ -21,6 +21,7 @@ from hubmodels.commands.model_options import (
 from hubmodels.ctrl_c import INTERRUPTED
 from hubmodels.files import FULL, make_folder
 from hubmodels.labels import TASKS, LabelSet
+from hubmodels.paths import printable
 from hubmodels.refine.settings import PRESETS, SETTINGS, Refinement, Setting, settings_of
 from hubmodels.settings_files import check_tuned_for, read_settings
 
@@ -216,12 +217,12 @@ def _say_what_is_left_out(found: Plan) -> None:
             file=sys.stderr,
         )
     for reason in found.closed:
-        print(f"hubmodels: {reason}", file=sys.stderr)
+        print(f"hubmodels: {printable(reason)}", file=sys.stderr)
 
 
 def _counted(paths: list[Path], what: str) -> str:
     """How many there are, the first few of them, and the verb: "4 files (a, b, c and 1 more) were"."""
-    named = ", ".join(map(str, paths[:3])) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
+    named = ", ".join(map(printable, paths[:3])) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
     return f"{len(paths)} {what}{'s' if len(paths) > 1 else ''} ({named}) {'were' if len(paths) > 1 else 'was'}"
 
 
@@ -235,7 +236,7 @@ def _label_all(outcomes: Iterator[Outcome], jobs: list[Job], model: Segmenter, o
         for outcome in tqdm(outcomes, total=len(jobs), unit="photo", desc=model.name):
             if outcome.areas is None:
                 failed += 1
-                tqdm.write(f"hubmodels: {outcome.error}", file=sys.stderr)
+                tqdm.write(f"hubmodels: {printable(outcome.error)}", file=sys.stderr)
                 continue
             done += 1
             for name, share in outcome.areas.items():

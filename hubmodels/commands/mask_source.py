@@ -11,6 +11,7 @@ from hubmodels.entries import Entry
 from hubmodels.labels import TASKS, LabelSet, colour_of_hex
 from hubmodels.mask_search import Example, MaskedPhotos, find_examples
 from hubmodels.model_names import find_model
+from hubmodels.paths import printable
 from hubmodels.result_files import note_in
 
 
@@ -41,7 +42,7 @@ def say_what_is_left_out(found: MaskedPhotos) -> None:
     if found.without:
         print(f"photos without a mask, which are left out: {found.without}", file=sys.stderr)
     for reason in found.closed:
-        print(f"hubmodels: {reason}", file=sys.stderr)
+        print(f"hubmodels: {printable(reason)}", file=sys.stderr)
 
 
 def check_masks_show(examples: Iterable[Example], labels: LabelSet | None, *, remedy: str) -> LabelSet | None:

@@ -22,6 +22,7 @@ from hubmodels.commands.model_options import (
 )
 from hubmodels.ctrl_c import INTERRUPTED, stops_on_ctrl_c
 from hubmodels.files import make_place, write_bytes
+from hubmodels.paths import printable
 from hubmodels.refine.settings import PRESETS, Refinement
 from hubmodels.settings_files import check_tuned_for, encoded_settings, read_settings
 
@@ -161,7 +162,7 @@ class _Progress:
     def note_failure(self, reason: str) -> None:
         """Say why a photo is left out."""
         self.failed += 1
-        self._bar.write(f"hubmodels: {reason}", file=sys.stderr)
+        self._bar.write(f"hubmodels: {printable(reason)}", file=sys.stderr)
 
     def say_it_stops(self) -> None:
         """Say what Ctrl-C leads to."""
