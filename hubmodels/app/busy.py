@@ -46,9 +46,7 @@ def bound(queue: Any, *, max_heavy: int, message: str) -> None:
 
     async def told(**call: Any) -> tuple[bool, Any, str]:
         unread.forget(MAX_UNREAD)
-        function = queue.blocks.fns.get(
-            call["body"].fn_index
-        )  # None if there is no such function, which `push` refuses
+        function = queue.blocks.fns.get(call["body"].fn_index)  # None: there is none such, which `push` says
         computes = function is not None and function.concurrency_id == HEAVY
         heavy = waiting(queue)
         if heavy < max_heavy if computes else len(queue) - heavy < MAX_LIGHT:
