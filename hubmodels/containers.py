@@ -21,6 +21,7 @@ MAX_TAGS = 4_096  # of one directory
 SPARE_BYTES = 16_000_000  # that tags may claim beyond their file: damaged ones do
 
 _TIFF = re.compile(rb"II[*+]\0|MM\0[*+]")
+_BLOCK = re.compile(rb"[!,;]")
 _MARKER = re.compile(rb"\xff+([^\xff])")
 _BYTES_OF_TYPE = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 
@@ -159,13 +160,13 @@ def _check_gif(data: bytes) -> None:
     flags = data[10] if len(data) > 10 else 0
     place = 13 + (3 << ((flags & 7) + 1) if flags & 0x80 else 0)
     blocks = comments = junk = 0
-    while place < len(data) and data[place] not in b",;":  # a frame, the end
-        if data[place] != 0x21:
-            place, junk = place + 1, junk + 1
-            if junk > MAX_JUNK_BYTES:
-                raise ExcessError(f"more than {MAX_JUNK_BYTES:,} bytes between blocks")
-            continue
-        is_comment, place = data[place + 1 : place + 2] == b"\xfe", place + 2
+    while (match := _BLOCK.search(data, place)) is not None:
+        place, junk = match.end(), junk + match.start() - place
+        if junk > MAX_JUNK_BYTES:
+            raise ExcessError(f"more than {MAX_JUNK_BYTES:,} bytes between blocks")
+        if match[0] != b"!":  # a frame, the end
+            return
+        is_comment, place = data[place : place + 1] == b"\xfe", place + 1
         while place < len(data):
             length, blocks = data[place], blocks + 1
             comments += length if is_comment else 0
