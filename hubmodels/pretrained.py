@@ -107,7 +107,13 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
         # The cache of the Hub holds links to files. Messages name the file: a link that is deleted alone is only made
         # again, to the same damaged one.
         remedy = "delete it to have it downloaded again"
-        return cls._from_files(config, find, what=where, pinned=pinned, remedy=remedy).to(map_location)
+        try:
+            return cls._from_files(config, find, what=where, pinned=pinned, remedy=remedy).to(map_location)
+        except WeightsError as error:
+            older = None if config.with_name(WEIGHTS).exists() else remote.complete_commit(config, (CONFIG, WEIGHTS))
+            if older is None:
+                raise
+            raise WeightsError(f"{error}; the cache has all of an earlier commit: revision={older!r}") from error
 
     @classmethod
     def _from_files(

@@ -11,7 +11,7 @@ import re
 import socket
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hubmodels.errors import WeightsError
@@ -116,6 +116,18 @@ def cached_file(
 def commit_of(path: Path) -> str | None:
     """The commit hash that a file of the cache belongs to: .../snapshots/HASH/FILE."""
     return path.parent.name if _COMMIT.fullmatch(path.parent.name) else None
+
+
+def complete_commit(path: Path, names: Sequence[str]) -> str | None:
+    """Of the repository that a file of the cache belongs to, the newest other commit that the cache has these files of.
+
+    An update that broke off leaves the older commit whole, but no branch points at it any more.
+    """
+    if commit_of(path) is None:
+        return None
+    others = [each for each in path.parent.parent.iterdir() if each != path.parent]
+    whole = [each for each in others if all((each / name).is_file() for name in names)]
+    return max(whole, key=lambda each: each.stat().st_mtime).name if whole else None
 
 
 def check_name(repo: str) -> None:

@@ -317,6 +317,30 @@ model.push_to_hub("me/tiny")
         assert list(hub.commits["me/tiny"].values())[-1]["README.md"] == b"my own words"
 
 
+def test_after_an_update_that_broke_off_the_commit_that_is_whole_is_named(tmp_path):
+    make = """
+model = hubmodels.Segmenter(config.build(), config.labels, name="tiny", input_px=64, config=config).eval()
+model.push_to_hub("me/tiny")
+hubmodels.load("me/tiny")
+"""
+    update = """
+model = hubmodels.Segmenter(config.build(), config.labels, name="tiny", input_px=96, config=config).eval()
+model.push_to_hub("me/tiny")
+"""
+    load = """
+attempt("load", lambda: hubmodels.load("me/tiny"))
+attempt("whole", lambda: hubmodels.load("me/tiny", revision={!r}))
+"""
+    with LoopbackHub() as hub:
+        told(start(make, hub, tmp_path))
+        whole = hub.find("me/tiny", "main")
+        told(start(update, hub, tmp_path))
+        hub.faults["me/tiny/model.safetensors"] = "503"
+        said = told(start(load.format(whole), hub, tmp_path))
+    assert f"the cache has all of an earlier commit: revision={whole!r}" in said["load"][1]
+    assert said["whole"][0] == "loaded"
+
+
 def test_a_region_classifier_goes_to_the_hub_and_comes_back(tmp_path):
     script = """
 import numpy
