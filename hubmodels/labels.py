@@ -7,7 +7,7 @@ import operator
 import re
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import TypeGuard
+from typing import TYPE_CHECKING, TypeGuard
 
 Colour = tuple[int, int, int]
 
@@ -25,6 +25,10 @@ class LabelSet:
     task: str
     names: tuple[str, ...]
     palette: tuple[Colour, ...]
+
+    if TYPE_CHECKING:  # what is taken, beside what is kept
+
+        def __init__(self, task: str, names: Sequence[str], palette: Sequence[Iterable[int]]) -> None: ...
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", _checked_names(self.names))
