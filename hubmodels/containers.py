@@ -7,22 +7,28 @@ one pass. Bounds are far above what cameras and programs write.
 
 from __future__ import annotations
 
+import io
 import re
 import struct
 from collections.abc import Iterator
 from typing import IO
 
+from PIL.JpegImagePlugin import MARKER
+from PIL.TiffImagePlugin import PREFIXES
+
 MAX_PARTS = 20_000  # segments, chunks or blocks that hold no pixels
-MAX_EXIF_PARTS, MAX_EXIF_BYTES = 64, 4_000_000  # of a JPEG, whose EXIF may come in several segments
+MAX_DIRECTORIES = 64  # of tags, or segments that one may come in
+MAX_EXIF_BYTES = 4_000_000  # of a JPEG, in all segments
 MAX_COMMENT_BYTES = 65_536  # of a GIF, before its first frame
 MAX_JUNK_BYTES = 1_000_000  # between parts, which readers pass over byte by byte
 MAX_HEADER_BYTES = 4_096  # of a PPM, with its comments
 MAX_TAGS = 4_096  # of one directory
 SPARE_BYTES = 16_000_000  # that tags may claim beyond their file: damaged ones do
 
-_TIFF = re.compile(rb"II[*+]\0|MM\0[*+]")
+_TIFF = re.compile(b"|".join(map(re.escape, PREFIXES)))
 _BLOCK = re.compile(rb"[!,;]")
 _MARKER = re.compile(rb"\xff+([^\xff])")
+_WITH_CONTENT = {code & 0xFF for code, (_, _, reader) in MARKER.items() if reader is not None}
 _BYTES_OF_TYPE = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 
 
@@ -57,31 +63,15 @@ def check_exif(exif: bytes) -> None:
     """Raise ExcessError for EXIF whose tags claim far more bytes than it has."""
     exif = exif.removeprefix(b"Exif\0\0")
     if _TIFF.match(exif):
-        _check_directory(_Bytes(exif), 0, len(exif))
+        _check_directory(io.BytesIO(exif), 0, len(exif))
 
 
-class _Bytes:
-    """As much of a file as a directory is read by."""
-
-    def __init__(self, data: bytes, start: int = 0) -> None:
-        self._data, self._start, self._place = data, start, 0
-
-    def seek(self, place: int) -> int:
-        self._place = self._start + place
-        return place
-
-    def read(self, count: int) -> bytes:
-        found = self._data[self._place : self._place + count]
-        self._place += count
-        return found
-
-
-def _check_directory(file: IO[bytes] | _Bytes, start: int, size: int) -> None:
+def _check_directory(file: IO[bytes], start: int, size: int) -> None:
     """The first directory of a TIFF, or of EXIF, which is one, that begins at `start` and has `size` bytes."""
     file.seek(start)
     head = file.read(16)
     order = "<" if head[:2] == b"II" else ">"
-    big = head[2:4] in (b"+\0", b"\0+")
+    big = head[2:3] == b"+"
     at, per_tag, inline = ("Q", 20, 8) if big else ("L", 12, 4)
     try:
         (place,) = struct.unpack_from(order + at, head, 8 if big else 4)
@@ -105,14 +95,15 @@ def _check_directory(file: IO[bytes] | _Bytes, start: int, size: int) -> None:
 
 def _check_directories_anywhere(data: bytes) -> None:
     """Of a file whose structure is not followed, everything that begins as a directory does; chance seldom does."""
+    file = io.BytesIO(data)
     for parts, match in enumerate(_TIFF.finditer(data)):
-        if parts >= MAX_PARTS:
-            raise ExcessError(f"more than {MAX_PARTS} directories of tags")
-        _check_directory(_Bytes(data, match.start()), 0, len(data) - match.start())
+        if parts >= MAX_DIRECTORIES:
+            raise ExcessError(f"more than {MAX_DIRECTORIES} directories of tags")
+        _check_directory(file, match.start(), len(data) - match.start())
 
 
 def _check_jpeg(data: bytes) -> None:
-    parts = junk = 0
+    parts = junk = lists = 0
     exif: list[bytes] = []
     for marker, segment, passed in _segments(data):
         parts, junk = parts + 1, junk + passed
@@ -120,23 +111,30 @@ def _check_jpeg(data: bytes) -> None:
             raise ExcessError(f"more than {MAX_PARTS} segments, or {MAX_JUNK_BYTES:,} bytes between them")
         if marker == 0xE1 and segment.startswith(b"Exif\0\0"):
             exif.append(segment if not exif else segment[6:])
-        if marker == 0xE2 and segment.startswith(b"MPF\0"):
+        if marker == 0xE2 and segment.startswith(b"MPF\0"):  # the list of the pictures in the file
+            lists += 1
+            if lists > MAX_DIRECTORIES:
+                raise ExcessError(f"more than {MAX_DIRECTORIES} lists of pictures")
             check_exif(segment[4:])
     whole = b"".join(exif)
-    if len(exif) > MAX_EXIF_PARTS or len(whole) > MAX_EXIF_BYTES:
+    if len(exif) > MAX_DIRECTORIES or len(whole) > MAX_EXIF_BYTES:
         raise ExcessError(f"{len(whole):,} bytes of EXIF in {len(exif)} segments")
     check_exif(whole)
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
-    """Marker, content, and bytes passed over before it, of each segment of a JPEG before its first scan."""
+    """Marker, content, and bytes passed over before it, of each segment of a JPEG before its first scan.
+
+    As Pillow reads them: what stands behind a marker that it has no use for is looked through for the next one, though
+    other decoders would take it for content.
+    """
     place = 2
     while (match := _MARKER.search(data, place)) is not None:
         marker, passed = data[match.start(1)], match.start(1) - 1 - place
         if marker == 0xDA:
             return
         place = match.end()
-        if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD9:
+        if marker not in _WITH_CONTENT:
             yield marker, b"", passed
             continue
         length = int.from_bytes(data[place : place + 2], "big")

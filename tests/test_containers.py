@@ -52,6 +52,11 @@ def in_jpeg(*segments: tuple[int, bytes]) -> bytes:
     return whole[:2] + b"".join(parts) + whole[2:]
 
 
+def hidden_exif() -> bytes:
+    """For who takes the two bytes before it for the length of a segment, EXIF and all are its content."""
+    return in_jpeg((0xE1, exif(3000, 60_000)))[2:]
+
+
 def in_png(chunk: bytes, times: int) -> bytes:
     whole = encoded("PNG")
     return whole[:33] + chunk * times + whole[33:]
@@ -71,6 +76,7 @@ COSTLY = {
     "JPEG, EXIF in several segments": lambda: in_jpeg(
         (0xE1, exif(600, 65_000)), *[(0xE1, b"Exif\0\0" + bytes(60_000))] * 9
     ),
+    "JPEG, EXIF behind a marker without content": lambda: encoded("JPEG")[:2] + b"\xff\xf0\x70\x00" + hidden_exif(),
     "JPEG, EXIF in crumbs": lambda: in_jpeg(*[(0xE1, b"Exif\0\0x")] * 100),
     "JPEG, list of pictures": lambda: in_jpeg((0xE2, b"MPF\0" + exif(3000, 60_000)[6:])),
     "JPEG, empty segments": lambda: in_jpeg(*[(0xE5, b"")] * 30_000),
@@ -82,6 +88,8 @@ COSTLY = {
     "GIF, bytes between": lambda: in_gif(bytes(2_000_000)),
     "PPM, comment": lambda: b"P6 #" + b"x" * 50_000 + b"\n1 1 255 abc",
     "PPM, spaces": lambda: b"P6" + b" " * 50_000 + b"1 1 255 abc",
+    "TIFF, its number the other way round": lambda: tiff(600, 100_000).replace(b"II*\0", b"II\0*", 1),
+    "AVIF, one directory many times": lambda: encoded("AVIF") + b"II*\0\0\0\0\0" * 20_000,
     "AVIF": lambda: encoded("AVIF") + exif(600, 100_000)[6:],
 }
 
