@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import hashlib
+import importlib
 import json
 import pickle
 import subprocess
@@ -199,6 +201,19 @@ def test_every_public_name_is_there():
     assert set(hubmodels.__all__) <= set(dir(hubmodels))
     with pytest.raises(AttributeError, match="no attribute 'laod'"):
         _ = hubmodels.laod
+
+
+@pytest.mark.parametrize("path", ["hubmodels/__init__.py", "hubmodels/refine/__init__.py"])
+def test_type_checkers_see_the_names_and_no_function_that_takes_any(path):
+    """`__getattr__` is for the running program: with it, a misspelt name would count as right."""
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    blocks = {ast.unparse(node.test): node.body for node in tree.body if isinstance(node, ast.If)}
+    assert "__getattr__" not in [getattr(node, "name", "") for node in tree.body]
+    assert "__getattr__" in [getattr(node, "name", "") for node in blocks["not TYPE_CHECKING"]]
+    imports = [node for node in [*tree.body, *blocks["TYPE_CHECKING"]] if isinstance(node, ast.ImportFrom)]
+    seen = {alias.asname or alias.name for node in imports for alias in node.names}
+    module = importlib.import_module(path.removesuffix("/__init__.py").replace("/", "."))
+    assert set(module.__all__) <= seen | {"__version__"}
 
 
 @pytest.mark.parametrize("name", ["errors.ImageError", "refine.DenseCRF", "runtime.RUNTIMES"])
