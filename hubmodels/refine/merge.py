@@ -201,7 +201,8 @@ class RegionGraph:
         from scipy.sparse.csgraph import connected_components
 
         count = len(self.areas)
-        links = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+        first, second = pairs.T.astype(np.int32)  # of int64 SciPy 1.11.1 joins nothing, silently
+        links = coo_array((np.ones(len(pairs), bool), (first, second)), shape=(count, count))
         return _in_order(connected_components(links, directed=False)[1][:, None])
 
 
