@@ -59,8 +59,9 @@ def clean_regions(
         stages.append(lambda out: _without_islands(out, min_region_px, connectivity))
     if labels.size == 0 or not stages:
         return labels
-    # An island absorbed may close a ring around a hole, so stages repeat until all are content. Every change takes at
-    # least one region away, so this ends; one stage alone is content after its first run.
+    # An island absorbed may close a ring around a hole, so stages repeat until all are content. Every change shortens
+    # the borders between labels, or joins an island that touches by corners alone, which leaves fewer regions; so this
+    # ends. One stage alone is content after its first run.
     out = labels
     while True:
         before = out
