@@ -3,13 +3,21 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test soak screenshots bench lint style golden build clean
+.PHONY: demo test floors soak screenshots bench lint style golden build clean
 
 demo: $(VENV)/demo
 	$(BIN)/python demo.py
 
 test: $(VENV)/dev  ## in two processes, file by file; ARGS="-n 0 tests/test_crf.py" for one
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+comma := ,
+EXTRAS ?= demo,train,dev
+floors: $(VENV)/dev  ## the tests with the oldest versions allowed; EXTRAS=demo,train,dev,onnx for those of the export
+	$(PYTHON) -m venv --clear $(VENV)/floors
+	$(BIN)/python -m tests.floors $(subst $(comma), ,$(EXTRAS)) >$(VENV)/floors/constraints.txt
+	$(VENV)/floors/bin/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/floors/constraints.txt -e ".[$(EXTRAS)]"
+	$(VENV)/floors/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 soak: $(VENV)/dev  ## twenty visitors for two minutes, on each runtime
 	$(BIN)/python -m pytest -m slow -s tests/test_soak.py

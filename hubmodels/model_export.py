@@ -143,11 +143,16 @@ def _require_packages() -> None:
         raise ImportError(f"export to ONNX needs {', '.join(missing)}: pip install {' '.join(missing)}")
 
 
+def can_trace() -> bool:
+    """Whether this PyTorch traces networks for any size, as 2.9 and later ones do."""
+    return "prefer_deferred_runtime_asserts_over_guards" in inspect.signature(torch.export.export).parameters
+
+
 def _trace(model: Segmenter) -> torch.export.ExportedProgram:
     if model.training:
         raise ValueError("expected a model in eval mode; call model.eval() first")
-    if "prefer_deferred_runtime_asserts_over_guards" not in inspect.signature(torch.export.export).parameters:
-        raise ExportError(f"PyTorch {torch.__version__} cannot trace networks for any size; 2.14 can")
+    if not can_trace():
+        raise ExportError(f"PyTorch {torch.__version__} cannot trace networks for any size; 2.9 can")
     try:
         return trace(model.network)
     except Exception as error:  # torch.export raises whatever went wrong inside

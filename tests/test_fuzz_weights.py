@@ -131,7 +131,9 @@ def value_mutations(data: bytes) -> Iterator[tuple[str, bytes]]:
     yield "one more", save({**state, "more": torch.zeros(1)})
     yield "of another network", save({"weight": torch.zeros(3)})
     yield "integers", save({**state, variance: state[variance].long()})
-    yield "complex", save({**state, variance: state[variance].to(torch.complex64)})
+    header, body = split(data)
+    pairs = {"dtype": "C64", "shape": [state[variance].numel() // 2]}
+    yield "complex", join({**header, variance: {**header[variance], **pairs}}, body)  # older safetensors save none
 
 
 @pytest.fixture(scope="module")

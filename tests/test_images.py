@@ -125,7 +125,7 @@ def test_sixteen_bit_greys_are_scaled_not_clipped(format, mode):
 def test_integers_are_taken_for_8_bits_where_they_fit(bits):
     """Mode I, as of `convert("I")` or of a grey PGM of 16 bits."""
     values = grey_ramp().astype(np.int32) << (bits - 8)
-    assert_array_equal(read_image(Image.fromarray(values, "I"))[..., 0], grey_ramp())
+    assert_array_equal(read_image(Image.fromarray(values))[..., 0], grey_ramp())
 
 
 def test_transparency_lies_over_white_and_hides_nothing():

@@ -19,7 +19,10 @@ from hubmodels.model_export import FACTS, OPSET, export_model, program_bytes
 from hubmodels.networks import build_network
 from hubmodels.networks.tracing import least_px
 from tests.conftest import ROOT
+from tests.exporting import needs_onnx
 from tests.test_folding import used
+
+pytestmark = needs_onnx
 
 NETWORKS = {
     "deeplabv3plus": {"arch": "deeplabv3plus", "backbone": "tf_efficientnet_lite0", "channels": 16},
@@ -189,6 +192,12 @@ def test_what_cannot_be_traced_is_said(tmp_path):
 def test_wrong_formats_and_suffixes_are_refused(tiny, path, format, message):
     with pytest.raises(ValueError, match=message):
         export_model(tiny, path, format=format)
+
+
+def test_an_old_pytorch_says_from_which_one_on_it_works(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(model_export, "can_trace", lambda: False)
+    with pytest.raises(ExportError, match=r"cannot trace networks for any size; 2\.9 can"):
+        export_model(tiny, tmp_path / "x.pt2", format="torch")
 
 
 def test_training_mode_is_refused(tiny):

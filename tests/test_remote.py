@@ -12,6 +12,7 @@ from hubmodels.config import ModelConfig
 from hubmodels.entries import ENTRIES
 from hubmodels.labels import PERSON, LabelSet
 from hubmodels.weights_files import WEIGHTS_FOLDER
+from tests.exporting import needs_tracing
 from tests.hub_processes import TINY, start, told
 from tests.hub_server import LoopbackHub
 
@@ -380,6 +381,7 @@ attempt("lacking", lambda: lacking.predict(photo, refinement=settings))
     )
 
 
+@needs_tracing
 def test_the_commands_take_a_repository_at_a_revision(tmp_path, astronaut):
     from PIL import Image
 

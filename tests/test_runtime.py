@@ -22,8 +22,11 @@ from hubmodels.entries import find_entry
 from hubmodels.errors import ExportError
 from hubmodels.onnx_network import OnnxNetwork
 from hubmodels.runtime import best_runtime, cache_folder, choose_runtime, prepared_path, with_runtime
+from tests.exporting import needs_onnx
 from tests.test_folding import used
 from tests.test_model_export import Tiny
+
+pytestmark = needs_onnx
 
 NAME = "deeplabv3plus_person"
 

@@ -22,14 +22,14 @@ if __name__ == "__main__":
 # front matter. A Space has two slow cores: there ONNX Runtime pays, though networks are exported at every start, as the
 # disk of a Space is empty then.
 REQUIREMENTS = (
-    "torch>=2.4",
-    "huggingface_hub>=1.16,<3",
+    "torch>=2.9",
+    "huggingface_hub>=1.16.4,<3",
     "timm>=1.0.12",
     "safetensors>=0.4.3",
     "numpy>=1.26",
-    "pillow>=11.2.1",
+    "pillow>=11.3",
     "scikit-image>=0.24",
-    "scipy>=1.11",
+    "scipy>=1.11.1",
     "numba>=0.60",
     "tqdm>=4.66",
     "scikit-learn>=1.4",
