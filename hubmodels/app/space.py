@@ -35,7 +35,7 @@ REQUIREMENTS = (
     "scikit-learn>=1.4",
     "onnx>=1.17",
     "onnxscript>=0.5",
-    "onnxruntime>=1.18",
+    "onnxruntime>=1.20.1",
 )
 MARK = "<!-- Written by `hubmodels space`, which replaces this folder when it is called again. -->"
 GITIGNORE = "__pycache__/\n.gradio/\n"
