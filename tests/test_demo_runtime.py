@@ -27,13 +27,14 @@ from hubmodels.hub import load_model
 from hubmodels.onnx_network import OnnxNetwork
 from hubmodels.refine import Refinement
 from tests.conftest import BLOCK_NETWORK, ROOT
+from tests.exporting import needs_onnx
 from tests.page_server import GRADIO_MARKS, get, served_here
 
 NAME = "deeplabv3plus_fashion"
 PERSONS = "u2net_small_person"
 TUNED = Refinement(crf_iterations=2, superpixel_scale=60, min_region_px=200)
 
-pytestmark = GRADIO_MARKS
+pytestmark = [*GRADIO_MARKS, needs_onnx]
 
 
 @pytest.fixture(scope="module")
