@@ -22,7 +22,7 @@ if __name__ == "__main__":
 # front matter. A Space has two slow cores: there ONNX Runtime pays, though networks are exported at every start, as the
 # disk of a Space is empty then.
 REQUIREMENTS = (
-    "torch>=2.9",
+    "torch>=2.10",
     "huggingface_hub>=1.16.4,<3",
     "timm>=1.0.12",
     "safetensors>=0.4.3",
