@@ -144,7 +144,7 @@ def _require_packages() -> None:
 
 
 def can_trace() -> bool:
-    """Whether this PyTorch traces networks for any size, as 2.9 and later ones do."""
+    """Whether this PyTorch traces networks for any size: 2.9 does, 2.10 converts them to ONNX too."""
     return "prefer_deferred_runtime_asserts_over_guards" in inspect.signature(torch.export.export).parameters
 
 
@@ -152,7 +152,7 @@ def _trace(model: Segmenter) -> torch.export.ExportedProgram:
     if model.training:
         raise ValueError("expected a model in eval mode; call model.eval() first")
     if not can_trace():
-        raise ExportError(f"PyTorch {torch.__version__} cannot trace networks for any size; 2.9 can")
+        raise ExportError(f"PyTorch {torch.__version__} cannot trace networks for any size; 2.10 can")
     try:
         return trace(model.network)
     except Exception as error:  # torch.export raises whatever went wrong inside
