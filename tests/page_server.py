@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -76,6 +77,7 @@ def served_here(studio: Studio, folder: Path, **options: Any) -> Iterator[Simple
 
     with pytest.MonkeyPatch.context() as patch, no_stray_event_loops():
         patch.setenv("GRADIO_TEMP_DIR", str(folder / "gradio"))
+        patch.setattr(tempfile, "tempdir", str(folder))  # where Gradio's client leaves an empty folder for each file
         options = {"queue_size": 16, "concurrency": 1, "quiet": True, "server_name": "127.0.0.1", **options}
         page, _ = start(studio, server_port=free_port(), **options)  # Gradio's own search for one leaves sockets open
         client = gradio_client.Client(

@@ -171,7 +171,7 @@ def uploads(api) -> Path:
 
 
 def handlers_of(api) -> Handlers:
-    return next(each.fn for each in api.page.fns.values() if each.api_name == "segment").__self__
+    return next(each.fn for each in api.page.fns.values() if each.api_name == "update").__self__
 
 
 def called(api, body) -> bytes:

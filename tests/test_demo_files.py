@@ -128,7 +128,8 @@ def test_gradios_lists_do_not_grow_for_ever(tmp_path, photo):
         assert all(Path(path).exists() for known in lists for path in known)
 
 
-def test_a_server_that_is_stopped_deletes_the_files_of_its_visitors(tmp_path, photo):
+def test_a_server_that_is_stopped_deletes_the_files_of_its_visitors(tmp_path, photo, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # for what Gradio's client leaves
     folder = tmp_path / "gradio"
     others = put(folder / DIGESTS[0] / "photo.png")
     with (

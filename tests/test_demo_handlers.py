@@ -18,8 +18,11 @@ from PIL import Image
 import hubmodels.app
 from hubmodels import FASHION, PERSON, ImageError, Refinement, masks
 from hubmodels.app import snippets, texts
+from hubmodels.app.api import Api
 from hubmodels.app.controls import CONTROLS
+from hubmodels.app.guard import Guard
 from hubmodels.app.handlers import OUTPUTS, Handlers
+from hubmodels.app.menus import Menus
 from hubmodels.app.studio import Photo, Studio
 from hubmodels.app.views import SIDES, STYLES, View
 from hubmodels.entries import DEFAULTS, find_entry
@@ -31,8 +34,23 @@ pytestmark = GRADIO_MARKS
 
 
 @pytest.fixture
-def handlers(studio: Studio, tmp_path: Path) -> Handlers:
-    return Handlers(studio, cache_dir=str(tmp_path), examples={})
+def guard(tmp_path: Path) -> Guard:
+    return Guard(cache_dir=str(tmp_path))
+
+
+@pytest.fixture
+def handlers(studio: Studio, guard: Guard) -> Handlers:
+    return Handlers(studio, guard, examples={})
+
+
+@pytest.fixture
+def menus(studio: Studio) -> Menus:
+    return Menus(studio)
+
+
+@pytest.fixture
+def api(studio: Studio, guard: Guard) -> Api:
+    return Api(studio, guard)
 
 
 def asked(**query: str) -> Any:
@@ -60,8 +78,8 @@ def test_an_answer_has_pictures_numbers_a_link_and_code(handlers, photo, small):
     assert "PASSWORD" not in client + curl
 
 
-def test_absent_labels_are_found_nowhere_and_travel_in_link_and_code(studio, photo, small, tmp_path):
-    handlers = Handlers(studio, cache_dir=str(tmp_path), examples={Photo.of(small).key: "astronaut"})
+def test_absent_labels_are_found_nowhere_and_travel_in_link_and_code(studio, photo, small, guard, menus):
+    handlers = Handlers(studio, guard, examples={Photo.of(small).key: "astronaut"})
     absent, settings = ["dress", "skin"], Refinement()
     assert "skin (" in handlers.update(photo, CLOTHES, None, asked())[1]
     values = {"absent": absent, "right": "other", "other": "u2net_small_fashion"}
@@ -80,8 +98,8 @@ def test_absent_labels_are_found_nowhere_and_travel_in_link_and_code(studio, pho
         assert not np.isin(np.asarray(picture), [1, 6]).any()
     boxes = handlers.restore({"example": "astronaut", "absent": "dress,skin"}, {"astronaut": ""})[3]
     assert boxes.value == ["skin", "dress"] and boxes.visible and len(boxes.choices) == 6
-    assert handlers.adapt(CLOTHES, absent, "probability", "", "")[0].value == ["skin", "dress"]
-    assert handlers.adapt(PEOPLE, absent, "probability", "", "")[0].value == []
+    assert menus.adapt(CLOTHES, absent, "probability", "", "")[0].value == ["skin", "dress"]
+    assert menus.adapt(PEOPLE, absent, "probability", "", "")[0].value == []
 
 
 def test_all_labels_at_once_are_not_left_out_and_that_is_said(handlers, photo):
@@ -101,12 +119,12 @@ def test_copied_api_calls_log_in_if_the_visitor_did(handlers, photo):
         assert "PASSWORD" in shown
 
 
-def test_other_models_are_those_of_the_task(handlers):
-    label, others = handlers.adapt(PEOPLE, [], "probability", "dress", CLOTHES)[3:]
+def test_other_models_are_those_of_the_task(menus):
+    label, others = menus.adapt(PEOPLE, [], "probability", "dress", CLOTHES)[3:]
     assert label.value == "" and others.value != CLOTHES
     names = [name for _, name in others.choices]
     assert PEOPLE not in names and names and {find_entry(name).task for name in names} == {"person"}
-    label, others = handlers.adapt(CLOTHES, [], "probability", "dress", "u2net_small_fashion")[3:]
+    label, others = menus.adapt(CLOTHES, [], "probability", "dress", "u2net_small_fashion")[3:]
     assert (label.value, others.value) == ("dress", "u2net_small_fashion")
 
 
@@ -216,18 +234,18 @@ def test_what_is_wrong_with_a_mask_is_remembered_without_the_calls_that_asked(st
 @pytest.mark.parametrize(
     "content", [b"", b"no photo at all", b"\x89PNG\r\n\x1a\n cut off"], ids=["empty", "text", "cut"]
 )
-def test_unreadable_photos_get_a_plain_sentence(handlers, tmp_path, content):
+def test_unreadable_photos_get_a_plain_sentence(handlers, api, tmp_path, content):
     path = tmp_path / "private-name.jpg"
     path.write_bytes(content)
     notice, *rest = handlers.update(str(path), PEOPLE, None, asked())
     assert 'role="alert"' in notice and "This photo cannot be read: " in notice and rest == [""] * (OUTPUTS - 1)
     assert "private-name" not in notice and str(tmp_path) not in notice
     with pytest.raises(gr.Error, match="This photo cannot be read") as caught:
-        handlers.segment(str(path), PEOPLE)
+        api.segment(str(path), PEOPLE)
     assert "private-name" not in caught.value.message and not caught.value.print_exception
 
 
-def test_photos_are_analysed_on_one_thread_whoever_calls(handlers, photo, monkeypatch):
+def test_photos_are_analysed_on_one_thread_whoever_calls(handlers, api, photo, monkeypatch):
     """Every further thread that runs a network keeps memory of its own."""
     seen, real = set(), handlers.studio.answer
 
@@ -239,7 +257,7 @@ def test_photos_are_analysed_on_one_thread_whoever_calls(handlers, photo, monkey
     with ThreadPoolExecutor(4) as callers:
         done = [callers.submit(handlers.update, photo, PEOPLE, None, asked()) for _ in range(4)]
         done.append(callers.submit(handlers.take, "labels", photo, PEOPLE))
-        done.append(callers.submit(handlers.segment, photo, PEOPLE))
+        done.append(callers.submit(api.segment, photo, PEOPLE))
         assert all(each.result() for each in done)
     assert len(seen) == 1 and threading.get_ident() not in seen
 
@@ -317,14 +335,16 @@ def test_a_link_to_a_model_that_is_not_here_says_what_is_shown_instead(handlers,
     assert "The link" not in handlers.update(photo, CLOTHES, None, asked(model=PEOPLE))[1]
 
 
-def test_the_vote_of_a_model_without_a_classifier_is_the_one_in_the_menu_and_that_is_said(handlers, photo, capsys):
+def test_the_vote_of_a_model_without_a_classifier_is_the_one_in_the_menu_and_that_is_said(
+    handlers, photo, capsys, menus
+):
     other = "u2net_small_fashion"
     said = f"{other} has no region classifier: the vote is by probability."
-    votes = handlers.adapt(other, [], "classifier", "", "")[2]
+    votes = menus.adapt(other, [], "classifier", "", "")[2]
     assert votes.value == "probability" and "classifier" not in dict(votes.choices)
     assert said in capsys.readouterr().out  # a toast, where there is a page
     for model, vote in ((CLOTHES, "classifier"), (other, "majority")):
-        assert vote in dict(handlers.adapt(model, [], vote, "", "")[2].choices)
+        assert vote in dict(menus.adapt(model, [], vote, "", "")[2].choices)
     assert not capsys.readouterr().out
     assert said in handlers.update(photo, other, None, asked(), vote="classifier")[1]
     compared = {"right": "other", "other": other}
@@ -351,13 +371,13 @@ def test_scores_say_at_which_size_they_are(handlers, tmp_path, small, width, cap
     assert said.startswith(caption) and ("pixels" in said) == ("pixels" in caption)
 
 
-def test_choices_that_do_not_work_here_are_refused_in_a_sentence(photo, tmp_path):
+def test_choices_that_do_not_work_here_are_refused_in_a_sentence(guard, photo):
     studio = Studio([CLOTHES])
     studio.unavailable = {"merge": {"kmeans"}, "vote": {"majority"}}
-    handlers = Handlers(studio, cache_dir=str(tmp_path), examples={})
+    handlers = Handlers(studio, guard, examples={})
     with pytest.raises(gr.Error, match="merge 'kmeans' is not available on this server; choose one of"):
-        handlers.segment(photo, CLOTHES, merge="kmeans")
-    votes = handlers.adapt(CLOTHES, [], "probability", "", "")[2]
+        Api(studio, guard).segment(photo, CLOTHES, merge="kmeans")
+    votes = Menus(studio).adapt(CLOTHES, [], "probability", "", "")[2]
     assert [value for value, _ in votes.choices] == ["probability", "classifier"]
     query = {"merge": "kmeans", "superpixel_scale": "60"}
     restored = handlers.restore(query, {"astronaut": ""})[4:]
@@ -368,19 +388,19 @@ def test_choices_that_do_not_work_here_are_refused_in_a_sentence(photo, tmp_path
     assert "The link" not in handlers.update(photo, CLOTHES, None, asked(**query), **{**values, "merge": "cut"})[1]
 
 
-def test_photos_longer_than_a_jpeg_can_be_are_answered(handlers, tmp_path):
+def test_photos_longer_than_a_jpeg_can_be_are_answered(handlers, api, tmp_path):
     Image.new("RGB", (65_600, 4), "red").save(tmp_path / "long.png")
-    mask, overlay, _ = handlers.segment(str(tmp_path / "long.png"), PEOPLE)
+    mask, overlay, _ = api.segment(str(tmp_path / "long.png"), PEOPLE)
     for path, width in ((mask, 65_600), (overlay, 65_500), (handlers.take("overlay", mask, PEOPLE), 65_500)):
         with Image.open(path) as picture:
             assert picture.width == width
 
 
-def test_the_task_chooses_the_models(handlers):
-    menu = handlers.menu("person", CLOTHES)
+def test_the_task_chooses_the_models(menus):
+    menu = menus.of_task("person", CLOTHES)
     assert {name for _, name in menu.choices} == set(hubmodels.list_models("person"))
     assert menu.value == DEFAULTS["person"]
-    assert handlers.menu("fashion", CLOTHES).value == CLOTHES
+    assert menus.of_task("fashion", CLOTHES).value == CLOTHES
 
 
 @pytest.mark.parametrize("place", ["uploads", "package", "home"])

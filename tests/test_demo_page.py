@@ -19,7 +19,7 @@ from hubmodels.app import busy
 from hubmodels.app import server as serving
 from hubmodels.app.busy import HEAVY, MAX_LIGHT
 from hubmodels.app.controls import CONTROLS
-from hubmodels.app.handlers import Handlers
+from hubmodels.app.menus import Menus
 from hubmodels.app.page import DOWNLOAD, build
 from hubmodels.app.studio import Studio
 from hubmodels.app.views import SIDES
@@ -50,9 +50,7 @@ def test_controls_come_from_the_library(page):
     for control in CONTROLS.values():
         component = blocks[control.name]
         assert component.value == control.default and component.info == control.info
-    assert [title for title, _ in blocks["model"].choices] == [
-        title for title, _ in Handlers(Studio(), cache_dir="", examples={}).choices()
-    ]
+    assert [title for title, _ in blocks["model"].choices] == [title for title, _ in Menus(Studio()).choices()]
     assert blocks["left"].choices == [(title, key) for key, title in SIDES.items()]
 
 
@@ -144,10 +142,10 @@ def test_a_preset_for_a_model_that_is_not_served_is_that_of_the_default(studio, 
     page = build(studio)
     (chosen,) = [f.fn for f in page.fns.values() if getattr(f.fn, "__name__", "") == "chosen"][:1]
     assert chosen("/etc") == chosen(studio.default_model())
-    handlers = Handlers(studio, cache_dir="", examples={})
+    menus = Menus(studio)
     assert (
-        handlers.adapt("/etc", [], "probability", "", "")[3].choices
-        == handlers.adapt(studio.default_model(), [], "probability", "", "")[3].choices
+        menus.adapt("/etc", [], "probability", "", "")[3].choices
+        == menus.adapt(studio.default_model(), [], "probability", "", "")[3].choices
     )
     assert capsys.readouterr() == ("", "")
 

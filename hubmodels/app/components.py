@@ -11,8 +11,8 @@ from hubmodels.app import texts, views
 from hubmodels.app.controls import CONTROLS, SECTIONS, Control
 from hubmodels.app.downloads import KINDS
 from hubmodels.app.examples import EXAMPLES
-from hubmodels.app.handlers import Handlers
 from hubmodels.app.look import as_used
+from hubmodels.app.menus import Menus
 from hubmodels.app.studio import Studio
 from hubmodels.app.views import View
 from hubmodels.entries import find_entry
@@ -71,15 +71,15 @@ def upload(value: Any, **options: Any) -> gr.Image:
     return gr.Image(value, type="filepath", image_mode=None, format="png", buttons=["fullscreen"], **options)
 
 
-def model_inputs(handlers: Handlers) -> tuple[gr.Radio, gr.Dropdown, gr.CheckboxGroup]:
+def model_inputs(menus: Menus) -> tuple[gr.Radio, gr.Dropdown, gr.CheckboxGroup]:
     """Task, model, and labels that the photo does not show."""
-    studio = handlers.studio
+    studio = menus.studio
     tasks = gr.Radio(
         [(task.capitalize(), task) for task in studio.tasks], value=studio.tasks[0], label="Task", elem_id="task"
     )
     # All models are choices at first: an API call, which has no page, is checked against them.
     model = gr.Dropdown(
-        handlers.choices(),
+        menus.choices(),
         value=studio.default_model(),
         filterable=False,
         label="Model",
@@ -143,7 +143,7 @@ def _menu(label: str, choices: Any, value: str | None, elem_id: str, **options: 
     return gr.Dropdown(pairs, value=value, filterable=False, label=label, elem_id=elem_id, **options)
 
 
-def view_form(handlers: Handlers) -> dict[str, Any]:
+def view_form(menus: Menus) -> dict[str, Any]:
     """A control for every field of a `View`."""
     off = View()
     with gr.Row(elem_id="choose"):
@@ -154,14 +154,14 @@ def view_form(handlers: Handlers) -> dict[str, Any]:
     opacity = gr.Slider(0, 100, value=off.opacity, step=5, label="Overlay opacity, percent", elem_id="opacity")
     _show_what_is_used(opacity, whole=True)
     with gr.Row(elem_id="cut"):
-        first = handlers.studio.default_model()
+        first = menus.studio.default_model()
         cuts = {key: title for title, key in texts.cut_choices(find_entry(first))}
         label = _menu("Cut out", cuts, off.label, "cut-label", visible=False)
         edges = _menu("Edges", views.EDGES, off.edges, "edges", visible=False)
         ground = _menu("Background", views.GROUNDS, off.ground, "ground", visible=False)
         colour = gr.ColorPicker(off.colour, label="Colour", elem_id="ground-colour", visible=False)
-    models = {key: title for title, key in handlers.choices(find_entry(first).task, but=first)}
-    other = _menu("Other model", models, handlers.other_of(first), "other-model", visible=False)
+    models = {key: title for title, key in menus.choices(find_entry(first).task, but=first)}
+    other = _menu("Other model", models, menus.other_of(first), "other-model", visible=False)
     made = {
         "left": left,
         "right": right,

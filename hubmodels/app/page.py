@@ -13,6 +13,7 @@ from gradio.utils import get_upload_folder
 from pydantic import ValidationError
 
 from hubmodels.app import texts
+from hubmodels.app.api import Api
 from hubmodels.app.busy import HEAVY, MAX_LIGHT, bound
 from hubmodels.app.components import (
     IN_BROWSER,
@@ -29,9 +30,11 @@ from hubmodels.app.components import (
 from hubmodels.app.controls import CONTROLS
 from hubmodels.app.downloads import KINDS
 from hubmodels.app.examples import EXAMPLES
-from hubmodels.app.handlers import Handlers, fetch_nothing, refusal
+from hubmodels.app.guard import Guard, fetch_nothing, refusal
+from hubmodels.app.handlers import Handlers
 from hubmodels.app.internals import replaceable
 from hubmodels.app.look import AGAIN, ASK, OPEN, OPEN_AND_ASK, SAVE_FILE, TOOLTIPS, show, watch_connection
+from hubmodels.app.menus import Menus
 from hubmodels.app.studio import Photo, Studio
 from hubmodels.app.views import View
 from hubmodels.refine import Refinement
@@ -62,17 +65,18 @@ def build(studio: Studio, *, queue_size: int = 32, concurrency: int = 1) -> gr.B
     with gr.Blocks(title="hubmodels", analytics_enabled=False) as page:
         gr.HTML(texts.INTRO, label="About", elem_id="intro")
         names = {Photo.of(each.pixels()).key: name for name, each in EXAMPLES.items()}
-        handlers = Handlers(studio, cache_dir=get_upload_folder(), examples=names, concurrency=concurrency)
+        guard, menus = Guard(cache_dir=get_upload_folder(), concurrency=concurrency), Menus(studio)
+        handlers = Handlers(studio, guard, examples=names)
         with gr.Row(elem_id="layout"):
             with gr.Column(elem_id="controls"):  # on a narrow screen the columns dissolve: see CSS
                 with gr.Column(elem_id="input"):
                     photo, examples, paths = photo_input()
-                    task, model, absent = model_inputs(handlers)
+                    task, model, absent = model_inputs(menus)
                 with gr.Column(elem_id="tune"):
                     presets, reset, settings = settings_form(studio)
             with gr.Column(elem_id="answer"):
                 with gr.Column(elem_id="view"):
-                    view = view_form(handlers)
+                    view = view_form(menus)
                     pictures = gr.HTML(
                         texts.notice_html("One moment …"), label="Comparison", container=True, elem_id="compare"
                     )
@@ -88,9 +92,9 @@ def build(studio: Studio, *, queue_size: int = 32, concurrency: int = 1) -> gr.B
             photo, examples, paths, task, model, absent, settings, view, truth, presets, reset, outputs, takes, files
         )
         _tie_updates(page, parts, handlers, concurrency)
-        _tie_light_events(parts, handlers)
+        _tie_light_events(parts, menus)
         _tie_downloads(parts, handlers, concurrency)
-        _add_api(parts, handlers, concurrency)
+        _add_api(parts, Api(studio, guard), concurrency)
     page.queue(max_size=queue_size + MAX_LIGHT, api_open=False)
     bound(page._queue, max_heavy=queue_size, message=texts.BUSY)
     _tell_what_is_no_upload(page)
@@ -134,14 +138,14 @@ def _tie_updates(page: gr.Blocks, parts: Parts, handlers: Handlers, concurrency:
     page.load(None, js=watch_connection(texts.notice_html(texts.NO_ANSWER, error=True, retry="location.reload()")))
 
 
-def _tie_light_events(parts: Parts, handlers: Handlers) -> None:
+def _tie_light_events(parts: Parts, menus: Menus) -> None:
     # Only for what a visitor chooses: `restore` sets the menu itself, and an answer to the task's change, asked before
     # the restored model had reached the menu, would put the default in its place.
-    parts.task.input(handlers.menu, [parts.task, parts.model], [parts.model], **_LIGHT)
+    parts.task.input(menus.of_task, [parts.task, parts.model], [parts.model], **_LIGHT)
 
     vote, cut, other = parts.settings["vote"], parts.view["label"], parts.view["other"]
     adapted = [parts.absent, parts.settings["person_threshold"], vote, cut, other]
-    parts.model.change(handlers.adapt, [parts.model, parts.absent, vote, cut, other], adapted, **_LIGHT)
+    parts.model.change(menus.adapt, [parts.model, parts.absent, vote, cut, other], adapted, **_LIGHT)
     # A mask is of one photo; kept, it would be compared with the next one of the same size.
     parts.photo.change(None, [parts.truth], [parts.truth], js=EMPTY, **IN_BROWSER)
     # So are the boxes; but a link brings its own along with its example, which changes the photo too.
@@ -165,7 +169,7 @@ def _tie_light_events(parts: Parts, handlers: Handlers) -> None:
 
     def choose(name: str) -> Callable[[str], Any]:
         def chosen(model: str) -> Any:
-            settings = Refinement.preset(name, task=handlers.served(model).task)
+            settings = Refinement.preset(name, task=menus.served(model).task)
             return [getattr(settings, control) for control in CONTROLS]
 
         return chosen
@@ -176,7 +180,7 @@ def _tie_light_events(parts: Parts, handlers: Handlers) -> None:
 
     def reset(other: str) -> Any:
         # Its choices depend on the model; Gradio hands over and logs whatever a caller says.
-        view = {**vars(View()), "other": other if other in handlers.studio.models else None}
+        view = {**vars(View()), "other": other if other in menus.studio.models else None}
         return [[]] + [control.default for control in CONTROLS.values()] + [view[name] for name in parts.view]
 
     parts.reset.click(reset, [other], [parts.absent, *settings, *view.values()], **_LIGHT)
@@ -221,7 +225,7 @@ def _tell_what_is_no_upload(page: gr.Blocks) -> None:
     page.preprocess_data = told  # type: ignore[method-assign]
 
 
-def _add_api(parts: Parts, handlers: Handlers, concurrency: int) -> None:
+def _add_api(parts: Parts, api: Api, concurrency: int) -> None:
     ask = gr.Button("Segment", visible=False, elem_id="api-segment")
     # The page's own photo has an example as its value, which would be labelled for callers who leave the photo out.
     photo = upload(None, visible=False, label="photo", elem_id="api-photo")
@@ -231,7 +235,7 @@ def _add_api(parts: Parts, handlers: Handlers, concurrency: int) -> None:
         gr.JSON(visible=False, label="report", elem_id="api-report"),
     ]
     ask.click(
-        handlers.segment,
+        api.segment,
         [photo, parts.model],
         answers,
         inputs_kwargs={**parts.settings, "absent": parts.absent},
@@ -239,4 +243,4 @@ def _add_api(parts: Parts, handlers: Handlers, concurrency: int) -> None:
         api_description="Label every pixel of a photo: indexed PNG of label ids, overlay, report.",
         **_heavy(concurrency),
     )
-    gr.api(handlers.models, api_name="models", api_description="The models served here.")
+    gr.api(api.models, api_name="models", api_description="The models served here.")
