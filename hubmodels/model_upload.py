@@ -41,12 +41,7 @@ def upload_model(
         WeightsError: whether there is a card cannot be known, or the files cannot be sent.
     """
     if is_generated((folder / CARD).read_bytes()):
-        try:
-            # As it is there now: one of the cache may be older than what somebody wrote.
-            name = repo.removeprefix(remote.PREFIX)
-            there = remote.fetch(name, CARD, revision=branch, token=token, force_download=True).read_bytes()
-        except remote.MissingError:  # no card, or no such repository yet
-            there = b""
+        there = _card_there(repo.removeprefix(remote.PREFIX), branch, token)
         if there and not is_generated(there):
             files = [name for name in files if name != CARD]
             warn_of_kept_card(f"{CARD} of {repo}", stated)
@@ -60,6 +55,16 @@ def upload_model(
         branch=branch,
         create_pr=create_pr,
     )
+
+
+def _card_there(repo: str, branch: str | None, token: str | bool | None) -> bytes:
+    """The card as it is on the Hub now, as one of the cache may be older than what somebody wrote; empty if none is."""
+    try:
+        return remote.fetch(repo, CARD, revision=branch, token=token, force_download=True).read_bytes()
+    except remote.MissingRevisionError:
+        return b"" if branch is None else _card_there(repo, None, token)  # the branch will begin as main
+    except remote.MissingError:  # no card, or no such repository yet
+        return b""
 
 
 def stated_facts(facts: Mapping[str, Any]) -> list[str]:

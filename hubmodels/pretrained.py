@@ -297,13 +297,15 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
         Args:
             repo_id: "user/name".
             license, data, limits, metrics: for the card, as of `save_pretrained`.
-            commit_message, private, token, branch, create_pr: as of `huggingface_hub.ModelHubMixin.push_to_hub`.
+            commit_message, private, token, create_pr: as of `huggingface_hub.ModelHubMixin.push_to_hub`.
+            branch: where to, `main` unless given. One that the repository lacks is made, and begins as `main`.
 
         Returns:
             The address of the commit.
 
         Raises:
-            ValueError: the network is one that config.json cannot describe, or scores that cannot be.
+            ValueError: the network is one that config.json cannot describe, or scores that cannot be; or both a branch
+                and a pull request, which is to the default branch.
             WeightsError: offline, not allowed, or the connection failed.
         """
         remote.check_sending(repo_id)

@@ -61,6 +61,10 @@ class MissingError(WeightsError):
     """The Hub has answered that it has no such repository, branch or file."""
 
 
+class MissingRevisionError(MissingError):
+    """The Hub has answered that the repository has no such branch, tag or commit."""
+
+
 def fetch(
     repo: str,
     filename: str,
@@ -159,14 +163,18 @@ def upload(
 ) -> str:
     """Commit files of a folder, all unless given, to a repository, made if there is none; returns the commit's address.
 
-    The repository is one of models, or with `space_sdk` ("gradio") a Space.
+    The repository is one of models, or with `space_sdk` ("gradio") a Space. A branch that it lacks is made, and begins
+    as `main`.
 
     Raises:
+        ValueError: a pull request with a branch.
         WeightsError: offline, not allowed, or the connection failed.
     """
     from huggingface_hub import HfApi
 
     check_sending(repo)
+    if branch and create_pr:
+        raise ValueError(f"a pull request is to the default branch, but branch is {branch!r}; leave out one of the two")
     repo = repo.removeprefix(PREFIX)
     if obstacle := _no_answer(repo, ".gitattributes", None, token):  # huggingface_hub would wait without an end
         raise WeightsError(f"{repo}: {obstacle}")
@@ -174,6 +182,8 @@ def upload(
         api = HfApi(token=token)
         kind = "space" if space_sdk else "model"
         repo = api.create_repo(repo, repo_type=kind, space_sdk=space_sdk, private=private, exist_ok=True).repo_id
+        if branch and not branch.startswith("refs/"):  # those are pull requests
+            api.create_branch(repo, branch=branch, repo_type=kind, exist_ok=True)
         commit = api.upload_folder(
             repo_id=repo,
             repo_type=kind,
@@ -194,7 +204,7 @@ def translated(repo: str, filename: str, revision: str | None) -> Iterator[None]
         repo, filename, revision: what it is about; "" is no file.
 
     Raises:
-        MissingError: the Hub has answered that it has no such thing.
+        MissingError: the Hub has answered that it has no such thing; MissingRevisionError: that it is the revision.
         WeightsError: anything else; says why and what to do.
     """
     try:
@@ -204,16 +214,17 @@ def translated(repo: str, filename: str, revision: str | None) -> Iterator[None]
     except Exception as error:  # its HTTP client, and so the exceptions of a broken connection, change with versions
         if isinstance(error, ValueError) and isinstance(error.__cause__, OSError):  # a forced download hides why
             error = error.__cause__
-        kind = MissingError if _is_missing(error) else WeightsError
-        raise kind(f"{_named(repo, filename, revision)}: {_explained(error, repo)}") from error
+        raise _kind_of(error)(f"{_named(repo, filename, revision)}: {_explained(error, repo)}") from error
 
 
-def _is_missing(error: Exception) -> bool:
-    """Whether the Hub has answered that there is no such repository, branch or file."""
+def _kind_of(error: Exception) -> type[WeightsError]:
+    """What the Hub has answered: no such revision, no such repository or file, or anything else."""
     from huggingface_hub import errors
 
-    missing = (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.RemoteEntryNotFoundError)
-    return isinstance(error, missing) and not isinstance(error, errors.GatedRepoError)
+    if isinstance(error, errors.RevisionNotFoundError):
+        return MissingRevisionError
+    missing = (errors.RepositoryNotFoundError, errors.RemoteEntryNotFoundError)
+    return MissingError if isinstance(error, missing) and not isinstance(error, errors.GatedRepoError) else WeightsError
 
 
 def _named(repo: str, filename: str, revision: str | None) -> str:
@@ -232,7 +243,7 @@ def _explained(error: Exception, repo: str) -> str:
             errors.RepositoryNotFoundError,
             "no such repository, or a private one; check the name, or log in: hf auth login",
         ),
-        (errors.RevisionNotFoundError, "no such branch, tag or commit; check revision=, or make the branch first"),
+        (errors.RevisionNotFoundError, "no such branch, tag or commit; check revision="),
         (
             errors.RemoteEntryNotFoundError,
             "the repository has no such file; was it saved by save_pretrained or push_to_hub?",

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import threading
+import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
@@ -15,6 +16,7 @@ class LoopbackHub:
 
     Attributes:
         commits: repository -> commit hash -> file name -> content, oldest first. The last one is `main`.
+        branches: (repository, name of another branch) -> its commits likewise, from the one of `main` it began as.
         faults: repository, or repository/file -> "gated", "cut" (sends half of each weights file, then closes), "die"
             (the same, and the whole server stops), "page" (a web page with status 200 for every file), "silent" (takes
             requests and never answers), or an HTTP status such as "503".
@@ -24,6 +26,7 @@ class LoopbackHub:
 
     def __init__(self) -> None:
         self.commits: dict[str, dict[str, dict[str, bytes]]] = {}
+        self.branches: dict[tuple[str, str], dict[str, dict[str, bytes]]] = {}
         self.faults: dict[str, str] = {}
         self.requests: list[str] = []
         self.made: list[dict[str, Any]] = []
@@ -56,20 +59,29 @@ class LoopbackHub:
         self._server.shutdown()
         self._server.server_close()
 
-    def commit(self, repo: str, files: dict[str, bytes]) -> str:
-        """Add files on top of what a repository has; returns the commit hash."""
-        history = self.commits.setdefault(repo, {})
+    def commit(self, repo: str, files: dict[str, bytes], branch: str = "main") -> str:
+        """Add files on top of what a branch of a repository has; returns the commit hash."""
+        history = self.commits.setdefault(repo, {}) if branch == "main" else self.branches[repo, branch]
         newest = list(history.values())[-1] if history else {}
-        digest = hashlib.sha1(repr((repo, len(history), sorted(files))).encode()).hexdigest()
+        digest = hashlib.sha1(repr((repo, branch, len(history), sorted(files))).encode()).hexdigest()
         history[digest] = {**newest, **files}
         return digest
 
+    def start_branch(self, repo: str, name: str) -> bool:
+        """Let a branch begin as `main` is; False if it is there."""
+        made = (repo, name) not in self.branches
+        self.branches.setdefault((repo, name), dict(list(self.commits[repo].items())[-1:]))
+        return made
+
     def find(self, repo: str, revision: str) -> str | None:
         """The commit hash of a revision; None if there is none."""
-        history = self.commits[repo]
-        if revision == "main" and history:
-            return list(history)[-1]
-        return revision if revision in history else None
+        history = self.commits[repo] if revision == "main" else self.branches.get((repo, revision), {})
+        return list(history)[-1] if history else revision if revision in self.all_commits(repo) else None
+
+    def all_commits(self, repo: str) -> dict[str, dict[str, bytes]]:
+        """Those of all its branches."""
+        others = [history for (of, _), history in self.branches.items() if of == repo]
+        return {digest: files for history in (self.commits[repo], *others) for digest, files in history.items()}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -104,6 +116,13 @@ class _Handler(BaseHTTPRequestHandler):
         repo, kind = "/".join(parts[2:4]), parts[4]
         if repo not in hub.commits:
             return self._refuse(404, "RepoNotFound", "Repository not found")
+        branch = urllib.parse.unquote(parts[5])
+        if kind == "branch":
+            if not hub.start_branch(repo, branch):
+                return self._refuse(409, None, f"Reference already exists: {branch}")
+            return self._answer({})
+        if branch != "main" and (repo, branch) not in hub.branches:
+            return self._refuse(404, "RevisionNotFound", "Invalid rev id")
         if kind == "preupload":
             files = [
                 {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in json.loads(body)["files"]
@@ -114,7 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
         for line in map(json.loads, body.decode().splitlines()):
             if line["key"] == "file":
                 files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
-        digest = hub.commit(repo, files)
+        digest = hub.commit(repo, files, branch)
         self._answer({"commitUrl": f"{hub.endpoint}/{repo}/commit/{digest}", "commitOid": digest, "success": True})
 
     def _resolve(self) -> None:
@@ -134,10 +153,10 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         if fault and fault.isdigit():
             return self._refuse(int(fault), None, "out of order")
-        digest = hub.find(repo, rest[1])
+        digest = hub.find(repo, urllib.parse.unquote(rest[1]))
         if digest is None:
             return self._refuse(404, "RevisionNotFound", "Invalid rev id")
-        data = hub.commits[repo][digest].get("/".join(rest[2:]))
+        data = hub.all_commits(repo)[digest].get("/".join(rest[2:]))
         if data is None:
             return self._refuse(404, "EntryNotFound", "Entry not found", commit=digest)
         if fault == "page":

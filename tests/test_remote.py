@@ -208,7 +208,8 @@ FAILURES = {
 @pytest.mark.parametrize("name", FAILURES)
 def test_every_failure_is_one_error_with_the_remedy(session, name):
     kind, message, _ = session["pulled"][name]
-    assert kind in ("WeightsError", "MissingError") and re.search(FAILURES[name], message), message
+    assert kind in ("WeightsError", "MissingError", "MissingRevisionError"), kind
+    assert re.search(FAILURES[name], message), message
     assert "\n" not in message
 
 
@@ -295,6 +296,32 @@ model.save_pretrained("saved", push_to_hub=True, repo_id="me/tiny")
     assert said["from the folder"] == "newer words"
     (warning,) = said["warning"]
     assert "README.md of me/tiny is kept" in warning and "write metrics into it" in warning
+
+
+def test_a_branch_that_is_not_there_is_made_and_begins_as_main_with_its_card(tmp_path):
+    script = """
+def model(seed):
+    torch.manual_seed(seed)
+    return hubmodels.Segmenter(config.build(), config.labels, name="tiny", input_px=64, config=config).eval()
+model(0).push_to_hub("me/tiny")
+hubmodels.remote.upload(hubmodels.remote.Path("edited"), "me/tiny", message="my own words")
+for seed in (1, 2):
+    model(seed).push_to_hub("me/tiny", branch="for/later")
+for name, revision in (("main", None), ("branch", "for/later")):
+    loaded = sum_of(hubmodels.load("me/tiny", revision=revision))
+    tell(name, [seed for seed in range(3) if sum_of(model(seed)) == loaded])
+model(3).push_to_hub("me/new", branch="first")  # a repository that is not there yet
+attempt("pull request", lambda: model(1).push_to_hub("me/tiny", branch="other", create_pr=True))
+"""
+    (tmp_path / "edited").mkdir()
+    (tmp_path / "edited" / "README.md").write_text("my own words")
+    with LoopbackHub() as hub:
+        said = told(start(script, hub, tmp_path))
+        history = list(hub.branches["me/tiny", "for/later"].values())
+        assert set(hub.branches) == {("me/tiny", "for/later"), ("me/new", "first")}
+    assert said["main"] == [0] and said["branch"] == [2]
+    assert [commit["README.md"] for commit in history] == [b"my own words"] * 3
+    assert said["pull request"][0] == "ValueError" and "leave out one" in said["pull request"][1]
 
 
 def test_a_card_that_cannot_be_looked_at_just_now_is_not_replaced(tmp_path):
