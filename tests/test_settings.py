@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import subprocess
 import sys
@@ -109,8 +110,10 @@ def test_stages_partition_the_settings_in_the_order_in_which_they_run():
 
 
 def test_help_lists_every_setting_with_its_range():
-    assert all(f"    {name} (" in Refinement.__doc__ and s.help in Refinement.__doc__ for name, s in SETTINGS.items())
-    assert "crf_iterations (0..20; 0)" in Refinement.__doc__ and "merge (off, cut" in Refinement.__doc__
+    lines = inspect.getdoc(Refinement).splitlines()[-len(SETTINGS) :]
+    assert [line.partition(" (")[0] for line in lines] == list(SETTINGS)
+    assert all(line.endswith(f": {s.help}.") for line, s in zip(lines, SETTINGS.values(), strict=True))
+    assert "crf_iterations (0..20; 0)" in lines[0] and "merge (off, cut" in Refinement.__doc__
 
 
 def test_settings_cost_no_pytorch():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from inspect import cleandoc
 from types import MappingProxyType
 from typing import Any
 
@@ -121,7 +122,6 @@ class Refinement:
         TypeError: a value that is not a number, or a setting that does not exist.
 
     Settings, with their range or choices and default:
-
     """
 
     # 1. Dense CRF on probabilities
@@ -283,8 +283,10 @@ def settings_of(*stages: str) -> tuple[str, ...]:
 def _describe(name: str, setting: Setting) -> str:
     """One line of the class's documentation."""
     accepts = ", ".join(map(str, setting.choices)) if setting.choices else f"{setting.low:g}..{setting.high:g}"
-    return f"    {name} ({accepts}; {getattr(Refinement, name)}): {setting.help}."
+    return f"{name} ({accepts}; {getattr(Refinement, name)}): {setting.help}."
 
 
-# The texts live beside the fields, for tooltips and command lines too; help(Refinement) shows them from there.
-Refinement.__doc__ = f"{Refinement.__doc__}{chr(10).join(_describe(*item) for item in SETTINGS.items()).lstrip()}\n"
+# The texts live beside the fields, for tooltips and command lines too; help(Refinement) shows them from there. Python
+# takes the indentation out of docstrings from 3.13 on.
+_LINES = [_describe(*item) for item in SETTINGS.items()]
+Refinement.__doc__ = "\n".join([cleandoc(Refinement.__doc__ or ""), "", *_LINES])

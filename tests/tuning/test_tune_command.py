@@ -27,6 +27,14 @@ from hubmodels.settings_files import read_settings
 from tests.tuning.conftest import CLEAN, HOLES, NONE, dotted, save
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heard():
+    """Python ignores it in what a shell's script runs in the background, and so did tests there."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def tune(folders, model, tmp_path, monkeypatch, capsys):
     """`hubmodels tune` with the drawn model and few settings -> status, stdout, stderr."""
