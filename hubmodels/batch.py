@@ -21,6 +21,7 @@ from hubmodels.absent import names_of_absent
 from hubmodels.errors import ImageError, RegionsError
 from hubmodels.files import FULL
 from hubmodels.images import read_image
+from hubmodels.in_order import in_order
 from hubmodels.model_export import describe
 from hubmodels.paths import exists
 from hubmodels.planning import Job
@@ -101,7 +102,7 @@ def run(
     with ThreadPoolExecutor(2, "hubmodels-files") as files:
         last: tuple[Job, Future[dict[str, float]]] | None = None
         try:
-            for job, reading in _read_ahead(files, jobs, made_by):
+            for job, reading in in_order(files, functools.partial(_read, made_by=made_by), jobs, ahead=1):
                 writing = _label(predict, job, reading, files)
                 if last is not None:
                     outcome, last = _outcome(*last), None
@@ -113,20 +114,6 @@ def run(
             raise
         if last is not None:
             yield _outcome(*last)
-
-
-def _read_ahead(
-    files: Executor, jobs: Iterable[Job], made_by: Mapping[str, Any]
-) -> Iterator[tuple[Job, Future[tuple[str, np.ndarray]]]]:
-    """Jobs and what `_read` makes of each, begun when the job before is taken."""
-    ahead: tuple[Job, Future[tuple[str, np.ndarray]]] | None = None
-    for job in jobs:
-        reading = job, files.submit(_read, job, made_by)
-        if ahead is not None:
-            yield ahead
-        ahead = reading
-    if ahead is not None:
-        yield ahead
 
 
 def _read(job: Job, made_by: Mapping[str, Any]) -> tuple[str, np.ndarray]:

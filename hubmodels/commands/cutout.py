@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
+import os
 import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hubmodels.commands.mask_options import add_mask_options
 from hubmodels.commands.model_options import label_names
 from hubmodels.ctrl_c import INTERRUPTED
 from hubmodels.files import FULL, make_folder
 from hubmodels.paths import printable
+
+if TYPE_CHECKING:
+    from hubmodels.mask_search import Example
+
+MAX_THREADS = 4  # each takes up to some 1.5 GB, for a photo as large as any that is read
 
 
 def add_cutout(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -47,42 +57,59 @@ def write_cutouts(arguments: argparse.Namespace) -> int:
         ValueError: no such label.
         OSError, HubmodelsError: as of `examples_of` and `make_folder`.
     """
-    from tqdm import tqdm
-
     from hubmodels.commands.mask_source import examples_of
     from hubmodels.cutting import Fate, cut_out, place_of
-    from hubmodels.errors import ImageError
 
     found, labels = examples_of(arguments)
     wanted = arguments.label or list(labels.names[1:])
     for name in wanted:
         labels.id_of(name)
     make_folder(arguments.out)
-    fates: collections.Counter[Fate] = collections.Counter()
-    status = 1 if found.closed else 0
+    fates: list[Fate] = []  # also of photos that were under way when the others were given up
+
+    def cut(example: Example) -> str:
+        place = place_of(example, arguments.out)
+        fate = cut_out(example, place, labels, wanted, soft=not arguments.hard, resume=arguments.resume)
+        fates.append(fate)
+        kept = f"kept: {printable(place)} was not made by hubmodels; its photo is left out"
+        return kept if fate is Fate.KEPT else ""
+
+    status = _cut_all(cut, found.examples, arguments.out)
+    count = collections.Counter(fates)
+    if count[Fate.DONE]:
+        print(f"{count[Fate.DONE]} were cut out already", file=sys.stderr)
+    if count[Fate.EMPTY]:
+        print(f"{count[Fate.EMPTY]} show none of {', '.join(wanted)}, and have no cut-out", file=sys.stderr)
+    print(f"{count[Fate.CUT]} of {len(found.examples)} photos cut out, in {arguments.out}")
+    return 1 if found.closed and status == 0 else status
+
+
+def _cut_all(cut: Callable[[Example], str], examples: Sequence[Example], out: Path) -> int:
+    """Call `cut` for every photo, on a few threads, and say what it returns; returns the exit status."""
+    from tqdm import tqdm
+
+    from hubmodels.errors import ImageError
+    from hubmodels.in_order import in_order
+
+    status, threads = 0, min(MAX_THREADS, os.cpu_count() or 1)
     try:
-        for example in (bar := tqdm(found.examples, unit="photo", desc="cut out")):
-            place = place_of(example, arguments.out)
-            try:
-                fate = cut_out(example, place, labels, wanted, soft=not arguments.hard, resume=arguments.resume)
-            except (ImageError, OSError) as error:
-                if isinstance(error, OSError) and error.errno in FULL:
-                    raise
-                status = 1
-                bar.write(f"hubmodels: {printable(error)}", file=sys.stderr)
-                continue
-            fates[fate] += 1
-            if fate is Fate.KEPT:
-                bar.write(f"kept: {printable(place)} was not made by hubmodels; its photo is left out", file=sys.stderr)
+        with (
+            ThreadPoolExecutor(threads, "hubmodels-cutouts") as pool,
+            contextlib.closing(in_order(pool, cut, examples, ahead=threads)) as answers,
+        ):
+            for _, answer in tqdm(answers, total=len(examples), unit="photo", desc="cut out"):
+                try:
+                    said = answer.result()
+                except (ImageError, OSError) as error:
+                    if isinstance(error, OSError) and error.errno in FULL:
+                        raise
+                    status, said = 1, f"hubmodels: {printable(error)}"
+                if said:
+                    tqdm.write(said, file=sys.stderr)
     except KeyboardInterrupt:
         print("\nstopped; the same call with --resume goes on", file=sys.stderr)
-        status = INTERRUPTED
+        return INTERRUPTED
     except OSError as error:
-        print(f"\nhubmodels: --out {arguments.out} can take no more: {error.strerror}", file=sys.stderr)
-        status = 2
-    if fates[Fate.DONE]:
-        print(f"{fates[Fate.DONE]} were cut out already", file=sys.stderr)
-    if fates[Fate.EMPTY]:
-        print(f"{fates[Fate.EMPTY]} show none of {', '.join(wanted)}, and have no cut-out", file=sys.stderr)
-    print(f"{fates[Fate.CUT]} of {len(found.examples)} photos cut out, in {arguments.out}")
+        print(f"\nhubmodels: --out {out} can take no more: {error.strerror}", file=sys.stderr)
+        return 2
     return status
