@@ -22,7 +22,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from hubmodels.refine import loops
+from hubmodels.refine import filter_loops, lattice_loops
 from hubmodels.refine.simd import LANES
 from hubmodels.refine.threads import parts_of, run
 
@@ -44,16 +44,16 @@ def build(
     ids = np.empty((points, dims + 1), np.int32)
     weights = np.empty((points, dims + 1), np.float32)
     parts = parts_of(points)
-    jobs = [partial(loops.embed, features, scale, strides, origin, a, b, ids, weights) for a, b in parts]
+    jobs = [partial(lattice_loops.embed, features, scale, strides, origin, a, b, ids, weights) for a, b in parts]
     found = run(jobs)
-    new_ids, keys = loops.merge_keys(np.concatenate(found))
+    new_ids, keys = lattice_loops.merge_keys(np.concatenate(found))
     if len(parts) > 1:
         starts = np.cumsum([0, *(len(part) for part in found)])
         spans = zip(parts[1:], starts[1:], strict=False)  # the first part's numbers already are the final ones
-        jobs = [partial(loops.renumber, ids, a, b, new_ids[start:]) for (a, b), start in spans]
-        neighbours = run([partial(loops.find_neighbours, keys, strides), *jobs])[0]
+        jobs = [partial(lattice_loops.renumber, ids, a, b, new_ids[start:]) for (a, b), start in spans]
+        neighbours = run([partial(lattice_loops.find_neighbours, keys, strides), *jobs])[0]
     else:
-        neighbours = loops.find_neighbours(keys, strides)
+        neighbours = lattice_loops.find_neighbours(keys, strides)
     return ids, weights, neighbours
 
 
@@ -87,7 +87,7 @@ class CpuLattice:
 
     def blur(self, sums: Sums, width: int, *, reverse: bool = False) -> NDArray[np.float32]:
         """The blurred sums (flat, one of `sums.spare`); the accumulators are zero again afterwards."""
-        return loops.blur(sums.arrays, sums.first, sums.last, self.neighbours, width, reverse, *sums.spare)
+        return filter_loops.blur(sums.arrays, sums.first, sums.last, self.neighbours, width, reverse, *sums.spare)
 
     def filter(self, values: NDArray[np.float32], *, reverse: bool = False) -> NDArray[np.float32]:
         """(N, C) float32 -> (N, C) float32: splat, blur, slice."""
@@ -98,11 +98,15 @@ class CpuLattice:
         out = np.empty_like(rows)
         sums = self.sums(width, parts_of(self.points))
         flat, shape = rows.reshape(-1), (width, width, self.corners)
-        jobs = [partial(loops.splat, self.ids, self.weights, flat, *shape, a, b, to) for (a, b), to in sums.jobs()]
+        jobs = [
+            partial(filter_loops.splat, self.ids, self.weights, flat, *shape, a, b, to) for (a, b), to in sums.jobs()
+        ]
         run(jobs)
         blurred = self.blur(sums, width, reverse=reverse)
         jobs = [
-            partial(loops.slice_back, self.ids, self.weights, blurred, width, self.corners, a, b, out.reshape(-1))
+            partial(
+                filter_loops.slice_back, self.ids, self.weights, blurred, width, self.corners, a, b, out.reshape(-1)
+            )
             for a, b in sums.parts
         ]
         run(jobs)
@@ -113,10 +117,15 @@ class CpuLattice:
         if self.scaled is None:
             sums, ones = self.sums(LANES, parts_of(self.points)), np.ones(LANES, np.float32)
             shape = (0, LANES, self.corners)
-            run([partial(loops.splat, self.ids, self.weights, ones, *shape, a, b, to) for (a, b), to in sums.jobs()])
+            run(
+                [
+                    partial(filter_loops.splat, self.ids, self.weights, ones, *shape, a, b, to)
+                    for (a, b), to in sums.jobs()
+                ]
+            )
             blurred, out = self.blur(sums, LANES), np.empty_like(self.weights)
             common = (self.ids, self.weights, blurred, self.corners, np.float32(self.alpha))
-            run([partial(loops.normalise, *common, a, b, out) for a, b in sums.parts])
+            run([partial(filter_loops.normalise, *common, a, b, out) for a, b in sums.parts])
             self.scaled = out
         return self.scaled
 
@@ -186,25 +195,25 @@ def mean_field(
                 for lattice, message, each in zip(lattices, messages, sums, strict=True)
             ]
             into, step = (x, width) if write else (scratch[t], 0)
-            jobs.append(partial(loops.sweep, source, into, step, width, a, b, gather, scatter, *sides))
+            jobs.append(partial(filter_loops.sweep, source, into, step, width, a, b, gather, scatter, *sides))
         run(jobs)
 
     def exchange(k: int) -> NDArray[np.float32]:
         blurred = lattices[k].blur(sums[k], width)
         if factors[k] is None:
-            loops.compare_labels(blurred, padded_matrices[k], width)
+            filter_loops.compare_labels(blurred, padded_matrices[k], width)
         else:
-            loops.scale_by(blurred, factors[k])
+            filter_loops.scale_by(blurred, factors[k])
         return blurred
 
     def planes() -> NDArray[np.float32]:
         out = np.empty((classes, points), np.float32)
-        run([partial(loops.unpack, x, width, a, b, out) for a, b in parts])
+        run([partial(filter_loops.unpack, x, width, a, b, out) for a, b in parts])
         return out
 
-    run([partial(loops.pack, logits, width, a, b, unary) for a, b in parts])
+    run([partial(filter_loops.pack, logits, width, a, b, unary) for a, b in parts])
     if state is not logits:
-        run([partial(loops.pack, state, width, a, b, x) for a, b in parts])
+        run([partial(filter_loops.pack, state, width, a, b, x) for a, b in parts])
     sweep(unary if state is logits else x, gather=False, scatter=True, write=False)
     kept = []
     for iteration in range(1, iterations + 1):
