@@ -372,16 +372,13 @@ def test_a_row_without_weights_takes_timms_backbone(tmp_path, monkeypatch):
 @pytest.mark.parametrize("variable", ["HUBMODELS_OFFLINE", "HF_HUB_OFFLINE", None])
 def test_a_row_without_weights_fails_at_once_without_a_connection(tmp_path, monkeypatch, variable):
     """With and without being told: huggingface_hub alone would try for 23 seconds."""
-    import time
-
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: pytest.fail("a download was tried"))
     if variable:
         monkeypatch.setenv(variable, "1")
         monkeypatch.setattr("hubmodels.remote.is_reachable", lambda: pytest.fail("the network was tried"))
-    started = time.perf_counter()
     with pytest.raises(WeightsError, match=r"timm's weights of resnet101.*not in the cache.*pretrained=False"):
         hubmodels.load("deeplabv3_resnet101")
-    assert time.perf_counter() - started < 15  # most of it to make the network
 
 
 def test_verify_finds_what_is_damaged_missing_or_unknown(tmp_path, monkeypatch, capsys):
