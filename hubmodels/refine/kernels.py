@@ -170,56 +170,86 @@ def mean_field(
 
     Returns: states, that is refined logits (C, N) float32, oldest first; softmax over C gives the distribution.
     """
-    classes, points = logits.shape
-    width = padded(classes)
-    parts = parts_of(points)
-    sums = [lattice.sums(width, parts) for lattice in lattices]
-    unary = np.empty(points * width, np.float32)
+    field = _Field(lattices, matrices, *logits.shape)
+    unary, afresh = field.rows(logits), state is logits
     # a state that is the last thing computed may overwrite the logits: fresh memory costs as much as a pass over it
-    x = unary if keep == 1 and state is logits else np.empty(points * width, np.float32)
-    scratch = np.empty((len(parts), width), np.float32)
-    padded_matrices, factors = [], []
-    for lattice, matrix in zip(lattices, matrices, strict=True):
-        square = np.zeros((width, width), np.float32)
-        square[:classes, :classes] = matrix * np.float32(lattice.alpha)
-        padded_matrices.append(square.reshape(-1))
-        diagonal = np.eye(classes, dtype=np.float32) * matrix[0, 0]
-        factors.append(square[0, 0] if np.array_equal(matrix, diagonal) else None)
-    messages = [each.spare[1] for each in sums]  # not read by the first pass, which only splats
-
-    def sweep(source: NDArray[np.float32], *, gather: bool, scatter: bool, write: bool) -> None:
-        jobs = []
-        for t, (a, b) in enumerate(parts):
-            sides = [
-                (lattice.ids, lattice.normalised(), message, each.arrays[t])
-                for lattice, message, each in zip(lattices, messages, sums, strict=True)
-            ]
-            into, step = (x, width) if write else (scratch[t], 0)
-            jobs.append(partial(filter_loops.sweep, source, into, step, width, a, b, gather, scatter, *sides))
-        run(jobs)
-
-    def exchange(k: int) -> NDArray[np.float32]:
-        blurred = lattices[k].blur(sums[k], width)
-        if factors[k] is None:
-            filter_loops.compare_labels(blurred, padded_matrices[k], width)
-        else:
-            filter_loops.scale_by(blurred, factors[k])
-        return blurred
-
-    def planes() -> NDArray[np.float32]:
-        out = np.empty((classes, points), np.float32)
-        run([partial(filter_loops.unpack, x, width, a, b, out) for a, b in parts])
-        return out
-
-    run([partial(filter_loops.pack, logits, width, a, b, unary) for a, b in parts])
-    if state is not logits:
-        run([partial(filter_loops.pack, state, width, a, b, x) for a, b in parts])
-    sweep(unary if state is logits else x, gather=False, scatter=True, write=False)
+    x = field.rows(state) if not afresh else unary if keep == 1 else np.empty_like(unary)
+    field.sweep(unary if afresh else x, gather=False, scatter=True)
     kept = []
     for iteration in range(1, iterations + 1):
-        messages = run([partial(exchange, 0), partial(exchange, 1)])
+        field.exchange()
         wanted = iteration > iterations - keep
-        sweep(unary, gather=True, scatter=iteration < iterations, write=wanted)
+        field.sweep(unary, gather=True, scatter=iteration < iterations, into=x if wanted else None)
         if wanted:
-            kept.append(planes())
+            kept.append(field.planes(x))
     return kept
+
+
+class _Field:
+    """What the iterations over one photo share: its lattices, their accumulators, and the messages between pixels.
+
+    Rows are flat, (points * width) float32, the classes of a pixel side by side.
+    """
+
+    def __init__(
+        self,
+        lattices: tuple[CpuLattice, CpuLattice],
+        matrices: tuple[NDArray[np.float32], NDArray[np.float32]],
+        classes: int,
+        points: int,
+    ) -> None:
+        self._lattices, self._shape = lattices, (classes, points)
+        self._width, self._parts = padded(classes), parts_of(points)
+        self._sums = [lattice.sums(self._width, self._parts) for lattice in lattices]
+        self._messages = [each.spare[1] for each in self._sums]  # not read by the first pass, which only splats
+        self._scratch = np.empty((len(self._parts), self._width), np.float32)
+        self._compatible = [self._compatibility(*pair) for pair in zip(lattices, matrices, strict=True)]
+
+    def _compatibility(
+        self, lattice: CpuLattice, matrix: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], np.float32 | None]:
+        """The matrix with the lattice's scale, flat and padded, and the number that does the same, if there is one."""
+        classes = len(matrix)
+        square = np.zeros((self._width, self._width), np.float32)
+        square[:classes, :classes] = matrix * np.float32(lattice.alpha)
+        diagonal = np.eye(classes, dtype=np.float32) * matrix[0, 0]
+        return square.reshape(-1), square[0, 0] if np.array_equal(matrix, diagonal) else None
+
+    def rows(self, planes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(C, N) as rows."""
+        out = np.empty(planes.shape[1] * self._width, np.float32)
+        run([partial(filter_loops.pack, planes, self._width, a, b, out) for a, b in self._parts])
+        return out
+
+    def planes(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Rows as (C, N)."""
+        out = np.empty(self._shape, np.float32)
+        run([partial(filter_loops.unpack, rows, self._width, a, b, out) for a, b in self._parts])
+        return out
+
+    def sweep(
+        self, source: NDArray[np.float32], *, gather: bool, scatter: bool, into: NDArray[np.float32] | None = None
+    ) -> None:
+        """A pass of `filter_loops.sweep` over all pixels; what it makes of `source` is written if there is a place."""
+        jobs = []
+        for t, (a, b) in enumerate(self._parts):
+            sides = [
+                (lattice.ids, lattice.normalised(), message, each.arrays[t])
+                for lattice, message, each in zip(self._lattices, self._messages, self._sums, strict=True)
+            ]
+            x, step = (self._scratch[t], 0) if into is None else (into, self._width)
+            jobs.append(partial(filter_loops.sweep, source, x, step, self._width, a, b, gather, scatter, *sides))
+        run(jobs)
+
+    def exchange(self) -> None:
+        """Make messages of what the pass before has splatted, on both lattices at once."""
+        self._messages = run([partial(self._exchange_on, k) for k in range(len(self._lattices))])
+
+    def _exchange_on(self, k: int) -> NDArray[np.float32]:
+        blurred = self._lattices[k].blur(self._sums[k], self._width)
+        matrix, factor = self._compatible[k]
+        if factor is None:
+            filter_loops.compare_labels(blurred, matrix, self._width)
+        else:
+            filter_loops.scale_by(blurred, factor)
+        return blurred
