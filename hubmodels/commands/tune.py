@@ -46,8 +46,8 @@ def add_tune(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     tune = commands.add_parser(
         "tune",
         help="choose post-processing on photos that have masks",
-        description="Try some hundred settings of post-processing on photos that have masks, and write the best ones "
-        "for `hubmodels label --settings`, if they are better than none by more than chance.",
+        description="Try over three hundred settings of post-processing on photos that have masks, and write the best "
+        "ones for `hubmodels label --settings`, if they are better than none by more than chance.",
     )
     tune.add_argument("photos", nargs="+", metavar="PHOTO", help="photos, or folders of photos")
     tune.add_argument(
