@@ -12,7 +12,6 @@ from typing import IO, TypeAlias
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from hubmodels.avif_frames import largest_frame
 from hubmodels.colour_profiles import to_srgb
 from hubmodels.containers import ExcessError, check_container, check_exif
 from hubmodels.errors import ImageError
@@ -192,7 +191,6 @@ def _check_work(picture: Image.Image, what: str, max_pixels: int) -> None:
     """Raise ImageError if decoding would take far more time or memory than a photo of this size usually does."""
     tags = getattr(picture, "tag_v2", {})
     _check_size(tags.get(TILE_WIDTH, 0), tags.get(TILE_LENGTH, 0), f"{what}: a tile of it", max_pixels)
-    _check_size(*largest_frame(picture), f"{what}: a frame of it", max_pixels)
     if (scans := most_scans(picture)) > MAX_SCANS:
         raise ImageError(f"{what}: a JPEG of {scans} scans or more; at most {MAX_SCANS} are read. Save the photo anew")
     decoders = {tile[0] for tile in getattr(picture, "tile", ())}
