@@ -38,8 +38,10 @@ def upload_model(
     The warning of that names what was `stated` for the new card.
 
     Raises:
+        ValueError: a pull request with a branch.
         WeightsError: whether there is a card cannot be known, or the files cannot be sent.
     """
+    remote.check_target(branch, create_pr)
     if is_generated((folder / CARD).read_bytes()):
         there = _card_there(repo.removeprefix(remote.PREFIX), branch, token)
         if there and not is_generated(there):

@@ -149,6 +149,12 @@ def check_sending(repo: str) -> None:
         raise WeightsError(f"{repo}: {endpoint()} cannot be reached; check the connection")
 
 
+def check_target(branch: str | None, create_pr: bool | None) -> None:
+    """Raise ValueError for a pull request to a branch of one's own choice: the Hub opens them for the default one."""
+    if branch and create_pr:
+        raise ValueError(f"a pull request is to the default branch, but branch is {branch!r}; leave out one of the two")
+
+
 def upload(
     folder: Path,
     repo: str,
@@ -173,8 +179,7 @@ def upload(
     from huggingface_hub import HfApi
 
     check_sending(repo)
-    if branch and create_pr:
-        raise ValueError(f"a pull request is to the default branch, but branch is {branch!r}; leave out one of the two")
+    check_target(branch, create_pr)
     repo = repo.removeprefix(PREFIX)
     if obstacle := _no_answer(repo, ".gitattributes", None, token):  # huggingface_hub would wait without an end
         raise WeightsError(f"{repo}: {obstacle}")
@@ -182,7 +187,7 @@ def upload(
         api = HfApi(token=token)
         kind = "space" if space_sdk else "model"
         repo = api.create_repo(repo, repo_type=kind, space_sdk=space_sdk, private=private, exist_ok=True).repo_id
-        if branch and not branch.startswith("refs/"):  # those are pull requests
+        if branch not in (None, "main") and not branch.startswith("refs/"):  # those are pull requests
             api.create_branch(repo, branch=branch, repo_type=kind, exist_ok=True)
         commit = api.upload_folder(
             repo_id=repo,
@@ -243,7 +248,7 @@ def _explained(error: Exception, repo: str) -> str:
             errors.RepositoryNotFoundError,
             "no such repository, or a private one; check the name, or log in: hf auth login",
         ),
-        (errors.RevisionNotFoundError, "no such branch, tag or commit; check revision="),
+        (errors.RevisionNotFoundError, "no such branch, tag or commit; check its name"),
         (
             errors.RemoteEntryNotFoundError,
             "the repository has no such file; was it saved by save_pretrained or push_to_hub?",

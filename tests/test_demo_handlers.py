@@ -29,6 +29,7 @@ from hubmodels.entries import DEFAULTS, find_entry
 from tests.conftest import grid
 from tests.page_examples import CLOTHES, PEOPLE
 from tests.page_server import GRADIO_MARKS
+from training import bench_page
 
 pytestmark = GRADIO_MARKS
 
@@ -415,3 +416,10 @@ def test_messages_name_no_place_on_the_server(handlers, photo, tmp_path, monkeyp
     said = handlers.update(photo, PEOPLE, None, asked())[0]
     assert str(path) not in said and texts.FAILED in said
     assert "vote must be a/tmp" in handlers.update(photo, PEOPLE, None, asked())[0]
+
+
+def test_the_benchmark_of_the_page_asks_as_the_page_does(tmp_path):
+    """Otherwise `make bench` would be the first to find out that a part of the page has changed."""
+    times, runtime = bench_page.measure(1, tmp_path, "torch")
+    assert runtime == "torch" and set(bench_page.BARS_MS) <= set(times)
+    assert all(each and min(each) > 0 for each in times.values())

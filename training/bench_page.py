@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 from skimage import data
 
+from hubmodels.app.guard import Guard
 from hubmodels.app.handlers import Handlers
 from hubmodels.app.server import warm_up
 from hubmodels.app.studio import Studio
@@ -57,7 +58,7 @@ def measure(rounds: int, folder: Path, runtime: str) -> tuple[dict[str, list[flo
     """Milliseconds of every round, by slider; and what ran the network, "torch" or "onnx"."""
     studio = Studio([MODEL], runtime=runtime)
     warm_up(studio)
-    handlers = Handlers(studio, cache_dir=str(folder), examples={})
+    handlers = Handlers(studio, Guard(cache_dir=str(folder)), examples={})
     photo = np.asarray(Image.fromarray(data.astronaut()).resize((400, 600)))
     path = folder / "photo.jpg"
     Image.fromarray(photo).save(path, quality=92)

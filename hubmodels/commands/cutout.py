@@ -92,24 +92,27 @@ def _cut_all(cut: Callable[[Example], str], examples: Sequence[Example], out: Pa
     from hubmodels.in_order import in_order
 
     status, threads = 0, min(MAX_THREADS, os.cpu_count() or 1)
-    try:
-        with (
-            ThreadPoolExecutor(threads, "hubmodels-cutouts") as pool,
-            contextlib.closing(in_order(pool, cut, examples, ahead=threads)) as answers,
-        ):
-            for _, answer in tqdm(answers, total=len(examples), unit="photo", desc="cut out"):
+    with (
+        ThreadPoolExecutor(threads, "hubmodels-cutouts") as pool,
+        contextlib.closing(in_order(pool, cut, examples, ahead=threads)) as answers,
+    ):
+        try:
+            for example, answer in tqdm(answers, total=len(examples), unit="photo", desc="cut out"):
                 try:
                     said = answer.result()
+                except MemoryError:
+                    place = printable(example.photo)
+                    status, said = 1, f"hubmodels: {place}: needs more memory than there is; make a smaller copy"
                 except (ImageError, OSError) as error:
                     if isinstance(error, OSError) and error.errno in FULL:
                         raise
                     status, said = 1, f"hubmodels: {printable(error)}"
                 if said:
                     tqdm.write(said, file=sys.stderr)
-    except KeyboardInterrupt:
-        print("\nstopped; the same call with --resume goes on", file=sys.stderr)
-        return INTERRUPTED
-    except OSError as error:
-        print(f"\nhubmodels: --out {out} can take no more: {error.strerror}", file=sys.stderr)
-        return 2
+        except KeyboardInterrupt:  # said before what is under way is done
+            print("\nstopped; the same call with --resume goes on", file=sys.stderr)
+            status = INTERRUPTED
+        except OSError as error:
+            print(f"\nhubmodels: --out {out} can take no more: {error.strerror}", file=sys.stderr)
+            status = 2
     return status

@@ -174,6 +174,19 @@ def test_a_place_that_cannot_be_written_stops_nothing_but_a_full_disk_does(
     assert found == status and f"{done} of 3 photos cut out" in out and "cannot" in err
 
 
+def test_a_photo_too_large_for_the_memory_there_is_is_named_and_the_others_are_cut_out(cutout, folder, monkeypatch):
+    real, large = cutting.cutout, read_image(folder / "photos" / "a.jpg")
+
+    def fail_at_one(photo, mask, **options):
+        if np.array_equal(photo, large):
+            raise MemoryError
+        return real(photo, mask, **options)
+
+    monkeypatch.setattr(cutting, "cutout", fail_at_one)
+    status, out, err = cutout(folder / "photos", "--masks", folder / "masks", "--task", "fashion")
+    assert status == 1 and "2 of 3 photos cut out" in out and "a.jpg: needs more memory than there is" in err
+
+
 @pytest.mark.parametrize("command", ["cutout", "coco"])
 def test_folders_that_cannot_be_searched_and_kinds_that_are_not_read_are_said(folder, capsys, monkeypatch, command):
     (folder / "photos" / "c.heic").touch()
