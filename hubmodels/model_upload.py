@@ -41,7 +41,8 @@ def upload_model(
         ValueError: a pull request with a branch.
         WeightsError: whether there is a card cannot be known, or the files cannot be sent.
     """
-    remote.check_target(branch, create_pr)
+    if branch and create_pr:
+        raise ValueError(f"a pull request is to the default branch, but branch is {branch!r}; leave out one of the two")
     if is_generated((folder / CARD).read_bytes()):
         there = _card_there(repo.removeprefix(remote.PREFIX), branch, token)
         if there and not is_generated(there):

@@ -149,12 +149,6 @@ def check_sending(repo: str) -> None:
         raise WeightsError(f"{repo}: {endpoint()} cannot be reached; check the connection")
 
 
-def check_target(branch: str | None, create_pr: bool | None) -> None:
-    """Raise ValueError for a pull request to a branch of one's own choice: the Hub opens them for the default one."""
-    if branch and create_pr:
-        raise ValueError(f"a pull request is to the default branch, but branch is {branch!r}; leave out one of the two")
-
-
 def upload(
     folder: Path,
     repo: str,
@@ -173,13 +167,11 @@ def upload(
     as `main`.
 
     Raises:
-        ValueError: a pull request with a branch.
         WeightsError: offline, not allowed, or the connection failed.
     """
     from huggingface_hub import HfApi
 
     check_sending(repo)
-    check_target(branch, create_pr)
     repo = repo.removeprefix(PREFIX)
     if obstacle := _no_answer(repo, ".gitattributes", None, token):  # huggingface_hub would wait without an end
         raise WeightsError(f"{repo}: {obstacle}")

@@ -101,3 +101,12 @@ def test_training_says_which_extra_it_needs():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert "ModuleNotFoundError: training needs psutil: in a clone, pip install -e '.[train]'" in done.stderr
+
+
+def test_the_top_level_holds_the_agreed_names_only():
+    agreed = {
+        "hubmodels", "demo.py", "hubconf.py", "training", "tests", "pyproject.toml", "README.md",
+        "Makefile", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md",
+    }  # fmt: skip
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    assert {name.split("/")[0] for name in listed if not name.startswith(".")} <= agreed

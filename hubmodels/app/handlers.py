@@ -39,7 +39,7 @@ class Handlers:
 
     def __init__(self, studio: Studio, guard: Guard, *, examples: dict[str, str]) -> None:
         self.studio, self._guard, self._examples = studio, guard, examples
-        self._menus = Menus(studio)
+        self.menus = Menus(studio)
 
     def update(self, photo: Any, model: str, mask: Any, request: gr.Request, **values: Any) -> tuple[Any, ...]:
         """Everything that the page shows for a photo; what is wrong stands in the place of the pictures."""
@@ -109,7 +109,7 @@ class Handlers:
         notes = []
         if "model" in missing and model == self._restored(query).model:
             notes.append(f"The link asked for {missing['model']}, {lacks} {model}.")
-        other = self._menus.other_of(model)
+        other = self.menus.other_of(model)
         if "other" in missing and "other" in (view.left, view.right) and view.other == other:
             notes.append(f"The link compared with {missing['other']}, {lacks} {other}.")
         for field, lacking in self.studio.unavailable.items():
@@ -152,7 +152,7 @@ class Handlers:
         if side == "truth" and ids is None:
             notes.append("No ground truth yet: add a mask to compare with. The final result stands in its place.")
             return "final"
-        if side == "other" and view.other not in self._menus.others(analysis.entry.name):
+        if side == "other" and view.other not in self.menus.others(analysis.entry.name):
             notes.append("Choose another model of this task to compare with. The final result stands in its place.")
             return "final"
         return side
@@ -200,12 +200,12 @@ class Handlers:
         shared = self._restored(query, example=first)
         task = find_entry(shared.model).task
         settings = [getattr(shared.settings, name) for name in CONTROLS]
-        label = self._menus.cut_labels(shared.model, shared.view.label)
-        other = self._menus.other_models(shared.model, shared.view.other)
+        label = self.menus.cut_labels(shared.model, shared.view.label)
+        other = self.menus.other_models(shared.model, shared.view.other)
         view = {**vars(shared.view), "label": label, "other": other}
         photo = gr.skip() if shared.example == first else paths.get(shared.example)
-        absent = self._menus.absent_labels(shared.model, shared.absent)
-        return photo, task, self._menus.of_task(task, shared.model), absent, *settings, *view.values()
+        absent = self.menus.absent_labels(shared.model, shared.absent)
+        return photo, task, self.menus.of_task(task, shared.model), absent, *settings, *view.values()
 
     def _restored(self, query: Mapping[str, str], *, example: str = "") -> links.Shared:
         """What a link says as far as this server can follow it; the default model and `example` if it says nothing."""

@@ -65,8 +65,9 @@ def build(studio: Studio, *, queue_size: int = 32, concurrency: int = 1) -> gr.B
     with gr.Blocks(title="hubmodels", analytics_enabled=False) as page:
         gr.HTML(texts.INTRO, label="About", elem_id="intro")
         names = {Photo.of(each.pixels()).key: name for name, each in EXAMPLES.items()}
-        guard, menus = Guard(cache_dir=get_upload_folder(), concurrency=concurrency), Menus(studio)
+        guard = Guard(cache_dir=get_upload_folder(), concurrency=concurrency)
         handlers = Handlers(studio, guard, examples=names)
+        menus = handlers.menus
         with gr.Row(elem_id="layout"):
             with gr.Column(elem_id="controls"):  # on a narrow screen the columns dissolve: see CSS
                 with gr.Column(elem_id="input"):
