@@ -147,6 +147,12 @@ def test_the_readme_is_rendered_from_these_rows():
     assert markdown_table(ENTRIES.values()) in text
 
 
+def test_the_readme_names_the_default_models():
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    named = " and ".join(f"`{DEFAULTS[task]}` for `{task}`" for task in TASKS)
+    assert f"The default models are {named}." in text
+
+
 def test_the_readme_picture_is_there():
     assert PICTURE.relative_to(ROOT).as_posix() in README.read_text(encoding="utf-8") and PICTURE.is_file()
 
