@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import nn
 
 from hubmodels.entries import Entry
@@ -100,6 +101,11 @@ class ModelConfig:
     def build(self, *, num_classes: int | None = None) -> nn.Module:
         """The network as initialised, without weights; `num_classes` other than the number of labels if given."""
         return build_network(self.arch, num_classes=num_classes or len(self.labels), **self.network)
+
+    def meta_state_dict(self) -> dict[str, torch.Tensor]:
+        """The state dict of the network without memory for its values: names, shapes and dtypes."""
+        with torch.device("meta"):
+            return self.build().state_dict()
 
     def to_json(self, *, weights_sha256: str, regions_sha256: str | None = None) -> str:
         """The text of config.json; label keys are those of transformers.

@@ -127,8 +127,7 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
         if kind := kind_of(text):
             raise WeightsError(f"{what}: config.json is {kind}{saved}")
         config, digest, regions_digest = parse_config(text, what=what)
-        network = config.build()
-        wanted = network.state_dict()
+        wanted = config.meta_state_dict()
         weights_path = find(WEIGHTS)  # not before it is clear that it is a model of ours: others have gigabytes
         if not os.path.lexists(weights_path):
             raise WeightsError(f"{what}: {weights_path} is missing; {remedy}")
@@ -139,7 +138,9 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
                 data, pinned, what=f"{what} (sha256=)", remedy="these are other weights than the ones asked for"
             )
         check_digest(data, digest, what=what, remedy=remedy)
-        network.load_state_dict(parse_tensors(data, wanted, what=what, remedy=remedy))
+        state = parse_tensors(data, wanted, what=what, remedy=remedy)
+        network = config.build()  # not before: a made-up config.json may ask for a gigabyte
+        network.load_state_dict(state)
         regions = _find_regions(find, regions_digest, config.labels, what) if regions_digest else None
         return cls.from_network(network, config, region_classifier=regions)
 
@@ -263,8 +264,7 @@ class Pretrained(nn.Module, PyTorchModelHubMixin):
         kinds = {value.dtype for value in state.values() if value.is_floating_point()}
         if len(kinds) > 1:  # files are of one precision; float32 holds what the others do
             state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
-        with torch.device("meta"):  # shapes only
-            wanted = config.build().state_dict()
+        wanted = config.meta_state_dict()
         shapes, expected = ({key: tuple(value.shape) for key, value in each.items()} for each in (state, wanted))
         if shapes != expected:
             other = sorted(key for key in {*shapes, *expected} if shapes.get(key) != expected.get(key))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
+import json
 import os
 import pickle
 from types import MappingProxyType
@@ -16,7 +17,8 @@ from numpy.testing import assert_array_equal
 from safetensors.torch import load_file, save
 
 import hubmodels
-from hubmodels import LabelSet, ModelNotFoundError, WeightsError
+import hubmodels.config as config_module
+from hubmodels import LabelSet, ModelNotFoundError, WeightsError, networks
 from hubmodels.checks import check_tensors
 from hubmodels.config import config_of
 from hubmodels.entries import ENTRIES
@@ -131,6 +133,25 @@ def test_values_must_be_finite_as_they_are_used():
         check_tensors({"weight": torch.full((1,), 1e300, dtype=torch.float64)}, wanted, what="it", remedy="again")
 
 
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_one_impossible_value_among_many_is_found(wrong, dtype):
+    values = torch.linspace(-2, 2, 70_001).to(dtype)
+    check_tensors({"weight": values}, {"weight": values}, what="it", remedy="again")
+    for place in (0, 31_415, 70_000):
+        holed = values.clone()
+        holed[place] = wrong
+        with pytest.raises(WeightsError, match="it: weight holds values that are not finite; again"):
+            check_tensors({"weight": holed}, {"weight": values}, what="it", remedy="again")
+
+
+def test_variances_are_not_below_zero():
+    wanted = {"norm.running_var": torch.ones(3)}
+    check_tensors({"norm.running_var": torch.tensor([0.0, 1, 2])}, wanted, what="it", remedy="again")
+    with pytest.raises(WeightsError, match=r"it: norm\.running_var holds negative variances; again"):
+        check_tensors({"norm.running_var": torch.tensor([1.0, -1e-6, 2])}, wanted, what="it", remedy="again")
+
+
 def test_networks_and_region_classifiers_are_not_mistaken_for_each_other():
     with pytest.raises(ModelNotFoundError, match=r"vote='classifier'.*Networks: deeplabv3_fashion"):
         hubmodels.load("regions_fashion")
@@ -234,6 +255,31 @@ def test_a_damaged_folder_is_not_to_be_deleted(tmp_path, person):
     with pytest.raises(WeightsError, match="is damaged: restore it, or save the model again") as refused:
         hubmodels.load(tmp_path)
     assert "download" not in str(refused.value) and "delete" not in str(refused.value)
+
+
+def test_nothing_is_built_before_its_weights_have_been_found_to_fit(tmp_path, person, monkeypatch):
+    """A made-up config.json may ask for networks of a gigabyte."""
+    built = []
+
+    def build(*args, **options):
+        network = networks.build_network(*args, **options)
+        built.append({str(value.device) for value in network.state_dict().values()})
+        return network
+
+    person.save_pretrained(tmp_path)
+    monkeypatch.setattr(config_module, "build_network", build)
+    hubmodels.load(tmp_path)
+    assert built == [{"meta"}, {"cpu"}]
+    config, weights = tmp_path / "config.json", tmp_path / "model.safetensors"
+    whole = config.read_text()
+    config.write_text(json.dumps({**json.loads(whole), "network": {"channels": 1024, "decoder_channels": 1024}}))
+    with pytest.raises(WeightsError, match=r" is \(.*\), expected \("):
+        hubmodels.load(tmp_path)
+    config.write_text(whole)
+    weights.unlink()
+    with pytest.raises(WeightsError, match="is missing"):
+        hubmodels.load(tmp_path)
+    assert built[2:] == [{"meta"}, {"meta"}]
 
 
 def test_a_pinned_digest_may_be_in_capitals(tmp_path, person):
