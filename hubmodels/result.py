@@ -89,19 +89,26 @@ class Segmentation:
         """
         return render.cutout(self.image, self.mask(name), soft=soft)
 
-    def to_coco(self) -> list[dict[str, Any]]:
+    def to_coco(self, *, polygons: bool = False, tolerance_px: float = 0.0) -> list[dict[str, Any]]:
         """Annotations in COCO's format, one for each label that the photo shows but the background.
 
+        Args:
+            polygons: outlines instead of run lengths, for programs that do not read these.
+            tolerance_px: leave out corners of polygons as far as the outline stays so near to where it was, in pixels;
+                0: exact.
+
         Returns:
-            `category_id`, run-length encoded `segmentation`, `area` and `bbox` in pixels, `iscrowd`; JSON-able. See
-            `hubmodels.coco.annotations_of`; ids of images and annotations are the caller's to add.
+            `category_id`, `segmentation`, run-length encoded or as a list of polygons, `area` and `bbox` in pixels,
+            `iscrowd`; JSON-able. See `hubmodels.coco.annotations_of`; ids of images and annotations are the caller's
+            to add.
 
         Raises:
             ImportError: pycocotools is not installed.
+            ValueError: `tolerance_px` is below 0 or not finite, or given without `polygons`.
         """
         from hubmodels.coco import annotations_of
 
-        return annotations_of(self.labels, self.label_set)
+        return annotations_of(self.labels, self.label_set, polygons=polygons, tolerance_px=tolerance_px)
 
     def save(self, path: str | Path) -> Path:
         """Write the labels as an indexed PNG: pixel values are label ids, the palette is attached.

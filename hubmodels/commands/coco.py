@@ -18,10 +18,23 @@ def add_coco(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "coco",
         help="write photos and their masks as a file of COCO's format",
         description="Write the masks of photos as annotations of COCO: one for each label that a photo shows, "
-        "run-length encoded, with area and box. Masks that were corrected by hand count as they are.",
+        "run-length encoded or as polygons, with area and box. Masks that were corrected by hand count as they are.",
     )
     add_mask_options(coco)
     coco.add_argument("--out", type=Path, required=True, metavar="JSON", help="where the annotations go")
+    coco.add_argument(
+        "--polygons",
+        action="store_true",
+        help="outlines instead of run lengths, for programs that do not read these",
+    )
+    coco.add_argument(
+        "--tolerance-px",
+        type=float,
+        default=0.0,
+        metavar="PX",
+        help="with --polygons: leave out corners as far as outlines stay so near to where they were, in pixels of the "
+        "photo, for outlines that are edited by hand; 0, every pixel as it is, unless given, 0.5 to 2 are usual",
+    )
     coco.set_defaults(handler=write_coco)
 
 
@@ -45,7 +58,7 @@ def write_coco(arguments: argparse.Namespace) -> int:
         failures.append(reason)
         bar.write(f"hubmodels: {printable(reason)}", file=sys.stderr)
 
-    found = dataset(bar, labels, failed=note_failure)
+    found = dataset(bar, labels, failed=note_failure, polygons=arguments.polygons, tolerance_px=arguments.tolerance_px)
     write_bytes(json.dumps(found, separators=(",", ":")).encode() + b"\n", arguments.out)
     print(f"{len(found['images'])} photos, {len(found['annotations'])} annotations of {labels.task}, {arguments.out}")
     return 1 if failures or masked.closed else 0

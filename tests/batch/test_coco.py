@@ -66,6 +66,64 @@ def test_undecided_pixels_and_the_background_are_in_no_annotation():
     assert annotations_of(np.array([[0, 255], [255, 0]], np.uint8), FASHION) == []
 
 
+def test_a_result_as_polygons():
+    labels = grid("00110", "06110", "66010")
+    probs = np.full((7, *labels.shape), 1 / 7, np.float32)
+    seg = Segmentation(np.zeros((*labels.shape, 3), np.uint8), labels, probs, FASHION)
+    found = seg.to_coco(polygons=True)
+    assert json.loads(json.dumps(found)) == found
+    assert [each["segmentation"] for each in found] == [
+        [[2, 0, 4, 0, 4, 3, 3, 3, 3, 2, 2, 2]],
+        [[1, 1, 2, 1, 2, 3, 0, 3, 0, 2, 1, 2]],
+    ]
+    for each, same in zip(found, seg.to_coco(), strict=True):
+        assert {**each, "segmentation": 0} == {**same, "segmentation": 0}
+    coarse = seg.to_coco(polygons=True, tolerance_px=1.5)
+    assert [len(each["segmentation"][0]) // 2 for each in coarse] == [3, 3]
+    assert [each["area"] for each in coarse] != [each["area"] for each in found]  # those of what is written
+
+
+def test_polygons_of_a_photo_are_its_mask(astronaut, fashion):
+    """Every label, with its holes and parts, and nearly so with a third of the corners."""
+    seg = fashion.predict(astronaut)
+    for tolerance_px, least in ((0, 1.0), (0.75, 0.97)):
+        for each in seg.to_coco(polygons=True, tolerance_px=tolerance_px):
+            shown = seg.labels == each["category_id"]
+            found = mask_api.decode(mask_api.merge(mask_api.frPyObjects(each["segmentation"], *shown.shape))) > 0
+            if tolerance_px == 0 or shown.sum() > 1000:  # of specks a corner is much
+                assert (found & shown).sum() >= least * (found | shown).sum(), (tolerance_px, each["category_id"])
+            assert each["area"] == found.sum()
+
+
+@pytest.mark.parametrize("wrong", [-1, float("nan"), float("inf")])
+def test_a_tolerance_is_a_distance(wrong):
+    with pytest.raises(ValueError, match=f"tolerance_px must be 0 or more, in pixels, and finite; got {wrong}"):
+        annotations_of(grid("01"), FASHION, polygons=True, tolerance_px=wrong)
+
+
+def test_a_tolerance_is_for_polygons(coco, tmp_path):
+    with pytest.raises(ValueError, match="tolerance_px is for polygons, run lengths are exact; got 1"):
+        annotations_of(grid("00"), FASHION, tolerance_px=1)
+    folder = drawn(tmp_path, "a", grid("01"))
+    place = folder / "photos", "--masks", folder / "masks", "--task", "person"
+    for wrong in (("--tolerance-px", 1), ("--polygons", "--tolerance-px", "nan")):
+        status, _, err = coco(*place, *wrong)
+        assert status == 2 and "tolerance_px" in err and not (tmp_path / "annotations.json").exists()
+
+
+def test_a_folder_as_polygons(coco, tmp_path):
+    folder = drawn(tmp_path, "a", grid("01110", "01010", "01110"))
+    place = folder / "photos", "--masks", folder / "masks", "--task", "person"
+    assert coco(*place, "--polygons")[0] == 0
+    found = COCO(tmp_path / "annotations.json")
+    (annotation,) = found.anns.values()
+    assert [len(each) for each in annotation["segmentation"]] == [20]  # eight corners, and a slit to the hole
+    assert_array_equal(found.annToMask(annotation), grid("01110", "01010", "01110"))
+    assert coco(*place, "--polygons", "--tolerance-px", 9)[0] == 0
+    (coarse,) = json.loads((tmp_path / "annotations.json").read_text())["annotations"]
+    assert coarse["segmentation"] == [[1, 0, 4, 0, 4, 3, 1, 3]]
+
+
 def test_a_labelled_folder_is_read_by_cocos_package_as_it_was_labelled(call, coco, photos, tmp_path, capsys):
     exif = Image.Exif()
     exif[0x0112] = 6  # a phone held upright
