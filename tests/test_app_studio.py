@@ -102,6 +102,19 @@ def test_stages_are_those_of_the_library(studio, small, fashion):
         up_to(TUNED, "middle")
 
 
+def test_labels_that_post_processing_takes_most_of_are_found(studio, astronaut):
+    photo = Photo.of(astronaut)
+    assert studio.analyse(photo, CLOTHES, Refinement()).lost() == {}
+    before = studio.analyse(photo, CLOTHES, Refinement()).final.areas()
+    analysis = studio.analyse(photo, CLOTHES, Refinement(min_region_px=2000))
+    lost, after = analysis.lost(), analysis.final.areas()
+    assert lost == {name: (before[name], after[name]) for name in ("t-shirt", "dress")}
+    for name in before:
+        halved = 2 * after[name] < before[name]
+        assert halved == (name in lost) or (halved and before[name] < 0.001), name
+    assert 0 < before["shoes"] < 0.001 and not after["shoes"]  # a speck, which clean-up is for
+
+
 def test_a_threshold_belongs_to_the_stage_of_the_crf():
     asked = Refinement(crf_iterations=2, person_threshold=0.3, superpixel_scale=60, min_region_px=50)
     assert up_to(asked, "crf") == Refinement(crf_iterations=2, person_threshold=0.3)

@@ -120,6 +120,15 @@ def test_copied_api_calls_log_in_if_the_visitor_did(handlers, photo):
         assert "PASSWORD" in shown
 
 
+def test_what_post_processing_takes_most_of_is_said(handlers, tmp_path, astronaut):
+    Image.fromarray(astronaut).save(tmp_path / "a.png")
+    path = str(tmp_path / "a.png")
+    said = "Post-processing took most of dress (0.3\xa0%, now 0\xa0%)."
+    assert said in handlers.update(path, CLOTHES, None, asked(), min_region_px=1000)[1]
+    assert "took most" not in handlers.update(path, CLOTHES, None, asked())[1]
+    assert "took most" not in handlers.update(path, PEOPLE, None, asked(), crf_iterations=2)[1]
+
+
 def test_other_models_are_those_of_the_task(menus):
     label, others = menus.adapt(PEOPLE, [], "probability", "dress", CLOTHES)[3:]
     assert label.value == "" and others.value != CLOTHES

@@ -64,6 +64,8 @@ class Handlers:
         notes = self._unlike_the_link(request.query_params, model, view, settings)
         if analysis.settings.vote != settings.vote:  # until the menu follows: see `adapt`
             notes.append(texts.no_classifier(model, analysis.settings.vote))
+        if lost := analysis.lost():
+            notes.append(texts.lost_labels(lost))
         boxes = values.get("absent")
         if isinstance(boxes, list) and all(name in boxes for name in analysis.entry.labels.names[1:]):
             notes.append("A photo without any of the labels leaves nothing to look for: none is left out.")

@@ -30,6 +30,7 @@ from hubmodels.weights_files import find_weights
 
 KEPT_PHOTOS, KEPT_PIXELS, KEPT_S = 8, 2_500_000, 1800  # a pixel with 7 labels and a CRF takes about 600 bytes
 KEPT_LABELS = 7  # so many labels take as much as all that does not depend on labels: two labels, two thirds
+SPECK = 0.001  # share of the photo
 STAGES = ("network", "crf", "superpixels", "final")
 
 
@@ -95,6 +96,21 @@ class Analysis:
     def stage(self, name: str) -> Segmentation:
         """The result after one of STAGES; stages that came before a later one are remembered from it."""
         return self.tuner.refine(up_to(self.settings, name))
+
+    def lost(self) -> dict[str, tuple[float, float]]:
+        """Labels of which post-processing leaves less than half -> share of the photo before and after.
+
+        The background and specks, `SPECK` of the photo or less, which clean-up is for, are not among them.
+        """
+        if self.settings == Refinement():
+            return {}
+        before, after = self.stage("network").areas(), self.final.areas()
+        names = self.final.label_set.names[1:]
+        return {
+            name: (before[name], after[name])
+            for name in names
+            if before[name] > SPECK and 2 * after[name] < before[name]
+        }
 
 
 def up_to(settings: Refinement, stage: str) -> Refinement:

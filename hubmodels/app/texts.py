@@ -144,6 +144,12 @@ def no_classifier(model: str, vote: str) -> str:
     return f"{model} has no region classifier: the vote is by {vote}."
 
 
+def lost_labels(shares: Mapping[str, tuple[float, float]]) -> str:
+    """What post-processing took most of: label -> share of the photo before and after."""
+    lost = (f"{name} ({percent(before)}, now {percent(after)})" for name, (before, after) in shares.items())
+    return f"Post-processing took most of {', '.join(lost)}."
+
+
 def nothing_cut(label: str, where: str) -> str:
     """Why a cut-out is empty; without a label it would have been all that was found."""
     return f"There is {f'no {label}' if label else 'nothing'} in {where}: the cut-out is empty."
