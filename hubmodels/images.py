@@ -12,6 +12,7 @@ from typing import IO, TypeAlias
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from hubmodels.avif_frames import frame_sizes, is_avif
 from hubmodels.colour_profiles import to_srgb
 from hubmodels.containers import ExcessError, check_container, check_exif
 from hubmodels.errors import ImageError
@@ -98,7 +99,7 @@ def upright_size(path: Path) -> tuple[int, int]:
         FileNotFoundError: no file at the path.
         ImageError: not an image.
     """
-    with path.open("rb") as file, _refusing(str(path)), _opened(file, str(path)) as picture:
+    with path.open("rb") as file, _refusing(str(path)), _opened(file, str(path), MAX_PIXELS) as picture:
         width, height = picture.size
         return (width, height) if _turn(picture) in TURNED_BY_90 else (height, width)
 
@@ -148,21 +149,36 @@ def _check_size(width: int, height: int, what: str, max_pixels: int) -> None:
 
 
 def _decode(file: IO[bytes], what: str, max_pixels: int) -> np.ndarray:
-    with _refusing(what), _opened(file, what) as picture:
+    with _refusing(what), _opened(file, what, max_pixels) as picture:
         return _to_array(picture, what, max_pixels)
 
 
-def _opened(file: IO[bytes], what: str) -> Image.Image:
+def _opened(file: IO[bytes], what: str, max_pixels: int) -> Image.Image:
     Image.init()
     formats = [name for name in FORMATS if name in Image.OPEN]  # older Pillow, or one built without a library
     try:
         check_container(file)
     except ExcessError as error:
         raise ImageError(f"{what}: {error}. Save the photo anew") from error
+    if "AVIF" in formats:
+        _check_frames(file, what, max_pixels)
     try:
         return Image.open(file, formats=formats)
     except UnidentifiedImageError as error:
         raise ImageError(f"{what}: not an image of a known kind; expected {', '.join(formats)}") from error
+
+
+def _check_frames(file: IO[bytes], what: str, max_pixels: int) -> None:
+    """Raise ImageError if a file is an AVIF, but no plain one with frames of up to so many pixels."""
+    head = file.read(12)
+    if is_avif(head):
+        try:
+            sizes = frame_sizes(head + file.read())
+        except ExcessError as error:
+            raise ImageError(f"{what}: {error}. Save the photo as JPEG or PNG") from error
+        for width, height in sizes:
+            _check_size(width, height, f"{what}: a frame of it", max_pixels)
+    file.seek(0)
 
 
 @contextlib.contextmanager
