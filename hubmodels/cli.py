@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hubmodels import __version__
+from hubmodels.commands.areas import add_areas
 from hubmodels.commands.coco import add_coco
 from hubmodels.commands.cutout import add_cutout
 from hubmodels.commands.label import add_label
@@ -40,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_tune(commands)
     add_cutout(commands)
     add_coco(commands)
+    add_areas(commands)
     listing = commands.add_parser("list", help="table of the published models")
     listing.add_argument("--task", choices=sorted(DEFAULTS))
     listing.set_defaults(handler=_list)

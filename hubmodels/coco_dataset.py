@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from hubmodels.coco import annotations_of, check_outlines
-from hubmodels.errors import ImageError
-from hubmodels.images import upright_size
+from hubmodels.labelled_photos import LabelledPhoto
 from hubmodels.labels import LabelSet
-from hubmodels.mask_search import Example
-from hubmodels.masks import read_mask
 
 
 def dataset(
-    examples: Iterable[Example],
-    label_set: LabelSet,
-    *,
-    failed: Callable[[str], None],
-    polygons: bool = False,
-    tolerance_px: float = 0.0,
+    photos: Iterable[LabelledPhoto], label_set: LabelSet, *, polygons: bool = False, tolerance_px: float = 0.0
 ) -> dict[str, Any]:
-    """COCO's file of photos with masks; a photo that cannot be used is reported and left out.
+    """COCO's file of photos with masks.
 
     Args:
-        examples: photos and masks, as of `find_examples`.
+        photos: as of `labelled`.
         label_set: what the masks show.
-        failed: told the reason of each photo that is left out.
         polygons, tolerance_px: outlines instead of run lengths, as of `hubmodels.coco.annotations_of`.
 
     Returns:
-        `images` with their sizes upright, as EXIF turns them and masks show them; `annotations` and `categories`.
-        JSON-able.
+        `images` with their sizes, `annotations` and `categories`; JSON-able.
 
     Raises:
         ImportError: pycocotools is not installed.
@@ -40,15 +30,10 @@ def dataset(
     check_outlines(polygons=polygons, tolerance_px=tolerance_px)
     images: list[dict[str, Any]] = []
     found: list[dict[str, Any]] = []
-    for example in examples:
-        try:
-            size = upright_size(example.photo)
-            labels = read_mask(example.mask, label_set, size)
-        except (ImageError, OSError) as error:
-            failed(str(error))  # names the file
-            continue
+    for name, labels in photos:
+        height, width = labels.shape
         image_id = len(images) + 1
-        images.append({"id": image_id, "file_name": example.name, "width": size[1], "height": size[0]})
+        images.append({"id": image_id, "file_name": name, "width": width, "height": height})
         for each in annotations_of(labels, label_set, polygons=polygons, tolerance_px=tolerance_px):
             found.append({"id": len(found) + 1, "image_id": image_id, **each})
     categories = [

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 from hubmodels.commands.mask_options import add_mask_options
 from hubmodels.files import make_place, write_bytes
-from hubmodels.paths import printable
 
 
 def add_coco(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -44,21 +42,13 @@ def write_coco(arguments: argparse.Namespace) -> int:
 
     from hubmodels.coco import require_pycocotools
     from hubmodels.coco_dataset import dataset
-    from hubmodels.commands.mask_source import examples_of
+    from hubmodels.commands.mask_source import examples_of, labelled_with_bar
 
     require_pycocotools()
     masked, labels = examples_of(arguments)
-
-    from tqdm import tqdm
-
     failures: list[str] = []
-    bar = tqdm(masked.examples, unit="photo", desc=labels.task)
-
-    def note_failure(reason: str) -> None:
-        failures.append(reason)
-        bar.write(f"hubmodels: {printable(reason)}", file=sys.stderr)
-
-    found = dataset(bar, labels, failed=note_failure, polygons=arguments.polygons, tolerance_px=arguments.tolerance_px)
+    photos = labelled_with_bar(masked, labels, failures)
+    found = dataset(photos, labels, polygons=arguments.polygons, tolerance_px=arguments.tolerance_px)
     write_bytes(json.dumps(found, separators=(",", ":")).encode() + b"\n", arguments.out)
     print(f"{len(found['images'])} photos, {len(found['annotations'])} annotations of {labels.task}, {arguments.out}")
     return 1 if failures or masked.closed else 0

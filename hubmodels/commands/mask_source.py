@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from hubmodels.entries import Entry
+from hubmodels.labelled_photos import LabelledPhoto, labelled
 from hubmodels.labels import TASKS, LabelSet, colour_of_hex
 from hubmodels.mask_search import Example, MaskedPhotos, find_examples
 from hubmodels.model_names import find_model
@@ -33,6 +34,19 @@ def examples_of(arguments: argparse.Namespace) -> tuple[MaskedPhotos, LabelSet]:
             "whose labels they were drawn"
         )
     return found, labels
+
+
+def labelled_with_bar(masked: MaskedPhotos, labels: LabelSet, failures: list[str]) -> Iterator[LabelledPhoto]:
+    """Photos with what their masks say, with a bar of progress; why others are left out is said, and in `failures`."""
+    from tqdm import tqdm
+
+    bar = tqdm(masked.examples, unit="photo", desc=labels.task)
+
+    def note_failure(reason: str) -> None:
+        failures.append(reason)
+        bar.write(f"hubmodels: {printable(reason)}", file=sys.stderr)
+
+    return labelled(bar, labels, failed=note_failure)
 
 
 def say_what_is_left_out(found: MaskedPhotos) -> None:

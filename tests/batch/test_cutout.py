@@ -187,7 +187,7 @@ def test_a_photo_too_large_for_the_memory_there_is_is_named_and_the_others_are_c
     assert status == 1 and "2 of 3 photos cut out" in out and "a.jpg: needs more memory than there is" in err
 
 
-@pytest.mark.parametrize("command", ["cutout", "coco"])
+@pytest.mark.parametrize("command", ["cutout", "coco", "areas"])
 def test_folders_that_cannot_be_searched_and_kinds_that_are_not_read_are_said(folder, capsys, monkeypatch, command):
     (folder / "photos" / "c.heic").touch()
     real = Path.iterdir
@@ -198,7 +198,7 @@ def test_folders_that_cannot_be_searched_and_kinds_that_are_not_read_are_said(fo
         return real(path)
 
     monkeypatch.setattr(Path, "iterdir", iterdir)
-    out = {"cutout": folder / "cut", "coco": folder / "coco.json"}[command]
+    out = {"cutout": folder / "cut", "coco": folder / "coco.json", "areas": folder / "areas.csv"}[command]
     call = [command, folder / "photos", "--masks", folder / "masks", "--task", "fashion", "--out", out]
     assert main([*map(str, call)]) == 1
     said = capsys.readouterr().err
