@@ -6,7 +6,6 @@ import numpy as np
 from PIL import Image
 
 from hubmodels.labels import LabelSet
-from hubmodels.soft_edges import soften
 
 
 def overlay(image: np.ndarray, labels: np.ndarray, label_set: LabelSet, *, opacity: float = 0.55) -> Image.Image:
@@ -44,7 +43,12 @@ def cutout(image: np.ndarray, mask: np.ndarray, *, soft: bool = False) -> Image.
     Returns:
         RGBA image; pixels outside of the mask are transparent black, so that nothing hides in them.
     """
-    alpha, colours = soften(image, mask) if soft else (mask, image)
+    if soft:
+        from hubmodels.soft_edges import soften  # heavy: brings SciPy, which loading a model need not wait for
+
+        alpha, colours = soften(image, mask)
+    else:
+        alpha, colours = mask, image
     rgba = np.dstack([colours, np.round(alpha * np.float32(255)).astype(np.uint8)])
     rgba[rgba[..., 3] == 0] = 0
     return Image.fromarray(rgba)
