@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import ndimage
-from skimage.measure import approximate_polygon
 
 CORNERS_MIN = 3
 Edges = tuple[np.ndarray, np.ndarray]  # (N, 2) starts and (N, 2) ends, x and y
@@ -38,6 +36,8 @@ def polygons_of(mask: np.ndarray, *, tolerance_px: float = 0.0) -> list[np.ndarr
     Raises:
         ValueError: `tolerance_px` is below 0 or not finite.
     """
+    from scipy import ndimage  # heavy: run lengths do without
+
     check_tolerance(tolerance_px)
     parts, count = ndimage.label(mask)
     around: dict[int, np.ndarray] = {}
@@ -121,6 +121,8 @@ def _is_hole(ring: np.ndarray) -> bool:
 def _simplified(ring: np.ndarray, tolerance_px: float) -> np.ndarray:
     if not tolerance_px:
         return ring
+    from skimage.measure import approximate_polygon
+
     return approximate_polygon(np.concatenate([ring, ring[:1]]), tolerance_px)[:-1]
 
 
